@@ -1,0 +1,51 @@
+# `make` lists the recipes. Everything lives in .venv; nothing is installed anywhere else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench docs lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## list the recipes
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(READY) ## make .venv from the hash-locked requirements
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(None if v >= (3, 11) else f"ragline needs Python 3.11 or newer, and this is {v[0]}.{v[1]}; set PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## the main job on real input: ingest, ask, measure
+	$(BIN)/ragline model fetch
+	$(BIN)/ragline demo
+
+lint: $(READY) ## ruff, mypy --strict, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(READY) ## every test, on a real PostgreSQL
+	$(BIN)/ragline model fetch --quiet
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## speed, as interleaved ratios against a hand-written baseline
+	$(BIN)/ragline model fetch --quiet
+	$(BIN)/python bench/vector_search.py
+
+docs: $(READY) ## write the generated pages of docs/reference
+	$(BIN)/python docs/build.py
+
+lock: ## write requirements/dev.txt again (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o requirements/dev.txt
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,82 @@
+"""The whole exception tree.
+
+Every error knows its exit code on the command line and its status over HTTP. The message says what
+happened, with which value, and what to do next; no message holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class RaglineError(Exception):
+    """Anything that ragline refuses or cannot do."""
+
+    exit_code = 1
+    status = 500
+
+
+class UsageError(RaglineError):
+    """The caller asked for something that cannot be asked."""
+
+    exit_code = 2
+    status = 422
+
+
+class ConfigError(UsageError):
+    """A setting is missing, malformed or contradicts another one."""
+
+    status = 500
+
+
+class NotFound(UsageError):
+    """A named thing does not exist."""
+
+    status = 404
+
+
+class Conflict(UsageError):
+    """A named thing exists already, or holds something else."""
+
+    status = 409
+
+
+class PreconditionFailed(RaglineError):
+    """Something around us is not as it must be: a version, an extension, a privilege, a folder."""
+
+    exit_code = 3
+    status = 503
+
+
+class SchemaMismatch(PreconditionFailed):
+    """The database's schema is older or newer than this code."""
+
+
+class ModelError(PreconditionFailed):
+    """A model is missing, damaged, or not the one that a collection was made with."""
+
+
+class EmbeddedServerError(PreconditionFailed):
+    """The embedded PostgreSQL cannot be made, started or reached."""
+
+
+class DatabaseUnreachable(RaglineError):
+    """No connection could be made, or it was lost."""
+
+    exit_code = 7
+    status = 503
+
+
+class PoolTimeout(DatabaseUnreachable):
+    """Every connection of a workload was busy for as long as the caller would wait."""
+
+
+class LockTimeout(RaglineError):
+    """A lock was not free within `lock_timeout`; nothing was changed, repeating is safe."""
+
+    exit_code = 8
+    status = 503
+
+
+class DemoFailed(RaglineError):
+    """The demo ran, and its measured quality is below a floor."""
+
+    exit_code = 4
