@@ -1,1 +1,31 @@
-"""The command line: one file per noun, each imported when its command is called."""
+"""The command line: one file per noun; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ragline.errors import RaglineError
+
+app = typer.Typer(
+    name="ragline",
+    help="RAG on PostgreSQL and pgvector that stays fast without letting answer quality slip.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; errors become one sentence on stderr and an exit code."""
+    from ragline.cli import output
+
+    try:
+        app()
+    except RaglineError as error:
+        output.note(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        output.note("interrupted")
+        sys.exit(130)
