@@ -80,3 +80,11 @@ class DemoFailed(RaglineError):
     """The demo ran, and its measured quality is below a floor."""
 
     exit_code = 4
+
+
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error to show of several that happened side by side: ours before others."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in leaves if isinstance(error, RaglineError)), leaves[0])

@@ -17,6 +17,22 @@ app = typer.Typer(
 )
 
 
+def _mount() -> None:
+    from ragline.cli import collection, db, dsn, ingest, migrate, model, search
+
+    app.command()(ingest.ingest)
+    app.command()(search.search)
+    app.command()(search.ask)
+    app.add_typer(collection.app, name="collection")
+    app.add_typer(migrate.app, name="migrate")
+    app.add_typer(db.app, name="db")
+    app.add_typer(dsn.app, name="dsn")
+    app.add_typer(model.app, name="model")
+
+
+_mount()
+
+
 def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
     from ragline.cli import output

@@ -1,0 +1,64 @@
+"""`ragline collection`: named sets of documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragline.cli import output, runtime
+from ragline.cli.options import AsJson, DataDir
+
+if TYPE_CHECKING:
+    from ragline.core.results import CollectionFacts
+
+app = typer.Typer(help="List, show and remove collections.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of the collection.")]
+
+
+@app.command("list")
+def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the collections."""
+    from ragline.rag import catalog
+
+    found = runtime.with_app(data_dir, catalog.collections)
+    text = "\n".join(_line(facts) for facts in found) or "no collections yet"
+    output.emit({"collections": found}, as_json=as_json, text=text)
+
+
+@app.command()
+def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show one collection with its embedding space."""
+    found = runtime.with_app(data_dir, lambda app: app.collection(name, fresh=True))
+    output.emit(found, as_json=as_json, text=_line(found))
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a collection with all its documents."""
+    from ragline.rag import catalog
+
+    found = runtime.with_app(data_dir, lambda app: app.collection(name, fresh=True))
+    if not yes:
+        output.note(f"would remove: {_line(found)}")
+        output.note(f"nothing was changed; to do it: ragline collection remove {name} --yes")
+        raise typer.Exit(2)
+    runtime.with_app(data_dir, lambda app: catalog.remove_collection(app, name))
+    output.emit({"removed": name}, as_json=as_json, text=f"removed {_line(found)}")
+
+
+def _line(facts: CollectionFacts) -> str:
+    space = (
+        f"{facts.space.model_id}, {facts.space.dimension} dimensions"
+        if facts.space
+        else "no vectors: lexical search only"
+    )
+    return (
+        f"{facts.name}: {facts.documents} documents, {facts.chunks} chunks of at most "
+        f"{facts.chunk_size} tokens, {facts.language}, {space}, corpus epoch {facts.epoch}"
+    )

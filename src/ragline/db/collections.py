@@ -1,0 +1,134 @@
+"""Collections and their embedding spaces as rows."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from ragline.core.results import CollectionFacts, SpaceFacts
+from ragline.db import queries
+from ragline.db.pool import Connection
+
+
+async def one(connection: Connection, name: str) -> CollectionFacts | None:
+    """Return a collection, or None where there is none of that name."""
+    row = await connection.fetchrow(queries.block("collections", "one_collection"), name)
+    return None if row is None else _facts(row)
+
+
+async def every(connection: Connection) -> list[CollectionFacts]:
+    """Return all collections by name."""
+    rows = await connection.fetch(queries.block("collections", "all_collections"))
+    return [_facts(row) for row in rows]
+
+
+async def add(
+    connection: Connection, name: str, *, language: str, chunk_size: int, chunk_overlap: int
+) -> bool:
+    """Make a collection; False when the name is taken."""
+    sql = queries.block("collections", "add_collection")
+    made = await connection.fetchval(sql, name, language, chunk_size, chunk_overlap)
+    return made is not None
+
+
+async def remove(connection: Connection, name: str) -> bool:
+    """Remove a collection with everything in it; False when there is none of that name."""
+    gone = await connection.fetchval(queries.block("collections", "remove_collection"), name)
+    return gone is not None
+
+
+async def add_space(
+    connection: Connection,
+    collection_id: int,
+    *,
+    model_id: str,
+    weights_hash: str,
+    dimension: int,
+    metric: str,
+    storage: str,
+    normalised: bool,
+    languages: tuple[str, ...],
+    indexed: bool,
+) -> bool:
+    """Make a collection's first space and its table; False when another process was faster."""
+    async with connection.transaction():
+        # One at a time: the loser finds the winner's space instead of leaving an orphan.
+        await connection.execute("select 1 from collection where id = $1 for no key update", collection_id)
+        sql = "select active_space_id from collection where id = $1"
+        if await connection.fetchval(sql, collection_id) is not None:
+            return False
+        space_id = await connection.fetchval(
+            queries.block("collections", "add_space"),
+            collection_id,
+            model_id,
+            weights_hash,
+            dimension,
+            metric,
+            storage,
+            normalised,
+            list(languages),
+            indexed,
+        )
+        await connection.fetchval(
+            queries.block("collections", "activate_space"), collection_id, space_id
+        )
+    return True
+
+
+async def index_state(connection: Connection, space_id: int) -> bool | None:
+    """Return whether the HNSW index of a space is valid; None when there is none."""
+    sql = queries.block("collections", "space_index")
+    valid: bool | None = await connection.fetchval(sql, f"embedding_{space_id:d}_hnsw")
+    return valid
+
+
+async def build_index(connection: Connection, space_id: int) -> bool:
+    """Build the HNSW index of a space without stopping writers; False when none can hold it.
+
+    What an interrupted build left behind is INVALID and would be skipped for ever: it goes first.
+    """
+    if await index_state(connection, space_id) is False:
+        await connection.execute(f"drop index concurrently if exists embedding_{space_id:d}_hnsw")
+    if await index_state(connection, space_id):
+        return True
+    sql = await connection.fetchval(
+        queries.block("collections", "space_index_statement"), space_id
+    )
+    if sql is None:
+        return False
+    await connection.execute(sql, timeout=None)
+    return bool(await index_state(connection, space_id))
+
+
+async def analyze(connection: Connection, space_id: int | None) -> None:
+    """Tell the planner what a large ingest brought, instead of waiting for autovacuum."""
+    tables = ["chunk", "document", "posting", "term", "term_statistic", "collection_statistic"]
+    if space_id is not None:
+        tables.append(f"embedding_{space_id:d}")
+    await connection.execute("analyze " + ", ".join(tables))
+
+
+def _facts(row: asyncpg.Record) -> CollectionFacts:
+    space = None
+    if row["space_id"] is not None:
+        space = SpaceFacts(
+            id=row["space_id"],
+            model_id=row["model_id"],
+            weights_hash=row["weights_hash"],
+            dimension=row["dimension"],
+            metric=row["metric"],
+            storage=row["storage"],
+            normalised=row["normalised"],
+            languages=tuple(row["languages"]),
+        )
+    return CollectionFacts(
+        id=row["id"],
+        name=row["name"],
+        language=row["language"],
+        chunk_size=row["chunk_size"],
+        chunk_overlap=row["chunk_overlap"],
+        epoch=row["epoch"],
+        created_at=row["created_at"],
+        documents=row["documents"],
+        chunks=row["chunks"],
+        space=space,
+    )

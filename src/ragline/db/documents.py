@@ -1,0 +1,217 @@
+"""Documents and their chunks as rows: each document comes, changes and goes in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import numpy as np
+import numpy.typing as npt
+
+from ragline.core.chunking import Chunk
+from ragline.core.results import DocumentFacts
+from ragline.db import queries
+from ragline.db.pool import Connection
+from ragline.errors import Conflict
+
+# Two writers of the same source: the later one replaces what the earlier one wrote.
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDocument:
+    """A document about to be written."""
+
+    source: str
+    title: str | None
+    media_type: str
+    body: str
+    content_hash: bytes
+    recipe: str
+    metadata: Mapping[str, Any]
+    chunks: tuple[Chunk, ...]
+    term_counts: tuple[Mapping[str, int], ...]
+
+
+async def known(connection: Connection, collection_id: int) -> dict[str, tuple[bytes, str]]:
+    """Return content hash and recipe of every document by source."""
+    rows = await connection.fetch(queries.block("documents", "known_documents"), collection_id)
+    return {row["source"]: (row["content_hash"], row["recipe"]) for row in rows}
+
+
+async def known_one(
+    connection: Connection, collection_id: int, source: str
+) -> tuple[int, bytes, str] | None:
+    """Return id, content hash and recipe of one document, or None."""
+    sql = queries.block("documents", "known_document")
+    row = await connection.fetchrow(sql, collection_id, source)
+    return None if row is None else (row["id"], row["content_hash"], row["recipe"])
+
+
+async def term_ids(connection: Connection, terms: Sequence[str]) -> dict[str, int]:
+    """Return the dictionary's numbers of `terms`, adding those it lacks.
+
+    In a transaction of its own: an entry without postings does no harm, and locks are short.
+    """
+    rows = await connection.fetch(queries.block("documents", "term_ids"), terms)
+    found = {row["term"]: row["id"] for row in rows}
+    if missing := [term for term in terms if term not in found]:
+        await connection.execute(queries.block("documents", "add_terms"), missing)
+        rows = await connection.fetch(queries.block("documents", "term_ids"), missing)
+        found |= {row["term"]: row["id"] for row in rows}
+    return found
+
+
+async def write(
+    connection: Connection,
+    collection_id: int,
+    document: NewDocument,
+    numbers: Mapping[str, int],
+    *,
+    space_id: int | None,
+    vectors: npt.NDArray[np.float32] | None,
+) -> int:
+    """Write a document with chunks, postings and vectors, replacing an older one; return its id."""
+    for _ in range(_TRIES):
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    queries.block("documents", "remove_document_by_source"),
+                    collection_id,
+                    document.source,
+                )
+                return await _insert(
+                    connection, collection_id, document, numbers, space_id, vectors
+                )
+        except asyncpg.UniqueViolationError:
+            continue
+    raise Conflict(
+        f"document {document.source!r} is being written by others all the time; try again later"
+    )
+
+
+async def _insert(
+    connection: Connection,
+    collection_id: int,
+    document: NewDocument,
+    numbers: Mapping[str, int],
+    space_id: int | None,
+    vectors: npt.NDArray[np.float32] | None,
+) -> int:
+    row = await connection.fetchrow(
+        queries.block("documents", "add_document"),
+        collection_id,
+        document.source,
+        document.title,
+        document.media_type,
+        document.body,
+        document.content_hash,
+        document.recipe,
+        json.dumps(document.metadata),
+    )
+    if row is None:
+        raise Conflict(f"document {document.source!r} was not written")
+    ids = await connection.fetch(queries.block("documents", "chunk_ids"), len(document.chunks))
+    await connection.copy_records_to_table(
+        "chunk",
+        schema_name="ragline",
+        columns=_CHUNK_COLUMNS,
+        records=[
+            (
+                id_[0], collection_id, row["id"], row["characters"], chunk.ordinal, chunk.start,
+                chunk.end, chunk.body, list(chunk.headings), chunk.tokens,
+                [numbers[term] for term in counts], list(counts.values()), sum(counts.values()),
+            )
+            for id_, chunk, counts in zip(ids, document.chunks, document.term_counts, strict=True)
+        ],
+    )
+    if space_id is not None and vectors is not None:
+        await add_vectors(connection, space_id, [id_[0] for id_ in ids], vectors)
+    document_id: int = row["id"]
+    return document_id
+
+
+_CHUNK_COLUMNS = (
+    "id", "collection_id", "document_id", "document_characters", "ordinal", "start_char",
+    "end_char", "body", "headings", "tokens", "term_ids", "frequencies", "length",
+)
+
+
+async def add_vectors(
+    connection: Connection,
+    space_id: int,
+    chunk_ids: Sequence[int],
+    vectors: npt.NDArray[np.float32],
+) -> None:
+    """Write the vectors, shape (n, dimension), of n chunks."""
+    await connection.copy_records_to_table(
+        f"embedding_{space_id:d}",
+        schema_name="ragline",
+        columns=("chunk_id", "embedding"),
+        records=zip(chunk_ids, vectors, strict=True),
+    )
+
+
+async def without_vector(
+    connection: Connection, collection_id: int, space_id: int, *, after: int, limit: int
+) -> list[tuple[int, str]]:
+    """Return id and text of chunks that a space lacks, by id from `after`."""
+    sql = f"""
+        select c.id, c.body from chunk c
+        where c.collection_id = $1 and c.id > $2
+          and not exists (select from embedding_{space_id:d} e where e.chunk_id = c.id)
+        order by c.id limit $3
+    """  # noqa: S608 -- an integer
+    return [(row[0], row[1]) for row in await connection.fetch(sql, collection_id, after, limit)]
+
+
+async def remove(connection: Connection, collection_id: int, sources: Sequence[str]) -> int:
+    """Remove documents by source, each in its own transaction; return how many there were."""
+    sql = queries.block("documents", "remove_document_by_source")
+    count = 0
+    for source in sources:
+        count += int((await connection.execute(sql, collection_id, source)).split()[-1])
+    return count
+
+
+async def remove_one(connection: Connection, document_id: int) -> bool:
+    """Remove a document; False when there is none of that id."""
+    sql = queries.block("documents", "remove_document")
+    return await connection.fetchval(sql, document_id) is not None
+
+
+async def fold_statistics(connection: Connection, collection_id: int, *, most: int = 8) -> int:
+    """Add up the statistics of terms with more than `most` appended rows; return the rows taken."""
+    sql = queries.block("documents", "fold_statistics")
+    folded: int = await connection.fetchval(sql, collection_id, most)
+    return folded
+
+
+async def page(
+    connection: Connection, collection_id: int, *, after: int, limit: int
+) -> list[DocumentFacts]:
+    """Return documents by id from `after`."""
+    sql = queries.block("documents", "documents_page")
+    return [_facts(row) for row in await connection.fetch(sql, collection_id, after, limit)]
+
+
+async def one(connection: Connection, document_id: int) -> tuple[str, DocumentFacts, str] | None:
+    """Return the collection's name, the facts and the text of a document, or None."""
+    row = await connection.fetchrow(queries.block("documents", "one_document"), document_id)
+    return None if row is None else (row["collection"], _facts(row), row["body"])
+
+
+def _facts(row: asyncpg.Record) -> DocumentFacts:
+    return DocumentFacts(
+        id=row["id"],
+        source=row["source"],
+        title=row["title"],
+        media_type=row["media_type"],
+        characters=row["characters"],
+        chunks=row["chunks"],
+        metadata=json.loads(row["metadata"]),
+        ingested_at=row["ingested_at"],
+    )

@@ -1,0 +1,339 @@
+"""The schema: what is applied, what is pending, and applying it.
+
+Runs as the user of the DSN through psycopg, which accepts files of many statements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragline.core.budget import ROLES, WORKLOADS, connection_limits
+from ragline.core.dsn import Dsn, Secret
+from ragline.db import pool
+from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, SchemaMismatch
+
+if TYPE_CHECKING:
+    import psycopg
+    import sqlalchemy
+    from alembic.config import Config as AlembicConfig
+
+OLDEST_SERVER = 14
+OLDEST_PGVECTOR = (0, 8, 0)
+_SQL = Path(__file__).parent / "sql"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One step of the schema's history."""
+
+    id: str
+    title: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStatus:
+    """Where the schema stands. `applied` is None where there is no schema yet."""
+
+    applied: str | None
+    head: str
+    pending: tuple[Revision, ...]
+    isolated: bool
+    server: str
+    pgvector: str
+
+    @property
+    def is_current(self) -> bool:
+        return self.applied == self.head
+
+
+def status(dsn: Dsn) -> SchemaStatus:
+    """Return where the schema of `dsn` stands; raise SchemaMismatch when it is newer than we are."""
+    with _connected(dsn) as connection:
+        server, pgvector = _check_server(connection)
+        applied = _applied(connection)
+        return SchemaStatus(
+            applied=applied,
+            head=_head(),
+            pending=tuple(_pending(applied)),
+            isolated=_has_roles(connection),
+            server=server,
+            pgvector=pgvector,
+        )
+
+
+def apply(dsn: Dsn, *, lock_timeout_ms: int, role_secret: Secret | None) -> SchemaStatus:
+    """Bring the schema to this code's version in one transaction, and return what is read back."""
+    with _connected(dsn) as connection:
+        _check_server(connection)
+        _pending(_applied(connection))
+    with _explained(dsn, lock_timeout_ms), _transaction(dsn) as bind:
+        _upgrade(dsn, bind, lock_timeout_ms, role_secret)
+    after = status(dsn)
+    if not after.is_current:
+        raise SchemaMismatch(
+            f"the schema is at {after.applied} after applying up to {after.head}; run it again"
+        )
+    return after
+
+
+def role_password(dsn: Dsn, role: str, role_secret: Secret | None) -> Secret | None:
+    """Return the password of a workload's role, or None where the server asks for none.
+
+    It is an HMAC-SHA256 of the role's name under `role_secret`, else under the DSN's own password:
+    every process that can log in by the DSN knows it, nothing has to be stored, and nobody can
+    compute the DSN's password from it.
+    """
+    key = role_secret or dsn.password
+    if key is None:
+        return None
+    message = f"ragline role {role}".encode()
+    return Secret(hmac.new(key.reveal().encode(), message, hashlib.sha256).hexdigest())
+
+
+def _upgrade(
+    dsn: Dsn, bind: sqlalchemy.Connection, lock_timeout_ms: int, role_secret: Secret | None
+) -> None:
+    from alembic import command
+
+    connection: psycopg.Connection[Any] | None = bind.connection.driver_connection
+    if connection is None:
+        raise DatabaseUnreachable(f"the connection to {dsn.redacted()} was lost")
+    connection.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_ms}ms"])
+    connection.execute(_sql("bootstrap.sql"))
+    _act_as_owner(connection)
+    alembic = _alembic()
+    alembic.attributes["connection"] = bind
+    command.upgrade(alembic, "head")
+    connection.execute("reset role")
+    connection.execute(_sql("grants.sql"))
+    if _has_roles(connection) and _may_create_roles(connection):
+        _set_logins(dsn, connection, role_secret)
+
+
+def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
+    """Create objects as the owner, in our schema, with the vector type in reach."""
+    connection.execute(
+        """
+        select set_config('search_path', format('ragline, %I, pg_temp', n.nspname), true)
+        from pg_catalog.pg_extension e
+        join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+        where e.extname = 'vector'
+        """
+    )
+    if _has_roles(connection):
+        connection.execute("set local role ragline_owner")
+
+
+def _set_logins(
+    dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secret | None
+) -> None:
+    """Give each workload's role its connection limit and, where we know one, its password."""
+    from psycopg import sql
+
+    row = connection.execute(
+        """
+        select current_setting('max_connections')::int,
+               current_setting('superuser_reserved_connections')::int
+               + coalesce(current_setting('reserved_connections', true), '0')::int
+        """
+    ).fetchone()
+    if row is None:
+        raise PreconditionFailed("the server did not answer what max_connections is")
+    limits = connection_limits(*row)
+    for workload in WORKLOADS:
+        role = sql.Identifier(ROLES[workload])
+        connection.execute(
+            sql.SQL("alter role {} connection limit {}").format(role, sql.Literal(limits[workload]))
+        )
+        if password := role_password(dsn, ROLES[workload], role_secret):
+            # The server only ever sees the SCRAM verifier: statements end up in logs.
+            verifier = connection.pgconn.encrypt_password(
+                password.reveal().encode(), ROLES[workload].encode(), b"scram-sha-256"
+            )
+            connection.execute(
+                sql.SQL("alter role {} password {}").format(role, sql.Literal(verifier.decode()))
+            )
+
+
+def _check_server(connection: psycopg.Connection[Any]) -> tuple[str, str]:
+    """Return the versions of server and pgvector, or refuse with what to install."""
+    version = connection.info.server_version
+    major = version // 10000
+    if major < OLDEST_SERVER:
+        raise PreconditionFailed(
+            f"this server is PostgreSQL {major}; ragline needs {OLDEST_SERVER} or newer"
+        )
+    if _one(connection, "select pg_catalog.pg_is_in_recovery()"):
+        raise PreconditionFailed(
+            "this server is a read-only replica; point DATABASE_URL at the primary"
+        )
+    found = _one(
+        connection,
+        """
+        select coalesce(e.extversion, a.default_version)
+        from pg_catalog.pg_available_extensions a
+        left join pg_catalog.pg_extension e on e.extname = a.name
+        where a.name = 'vector'
+        """,
+    )
+    wanted = ".".join(map(str, OLDEST_PGVECTOR))
+    if found is None:
+        raise PreconditionFailed(
+            f"PostgreSQL {major} at {dsn_place(connection)} has no pgvector; install pgvector "
+            f"{wanted} or newer on the server (Debian and Ubuntu: package "
+            f"postgresql-{major}-pgvector; others: https://github.com/pgvector/pgvector)"
+        )
+    if tuple(int(part) for part in str(found).split(".")[:3]) < OLDEST_PGVECTOR:
+        raise PreconditionFailed(
+            f"pgvector is {found}; ragline needs {wanted} or newer (iterative scans): install it on "
+            "the server, then run `alter extension vector update`"
+        )
+    return connection.info.parameter_status("server_version") or str(major), str(found)
+
+
+def dsn_place(connection: psycopg.Connection[Any]) -> str:
+    """Return where a connection leads, for messages."""
+    return f"{connection.info.host}:{connection.info.port}"
+
+
+def _applied(connection: psycopg.Connection[Any]) -> str | None:
+    if _one(connection, "select to_regclass('ragline.alembic_version')::text") is None:
+        return None
+    found = _one(connection, "select version_num from ragline.alembic_version")
+    return None if found is None else str(found)
+
+
+def _pending(applied: str | None) -> Iterator[Revision]:
+    """Yield the revisions to come, oldest first; refuse a schema that this code does not know."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(_alembic())
+    known = {item.revision for item in script.walk_revisions()}
+    if applied is not None and applied not in known:
+        raise SchemaMismatch(
+            f"the schema is at version {applied}, which this ragline ({_head()}) does not know: it "
+            "is newer than the code. Upgrade ragline"
+        )
+    ahead = [item for item in script.iterate_revisions("head", applied or "base")]
+    return (
+        Revision(
+            id=item.revision,
+            title=(item.doc or "").strip(),
+            sql=(Path(item.path).parent / f"{Path(item.path).stem[1:]}.sql").read_text("utf-8"),
+        )
+        for item in reversed(ahead)
+    )
+
+
+def _head() -> str:
+    from alembic.script import ScriptDirectory
+
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if head is None:
+        raise SchemaMismatch("this installation has no migrations; install ragline again")
+    return head
+
+
+def _alembic() -> AlembicConfig:
+    from alembic.config import Config as AlembicConfig
+
+    config = AlembicConfig()
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@contextmanager
+def _transaction(dsn: Dsn) -> Iterator[sqlalchemy.Connection]:
+    """Open the one transaction of an upgrade: all of it is applied, or nothing."""
+    import psycopg
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(dsn.for_psycopg("admin")),
+        poolclass=sqlalchemy.pool.NullPool,
+    )
+    with engine.begin() as bind:
+        yield bind
+
+
+@contextmanager
+def _explained(dsn: Dsn, lock_timeout_ms: int) -> Iterator[None]:
+    """Turn what PostgreSQL refuses into our errors."""
+    import psycopg
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as raised:
+        error = raised.orig if isinstance(raised, sqlalchemy.exc.DBAPIError) else raised
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise LockTimeout(
+                f"a lock was not free within {lock_timeout_ms} ms ({error.diag.message_primary}); "
+                "nothing was changed: run `ragline migrate apply` again"
+            ) from raised
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise PreconditionFailed(
+                f"user {dsn.user!r} may not do this: {error.diag.message_primary}. Nothing was "
+                "changed. Run it as a user who may create the schema, or ask for what is missing"
+            ) from raised
+        if isinstance(error, psycopg.OperationalError):
+            raise DatabaseUnreachable(
+                f"the connection to {dsn.redacted()} was lost: {error}; nothing was changed"
+            ) from raised
+        raise
+
+
+@contextmanager
+def _connected(dsn: Dsn) -> Iterator[psycopg.Connection[Any]]:
+    import psycopg
+
+    try:
+        connection = psycopg.connect(dsn.for_psycopg("admin"), autocommit=True)
+    except psycopg.OperationalError as error:
+        # Asked once more by the driver whose errors say what is wrong, not only that it is.
+        asyncio.run(pool.ask_once(dsn, "admin", "select 1"))
+        raise DatabaseUnreachable(f"{dsn.redacted()} cannot be reached: {error}") from error
+    with connection:
+        yield connection
+
+
+def _has_roles(connection: psycopg.Connection[Any]) -> bool:
+    names: Sequence[str] = ["ragline_owner", *ROLES.values()]
+    return bool(
+        _one(
+            connection,
+            """
+            select count(*) = cardinality(%s::text[])
+               and bool_or(rolname = 'ragline_owner' and pg_catalog.pg_has_role(oid, 'member'))
+            from pg_catalog.pg_roles where rolname = any(%s::text[])
+            """,
+            names,
+            names,
+        )
+    )
+
+
+def _may_create_roles(connection: psycopg.Connection[Any]) -> bool:
+    query = "select rolsuper or rolcreaterole from pg_catalog.pg_roles where rolname = current_user"
+    return bool(_one(connection, query))
+
+
+def _one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:
+    row = connection.execute(query, values or None).fetchone()
+    return None if row is None else row[0]
+
+
+def _sql(name: str) -> bytes:
+    return (_SQL / name).read_bytes()

@@ -1,0 +1,231 @@
+"""The one way to get a connection: a pool per workload, logged in as that workload's role.
+
+Nothing here is set for the session: what a query needs is set inside its own statement, so a
+connection goes back as it came and needs no reset, which would cost as much as a small query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from ragline.core.budget import ROLES, Workload
+from ragline.core.dsn import Dsn, Secret
+from ragline.db import unreachable
+from ragline.db.vectors import decode_halfvec, decode_vector, encode_halfvec, encode_vector
+from ragline.errors import (
+    DatabaseUnreachable,
+    LockTimeout,
+    PoolTimeout,
+    PreconditionFailed,
+    RaglineError,
+)
+
+# Quoted: asyncpg's classes take a parameter in their stubs only.
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_REFUSED_LOGIN = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InsufficientPrivilegeError,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Pool:
+    """The open connections of one workload. `why_not_isolated` is None when it logs in as its role."""
+
+    workload: Workload
+    dsn: Dsn
+    size: int
+    timeout_s: float
+    why_not_isolated: str | None
+    _pool: asyncpg.Pool[asyncpg.Record] = field(repr=False)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; what goes wrong on it comes out as one of our own errors."""
+        connection = await self._acquire()
+        try:
+            yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise _ours(self.dsn, error) from error
+        finally:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                # A connection that broke is thrown away by the pool; its error is already on its way.
+                await self._pool.release(connection)
+
+    async def _acquire(self) -> Connection:
+        deadline = time.monotonic() + self.timeout_s
+        pause_s = 0.01
+        while True:
+            try:
+                return await self._pool.acquire(timeout=max(0.001, deadline - time.monotonic()))
+            except TimeoutError as error:
+                raise self._all_busy() from error
+            except asyncpg.TooManyConnectionsError as error:
+                # Other processes hold the role's share; theirs come back, so wait for one.
+                if time.monotonic() + pause_s > deadline:
+                    raise self._all_busy() from error
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.5)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                raise _ours(self.dsn, error) from error
+
+    def _all_busy(self) -> PoolTimeout:
+        return PoolTimeout(
+            f"no connection of workload {self.workload!r} became free within {self.timeout_s:g} s "
+            f"(this process holds at most {self.size}); try again, or raise RAGLINE_POOL_TIMEOUT"
+        )
+
+    async def close(self) -> None:
+        """Close every connection, waiting for those still lent."""
+        await self._pool.close()
+
+
+async def open_pool(
+    dsn: Dsn,
+    workload: Workload,
+    *,
+    password: Secret | None,
+    size: Callable[[int], int],
+    timeout_s: float,
+    query_timeout_s: float | None,
+) -> Pool:
+    """Open a workload's pool as its role, or as the DSN's user where the server refuses the role.
+
+    `size` turns the role's connection limit into this process's share of it.
+    """
+    as_role = dsn.login(ROLES[workload], password)
+    why = None
+    try:
+        facts = await _ask_server(as_role, workload)
+    except _REFUSED_LOGIN as error:
+        why = f"role {ROLES[workload]} cannot log in: {error}"
+        as_role = dsn
+        facts = await _first_contact(dsn, workload)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise await unreachable.explain(dsn, error, _connect) from error
+    if facts.vector_schema is None:
+        raise PreconditionFailed(
+            "this database has no vector extension yet: run `ragline migrate apply`"
+        )
+    count = size(facts.connection_limit)
+    login = as_role.for_asyncpg(workload)
+    # A startup parameter, so that nothing is set on a session that others may get.
+    login["server_settings"] = {
+        **login["server_settings"],
+        "search_path": f"ragline, {quoted(facts.vector_schema)}, pg_temp",
+    }
+    pool = await asyncpg.create_pool(
+        **login,
+        min_size=0,
+        max_size=count,
+        max_inactive_connection_lifetime=300,
+        command_timeout=query_timeout_s,
+        init=_register_vectors(facts.vector_schema),
+        reset=_keep_as_it_is,
+    )
+    return Pool(
+        workload=workload,
+        dsn=as_role,
+        size=count,
+        timeout_s=timeout_s,
+        why_not_isolated=why,
+        _pool=pool,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _ServerFacts:
+    vector_schema: str | None
+    connection_limit: int
+
+
+async def _first_contact(dsn: Dsn, workload: Workload) -> _ServerFacts:
+    try:
+        return await _ask_server(dsn, workload)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise await unreachable.explain(dsn, error, _connect) from error
+
+
+async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
+    connection = await _connect(dsn, workload)
+    try:
+        row = await connection.fetchrow(
+            """
+            select
+                (select n.nspname::text from pg_catalog.pg_extension e
+                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+                 where e.extname = 'vector'),
+                (select case when rolconnlimit >= 0 then rolconnlimit
+                             else current_setting('max_connections')::int / 10 end
+                 from pg_catalog.pg_roles where rolname = current_user)
+            """
+        )
+    finally:
+        await connection.close()
+    if row is None:
+        raise DatabaseUnreachable("the server did not say which role it let in")
+    return _ServerFacts(*row)
+
+
+async def ask_once(dsn: Dsn, workload: Workload, sql: str) -> Any:
+    """Return the one value of a question asked before there are pools; None without its table."""
+    try:
+        connection = await _connect(dsn, workload)
+        try:
+            return await connection.fetchval(sql)
+        finally:
+            await connection.close()
+    except asyncpg.UndefinedTableError:
+        return None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PreconditionFailed(
+            f"user {dsn.user!r} may not read ragline's schema: {error}. Use the user who ran "
+            "`ragline migrate apply`, or ask them for access"
+        ) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise await unreachable.explain(dsn, error, _connect) from error
+
+
+async def _connect(dsn: Dsn, workload: Workload) -> asyncpg.Connection[asyncpg.Record]:
+    return await asyncpg.connect(**dsn.for_asyncpg(workload))
+
+
+def _register_vectors(schema: str) -> Callable[[Any], Any]:
+    async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        # Sent as text, a vector costs as much as the search itself.
+        await connection.set_type_codec(
+            "vector", schema=schema, format="binary", encoder=encode_vector, decoder=decode_vector
+        )
+        await connection.set_type_codec(
+            "halfvec", schema=schema, format="binary", encoder=encode_halfvec,
+            decoder=decode_halfvec,
+        )
+
+    return init
+
+
+async def _keep_as_it_is(_connection: object) -> None:
+    return
+
+
+def _ours(dsn: Dsn, error: Exception) -> RaglineError:
+    """Turn a driver's error into ours; a mistake in our SQL stays what it is."""
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return LockTimeout(f"{error}; nothing was changed, it is safe to repeat")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return DatabaseUnreachable(f"the query was cancelled: {error}; ask for less, or try again")
+    return unreachable.lost(dsn, error)
+
+
+def quoted(identifier: str) -> str:
+    """Return an identifier as SQL reads it, whatever it holds."""
+    return '"' + identifier.replace('"', '""') + '"'

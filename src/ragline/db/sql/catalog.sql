@@ -1,0 +1,2 @@
+-- schema_version --
+select version_num from ragline.alembic_version

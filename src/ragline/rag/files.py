@@ -1,0 +1,164 @@
+"""Which files of which folders are documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pathspec import GitIgnoreSpec
+
+from ragline.errors import NotFound, UsageError
+from ragline.rag.formats import media_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+IGNORE_FILE = ".raglineignore"
+SIZE_LIMIT_BYTES = 64 << 20
+
+_NEVER = frozenset(("node_modules", "__pycache__", "venv"))  # and whatever begins with a dot
+_HEAD_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to take in. `source` names its document: the absolute path without symlinks."""
+
+    path: Path
+    source: str
+    size: int
+    root: Path
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is there but not taken in, and why.
+
+    `is_rejection` is false for a file of another kind that only lies in a folder.
+    """
+
+    path: Path
+    source: str
+    reason: str
+    message: str
+    is_rejection: bool = True
+
+
+def find(
+    paths: Sequence[Path], ignore: Sequence[str] = (), size_limit_bytes: int = SIZE_LIMIT_BYTES
+) -> Iterator[Found | Skipped]:
+    """Yield each file once, in the order of the paths and sorted within folders.
+
+    Hidden, ignored and generated files are not mentioned. `ignore` has the syntax of .gitignore,
+    and so has a file `.raglineignore` in any folder.
+    """
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"there is no file or folder {str(path)!r}")
+    seen: set[str] = set()
+    for path in paths:
+        top = path.resolve()
+        if top.is_dir():
+            here = _Ignored(top, _spec(ignore, "the ignore patterns"))
+            found = _walk(top, top, (here,), size_limit_bytes)
+        else:
+            found = iter((_examined(top, top.parent, size_limit_bytes, is_named=True),))
+        for one in found:
+            if one.source not in seen:
+                seen.add(one.source)
+                yield one
+
+
+@dataclass(frozen=True, slots=True)
+class _Ignored:
+    """Patterns, and the folder that they are relative to."""
+
+    folder: Path
+    spec: GitIgnoreSpec
+
+    def verdict(self, path: Path, is_folder: bool) -> bool | None:
+        """Whether the last matching pattern ignores the path; None when none matches."""
+        name = path.relative_to(self.folder).as_posix()
+        return self.spec.check_file(name + "/" if is_folder else name).include
+
+
+def _spec(lines: Sequence[str], origin: str) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise UsageError(f"{origin} cannot be understood: {error}") from error
+
+
+def _walk(
+    folder: Path, root: Path, ignored: tuple[_Ignored, ...], limit: int
+) -> Iterator[Found | Skipped]:
+    try:
+        entries = sorted(folder.iterdir())
+        ignored += _ignore_file(folder)
+    except OSError as error:
+        yield _skipped(folder, "UNREADABLE", f"the folder cannot be read: {error.strerror}")
+        return
+    for path in entries:
+        if path.name.startswith(".") or path.name in _NEVER or _is_ignored(path, ignored):
+            continue
+        if path.is_symlink():
+            yield from _linked(path, root, limit)
+        elif path.is_dir():
+            yield from _walk(path, root, ignored, limit)
+        else:
+            yield _examined(path, root, limit, is_named=False)
+
+
+def _ignore_file(folder: Path) -> tuple[_Ignored, ...]:
+    path = folder / IGNORE_FILE
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return (_Ignored(folder, _spec(lines, str(path))),)
+
+
+def _is_ignored(path: Path, ignored: tuple[_Ignored, ...]) -> bool:
+    is_folder = path.is_dir() and not path.is_symlink()
+    # The patterns of an inner folder win over those of an outer one, as with git.
+    verdicts = (one.verdict(path, is_folder) for one in reversed(ignored))
+    return next((verdict for verdict in verdicts if verdict is not None), False)
+
+
+def _linked(path: Path, root: Path, limit: int) -> Iterator[Found | Skipped]:
+    """A link to a file in the folder is that file; a folder in it is visited where it really is."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a cycle of links, up to Python 3.12
+        yield _skipped(path, "UNREADABLE", "the symlink leads nowhere")
+        return
+    if not target.is_relative_to(root):
+        yield _skipped(path, "SYMLINK_OUTSIDE", f"the symlink leads out of the folder {root}")
+    elif not target.is_dir():
+        yield _examined(target, root, limit, is_named=False)
+
+
+def _examined(path: Path, root: Path, limit: int, *, is_named: bool) -> Found | Skipped:
+    try:
+        path.as_posix().encode()
+        if not path.is_file():
+            return _skipped(path, "UNREADABLE", "it is neither a file nor a folder")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            kind = media_type(path, file.read(_HEAD_BYTES))
+    except UnicodeEncodeError:
+        return _skipped(path, "UNREADABLE", "its name is not UTF-8")
+    except OSError as error:
+        return _skipped(path, "UNREADABLE", f"it cannot be read: {error.strerror}")
+    if kind is None:
+        message = f"no parser knows {path.suffix or 'its content'}"
+        return _skipped(path, "UNSUPPORTED", message, is_rejection=is_named)
+    if size > limit:
+        return _skipped(path, "TOO_LARGE", f"it has {size} bytes; the limit is {limit}")
+    return Found(path, path.as_posix(), size, root, kind)
+
+
+def _skipped(path: Path, reason: str, message: str, *, is_rejection: bool = True) -> Skipped:
+    source = path.as_posix().encode(errors="backslashreplace").decode()
+    return Skipped(path, source, reason, message, is_rejection)

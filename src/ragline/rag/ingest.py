@@ -1,0 +1,470 @@
+"""Bringing documents in: found, parsed, chunked, embedded, written; one transaction each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ragline.core import lexical
+from ragline.core.chunking import ChunkPolicy, chunk
+from ragline.core.results import CollectionFacts, IngestReport, Rejection
+from ragline.db import collections, documents
+from ragline.db.documents import NewDocument
+from ragline.db.pool import Pool
+from ragline.errors import ModelError, UsageError, first
+from ragline.models.embed import Embedder, ModelFacts
+from ragline.rag import files
+from ragline.rag.app import App
+from ragline.rag.formats import Parsed, Rejected
+from ragline.rag.parsing import ParserPool
+
+# Raised whenever a parser would give another text for the same bytes.
+_PARSER_VERSION = 1
+# Enough for a full batch of the model, little enough to lose when interrupted.
+_BATCH_CHUNKS = 256
+_QUEUED_DOCUMENTS = 32
+_BACKFILL_CHUNKS = 512
+# Below this, an exact scan is as fast as the index.
+_INDEX_FROM_CHUNKS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a new collection cuts text; None takes what the collection has, else the defaults."""
+
+    language: str | None = None
+    chunk_size: int | None = None
+    chunk_overlap: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an ingest is: documents looked at, of how many, and chunks written so far."""
+
+    done: int
+    total: int
+    chunks: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    truncated: int = 0
+    done: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Something to ingest: where it comes from, what it is, and its bytes when asked."""
+
+    source: str
+    media_type: str
+    read: Callable[[], bytes]
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A document given as text rather than as a file."""
+
+    source: str
+    text: str
+    media_type: str = "text/plain"
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def ingest_paths(
+    app: App,
+    paths: Sequence[Path],
+    collection: str,
+    *,
+    policy: Policy | None = None,
+    ignore: Sequence[str] = (),
+    prune: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> IngestReport:
+    """Bring files and folders into a collection, which is made when missing.
+
+    Unchanged files cost nothing, changed ones are replaced, each in one transaction, so that an
+    interrupted run is continued by running it again. `prune` removes documents below `paths` whose
+    file is gone.
+    """
+    tally = _Tally()
+    found = await asyncio.to_thread(_find, paths, ignore, tally)
+    run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
+    await run.take([_file(item) for item in found])
+    pruned = await run.prune(paths, {item.source for item in found}) if prune else 0
+    return await run.end(found=len(found), pruned=pruned, build_index=True)
+
+
+async def ingest_texts(
+    app: App, texts: Sequence[Text], collection: str, *, policy: Policy | None = None
+) -> IngestReport:
+    """Bring texts into a collection, which is made when missing; as `ingest_paths` does files."""
+    tally = _Tally()
+    run = await _Run.begin(app, collection, policy or Policy(), tally, None, len(texts))
+    await run.take([_text(item) for item in texts])
+    return await run.end(found=len(texts), pruned=0, build_index=app.ingest_workload == "admin")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One ingest under way."""
+
+    app: App
+    pool: Pool
+    collection: CollectionFacts
+    embedder: Embedder | None
+    recipe: str
+    known: Mapping[str, tuple[bytes, str]]
+    tally: _Tally
+    total: int
+    on_progress: Callable[[Progress], None] | None
+    started: float
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    async def begin(
+        cls,
+        app: App,
+        name: str,
+        policy: Policy,
+        tally: _Tally,
+        on_progress: Callable[[Progress], None] | None,
+        total: int,
+    ) -> _Run:
+        started = time.perf_counter()
+        embedder = await app.embedder()
+        pool = await app.pool(app.ingest_workload)
+        facts = await open_collection(app, name, policy, embedder.facts if embedder else None)
+        async with pool.connection() as connection:
+            known = await documents.known(connection, facts.id)
+        return cls(
+            app=app,
+            pool=pool,
+            collection=facts,
+            embedder=embedder if facts.space else None,
+            recipe=_recipe(facts),
+            known=known,
+            tally=tally,
+            total=total,
+            on_progress=on_progress,
+            started=started,
+        )
+
+    async def take(self, sources: Sequence[_Source]) -> None:
+        """Ingest what changed, preparing the next documents while the last ones are embedded."""
+        queue: asyncio.Queue[NewDocument | None] = asyncio.Queue(_QUEUED_DOCUMENTS)
+        try:
+            async with ParserPool() as parsers, asyncio.TaskGroup() as group:
+                group.create_task(self._prepare(parsers, sources, queue))
+                async for batch in _batches(queue):
+                    await self._store(batch)
+        except BaseExceptionGroup as several:
+            raise first(several) from several
+
+    async def _prepare(
+        self,
+        parsers: ParserPool,
+        sources: Sequence[_Source],
+        queue: asyncio.Queue[NewDocument | None],
+    ) -> None:
+        for source in sources:
+            try:
+                document = await self._changed(parsers, source)
+            except Rejected as error:
+                self.tally.rejections.append(
+                    Rejection(source=source.source, reason=error.reason, message=str(error))
+                )
+                document = None
+            if document is None:
+                self._step(0)
+            else:
+                await queue.put(document)
+        await queue.put(None)
+
+    async def _changed(self, parsers: ParserPool, source: _Source) -> NewDocument | None:
+        """Return a document ready to be embedded and written, or None when nothing changed."""
+        data = await asyncio.to_thread(_read, source)
+        digest = hashlib.sha256(data)
+        digest.update(repr((source.title, sorted(source.metadata.items()))).encode("utf-8", "replace"))
+        content_hash = digest.digest()
+        if self.known.get(source.source) == (content_hash, self.recipe):
+            self.tally.unchanged += 1
+            return None
+        parsed = await parsers.parse(data, source.media_type)
+        return await asyncio.to_thread(self._compose, source, content_hash, parsed)
+
+    def _compose(self, source: _Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
+        facts = self.collection
+        policy = ChunkPolicy(size=facts.chunk_size, overlap=facts.chunk_overlap)
+        chunks = tuple(chunk(parsed.text, parsed.blocks, policy))
+        if not chunks:
+            raise Rejected("NO_TEXT", f"{source.source} holds no text")
+        return NewDocument(
+            source=source.source,
+            title=source.title or parsed.title,
+            media_type=source.media_type,
+            body=parsed.text,
+            content_hash=content_hash,
+            recipe=self.recipe,
+            metadata={**parsed.metadata, **source.metadata},
+            chunks=chunks,
+            term_counts=tuple(lexical.term_counts(c.body, facts.language) for c in chunks),
+        )
+
+    async def _store(self, batch: Sequence[NewDocument]) -> None:
+        vectors = None
+        texts = [chunk.body for document in batch for chunk in document.chunks]
+        if self.embedder is not None:
+            embedded = await self.embedder.embed_documents(texts)
+            vectors = embedded.vectors
+            self.tally.truncated += embedded.truncated
+            self.tally.embedded += len(texts)
+        await self._learn_terms(batch)
+        at = 0
+        for document in batch:
+            count = len(document.chunks)
+            async with self.pool.connection() as connection:
+                await documents.write(
+                    connection,
+                    self.collection.id,
+                    document,
+                    self.numbers,
+                    space_id=self.collection.space.id if self.collection.space else None,
+                    vectors=None if vectors is None else vectors[at : at + count],
+                )
+            at += count
+            if document.source in self.known:
+                self.tally.replaced += 1
+            else:
+                self.tally.added += 1
+            self._step(count)
+
+    async def _learn_terms(self, batch: Sequence[NewDocument]) -> None:
+        used = {term for document in batch for counts in document.term_counts for term in counts}
+        if new := sorted(used - self.numbers.keys()):
+            async with self.pool.connection() as connection:
+                self.numbers |= await documents.term_ids(connection, new)
+
+    def _step(self, chunks: int) -> None:
+        self.tally.done += 1
+        self.tally.chunks += chunks
+        if self.on_progress:
+            self.on_progress(
+                Progress(done=self.tally.done, total=self.total, chunks=self.tally.chunks)
+            )
+
+    async def prune(self, paths: Sequence[Path], present: set[str]) -> int:
+        """Remove the documents below `paths` whose file was not found any more."""
+        roots = [str(path.resolve()) for path in paths]
+        rejected = {item.source for item in self.tally.rejections}
+        gone = sorted(
+            source
+            for source in self.known
+            if source not in present
+            and source not in rejected
+            and any(source == root or source.startswith(root.rstrip("/") + "/") for root in roots)
+        )
+        async with self.pool.connection() as connection:
+            return await documents.remove(connection, self.collection.id, gone)
+
+    async def end(self, *, found: int, pruned: int, build_index: bool) -> IngestReport:
+        """Fill in missing vectors, finish statistics and index, and report what is really there."""
+        await self._backfill()
+        changed = self.tally.added + self.tally.replaced + pruned + self.tally.embedded > 0
+        warnings: list[str] = []
+        async with self.pool.connection() as connection:
+            if changed:
+                await documents.fold_statistics(connection, self.collection.id)
+            fresh = await collections.one(connection, self.collection.name)
+            if fresh is None:
+                raise UsageError(f"collection {self.collection.name!r} was removed meanwhile")
+            if build_index and fresh.space and fresh.chunks >= _INDEX_FROM_CHUNKS:
+                await collections.build_index(connection, fresh.space.id)
+            if changed and build_index:
+                await collections.analyze(connection, fresh.space.id if fresh.space else None)
+        if fresh.space is None:
+            warnings.append(
+                "no model, so no vectors: searches go by words alone until `ragline model fetch` and "
+                "another ingest"
+            )
+        if self.tally.truncated:
+            warnings.append(
+                f"{self.tally.truncated} chunks are longer than the model reads; their ends have no "
+                "part in their vectors: use a smaller chunk size"
+            )
+        self.app.known.pop(fresh.name, None)
+        return IngestReport(
+            collection=fresh.name,
+            found=found,
+            added=self.tally.added,
+            replaced=self.tally.replaced,
+            unchanged=self.tally.unchanged,
+            pruned=pruned,
+            skipped=self.tally.skipped,
+            chunks=self.tally.chunks,
+            embedded=self.tally.embedded,
+            truncated=self.tally.truncated,
+            epoch=fresh.epoch,
+            seconds=time.perf_counter() - self.started,
+            rejections=tuple(self.tally.rejections),
+            warnings=tuple(warnings),
+        )
+
+    async def _backfill(self) -> None:
+        """Embed chunks that came in while there was no model, or whose run was cut short."""
+        if self.embedder is None or self.collection.space is None:
+            return
+        space_id, after = self.collection.space.id, 0
+        while True:
+            async with self.pool.connection() as connection:
+                missing = await documents.without_vector(
+                    connection, self.collection.id, space_id, after=after, limit=_BACKFILL_CHUNKS
+                )
+                if not missing:
+                    return
+                embedded = await self.embedder.embed_documents([text for _, text in missing])
+                await documents.add_vectors(
+                    connection, space_id, [id_ for id_, _ in missing], embedded.vectors
+                )
+            self.tally.embedded += len(missing)
+            self.tally.truncated += embedded.truncated
+            after = missing[-1][0]
+
+
+async def open_collection(
+    app: App, name: str, policy: Policy, model: ModelFacts | None
+) -> CollectionFacts:
+    """Return a collection with its embedding space, making what is missing."""
+    size = policy.chunk_size or ChunkPolicy().size
+    overlap = policy.chunk_overlap
+    checked = ChunkPolicy(size=size, overlap=min(30, size // 4) if overlap is None else overlap)
+    pool = await app.pool(app.ingest_workload)
+    async with pool.connection() as connection:
+        facts = await collections.one(connection, name)
+        if facts is None:
+            await collections.add(
+                connection,
+                name,
+                language=lexical.check_language(policy.language or "english"),
+                chunk_size=checked.size,
+                chunk_overlap=checked.overlap,
+            )
+            facts = await _read_back(connection, name)
+        else:
+            _check_policy(facts, policy)
+        if facts.space is None and model is not None:
+            await collections.add_space(
+                connection,
+                facts.id,
+                model_id=model.model_id,
+                weights_hash=model.weights_hash,
+                dimension=model.dimension,
+                metric="cosine",
+                storage="vector",
+                normalised=model.normalised,
+                languages=model.languages,
+                indexed=app.ingest_workload != "admin",
+            )
+            facts = await _read_back(connection, name)
+    if facts.space and model and facts.space.weights_hash != model.weights_hash:
+        raise ModelError(
+            f"collection {name!r} was embedded with {facts.space.model_id} "
+            f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
+            f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
+            "or set RAGLINE_MODEL_DIR to the first model"
+        )
+    return facts
+
+
+async def _read_back(connection: Any, name: str) -> CollectionFacts:
+    facts = await collections.one(connection, name)
+    if facts is None:
+        raise UsageError(f"collection {name!r} was removed while it was being made")
+    return facts
+
+
+def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
+    for what, wanted, has in (
+        ("language", policy.language, facts.language),
+        ("chunk size", policy.chunk_size, facts.chunk_size),
+        ("chunk overlap", policy.chunk_overlap, facts.chunk_overlap),
+    ):
+        if wanted is not None and wanted != has:
+            raise UsageError(
+                f"collection {facts.name!r} has {what} {has}, not {wanted}; leave it out, or use "
+                "another collection"
+            )
+
+
+def _recipe(facts: CollectionFacts) -> str:
+    return (
+        f"parser {_PARSER_VERSION}, chunks {facts.chunk_size}/{facts.chunk_overlap}, "
+        f"terms {lexical.VERSION} {facts.language}"
+    )
+
+
+def _find(paths: Sequence[Path], ignore: Sequence[str], tally: _Tally) -> list[files.Found]:
+    found = []
+    for item in files.find(paths, ignore):
+        if isinstance(item, files.Found):
+            found.append(item)
+        elif item.is_rejection:
+            tally.rejections.append(
+                Rejection(source=item.source, reason=item.reason, message=item.message)
+            )
+        else:
+            tally.skipped += 1
+    return found
+
+
+def _file(item: files.Found) -> _Source:
+    return _Source(source=item.source, media_type=item.media_type, read=item.path.read_bytes)
+
+
+def _text(item: Text) -> _Source:
+    return _Source(
+        source=item.source,
+        media_type=item.media_type,
+        read=lambda: item.text.encode("utf-8"),
+        title=item.title,
+        metadata=item.metadata,
+    )
+
+
+def _read(source: _Source) -> bytes:
+    try:
+        return source.read()
+    except OSError as error:
+        raise Rejected("UNREADABLE", f"{source.source} cannot be read: {error.strerror}") from error
+
+
+async def _batches(
+    queue: asyncio.Queue[NewDocument | None],
+) -> AsyncIterator[Sequence[NewDocument]]:
+    """Yield documents in groups of about 256 chunks, until None ends the queue."""
+    batch: list[NewDocument] = []
+    chunks = 0
+    while (document := await queue.get()) is not None:
+        batch.append(document)
+        chunks += len(document.chunks)
+        if chunks >= _BATCH_CHUNKS:
+            yield batch
+            batch, chunks = [], 0
+    if batch:
+        yield batch
+

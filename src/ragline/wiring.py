@@ -1,0 +1,95 @@
+"""Everything put together by hand: configuration, database, pools and models become an App."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ragline import config as configuration
+from ragline.config import Config
+from ragline.core.budget import ROLES, Workload, pool_size
+from ragline.core.dsn import Dsn
+from ragline.db import pool as pools
+from ragline.db import schema
+from ragline.db.migrate import role_password
+from ragline.errors import SchemaMismatch
+from ragline.models import embed
+from ragline.models.embed import Embedder
+from ragline.ops import embedded
+from ragline.rag.app import App
+
+
+@asynccontextmanager
+async def open_app(
+    config: Config, *, search_workload: Workload = "serve", ingest_workload: Workload = "admin"
+) -> AsyncIterator[App]:
+    """Open ragline on the user's database, or on the embedded one, which is started if need be.
+
+    Raises DatabaseUnreachable, SchemaMismatch where the schema is not this code's, and what the
+    embedded server says. An embedded database without a schema gets one; a user's never unasked.
+    """
+    configuration.pin_threads(config.threads)
+    dsn = await asyncio.to_thread(database, config)
+    await _check_schema(config, dsn, search_workload)
+
+    async def open_pool(workload: Workload) -> pools.Pool:
+        return await pools.open_pool(
+            dsn,
+            workload,
+            password=role_password(dsn, ROLES[workload], config.role_secret),
+            size=lambda limit: pool_size(limit, os.cpu_count() or 1),
+            timeout_s=config.pool_timeout_s,
+            # Building an index takes as long as it takes; whoever waits for an answer does not.
+            query_timeout_s=None if workload == "admin" else config.query_timeout_s,
+        )
+
+    async def open_embedder() -> Embedder | None:
+        return await asyncio.to_thread(embed.open_embedder, config)
+
+    app = App(
+        config=config,
+        open_pool=open_pool,
+        open_embedder=open_embedder,
+        search_workload=search_workload,
+        ingest_workload=ingest_workload,
+    )
+    try:
+        yield app
+    finally:
+        await app.close()
+
+
+def database(config: Config) -> Dsn:
+    """Return where the database is, starting the embedded one when none is configured."""
+    if config.dsn is not None:
+        return config.dsn
+    return embedded.dsn(embedded.ensure(config.data_dir, port=config.db_port))
+
+
+async def _check_schema(config: Config, dsn: Dsn, workload: Workload) -> None:
+    applied = await schema.version(dsn, workload)
+    if applied is None and config.dsn is None:
+        from ragline.db import migrate
+
+        await asyncio.to_thread(
+            migrate.apply,
+            dsn,
+            lock_timeout_ms=config.lock_timeout_ms,
+            role_secret=config.role_secret,
+        )
+        return
+    if applied == schema.HEAD:
+        return
+    if applied is None:
+        raise SchemaMismatch("this database has no ragline schema yet: run `ragline migrate apply`")
+    if applied in schema.VERSIONS:
+        raise SchemaMismatch(
+            f"the schema is at version {applied} and this ragline needs {schema.HEAD}: see "
+            "`ragline migrate plan`, then run `ragline migrate apply`"
+        )
+    raise SchemaMismatch(
+        f"the schema is at version {applied}, which this ragline ({schema.HEAD}) does not know: it "
+        "is newer than the code. Upgrade ragline"
+    )
