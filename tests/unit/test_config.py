@@ -277,6 +277,14 @@ def test_service_of_the_system_is_found_after_the_users(tmp_path: Path) -> None:
     assert dsn_of(tmp_path, PGSERVICE="own", **place).hosts == (Host("user"),)
 
 
+def test_service_of_the_url_goes_before_the_one_of_the_environment(tmp_path: Path) -> None:
+    (tmp_path / ".pg_service.conf").write_text("[one]\nhost=one\n[two]\nhost=two\n")
+
+    dsn = dsn_of(tmp_path, DATABASE_URL="postgresql:///d?service=one", PGSERVICE="two")
+
+    assert dsn.hosts == (Host("one"),)
+
+
 def test_misspelt_keyword_of_a_service_is_named(tmp_path: Path) -> None:
     (tmp_path / ".pg_service.conf").write_text("[kb]\nsslmod=require\n")
 

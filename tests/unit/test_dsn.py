@@ -28,7 +28,8 @@ from ragline.errors import ConfigError
 
 UGLY = "a b%20%@:/?#&=+'\"\\[]\n\té漢"
 
-names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+names = st.text(st.sampled_from(UGLY) | characters, min_size=1)
 hosts = st.sampled_from(
     [
         Host("db.example.org", 5432),

