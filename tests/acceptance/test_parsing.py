@@ -139,14 +139,14 @@ async def test_large_text_comes_back_whole() -> None:
 
 
 ABANDON = """
-import asyncio, os, signal
+import asyncio, os, signal, sys
 from ragline.rag.formats import PARSERS
-from ragline.rag.parsing import ParserPool
+from ragline.rag.parsing import ParserLimits, ParserPool
 async def main():
-    pool = ParserPool(2, parsers=PARSERS | {"sleep": "hostile_sleep"})
-    asyncio.create_task(pool.parse(b"x", "sleep")) if BUSY else None
-    await asyncio.sleep(0.3)
+    pool = ParserPool(2, ParserLimits(deadline_s=1), PARSERS | {"sleep": "hostile_sleep"})
     await pool.parse(b"x", "text/plain")
+    busy = asyncio.create_task(pool.parse(b"x", sys.argv[1]))
+    await asyncio.sleep(0.3)
     print(*(one.process.pid for one in pool._workers), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
@@ -162,13 +162,15 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_workers_end_when_their_parent_is_killed() -> None:
-    script = ABANDON.replace("BUSY", "False")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+@pytest.mark.parametrize("at_work_on", ["text/plain", "sleep"])
+@pytest.mark.usefixtures("parsers")
+def test_workers_end_when_their_parent_is_killed(at_work_on: str) -> None:
+    command = [sys.executable, "-c", ABANDON, at_work_on]
+    done = subprocess.run(command, capture_output=True, text=True)
     pids = [int(pid) for pid in done.stdout.split()]
 
     assert pids, done.stderr
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not any(map(is_running, pids))

@@ -347,6 +347,19 @@ def test_a_folder_that_cannot_be_entered_or_written_is_refused(base: Path) -> No
     with pytest.raises(EmbeddedServerError, match=match):
         embedded.ensure(shut / "data")
     assert mode(shut) == 0o500
+    assert not any(shut.iterdir())
+
+
+def test_a_folder_in_the_clusters_place_is_refused(base: Path) -> None:
+    (base / "data").mkdir(mode=0o700)
+    (base / "data/postgres/18").mkdir(parents=True)
+    if AS_ROOT:
+        match = r"18 belongs to user id 0, not to 'ragline'"
+    else:
+        match = r"18 is there, but holds no PostgreSQL cluster; move it away"
+
+    with pytest.raises(EmbeddedServerError, match=match):
+        embedded.ensure(base / "data")
 
 
 def test_a_port_in_use_is_named(base: Path) -> None:

@@ -185,8 +185,10 @@ async def test_ef_search_has_its_effect_inside_the_statement(
             ask = search.Ask(k=1, candidates=1, ef_search=ef_search, vector=vector)
             async with connection.transaction():
                 await connection.execute("set local enable_seqscan = off")
-                sql = "explain (analyze, buffers, format json) " + search.statement(target, "vector")
-                plan = await connection.fetchval(sql, *search.values(target, "vector", ask))
+                sql = search.statement(target, "vector", 1, 1, is_iterative=False)
+                plan = await connection.fetchval(
+                    f"explain (analyze, buffers, format json) {sql}", *search.values("vector", ask)
+                )
             assert f"embedding_{facts.space.id}_hnsw" in plan
             reads.append(_buffers(plan))
     assert reads[1] > 2 * reads[0]
@@ -214,9 +216,8 @@ async def test_fewer_hits_than_asked_for_while_more_match_is_a_warning_and_a_cou
 ) -> None:
     await _indexed(app, db)
     monkeypatch.setattr(
-        search, "statement", lambda *a: _original(*a).replace("strict_order", "off")
+        search, "statement", lambda *a, **b: _original(*a, **b).replace("strict_order", "off")
     )
-    await db.execute("alter role ragline_serve in database postgres reset all")
     pool = await app.pool("serve")
     async with pool.connection() as connection:
         await connection.execute("set enable_seqscan = off")
@@ -371,6 +372,6 @@ async def test_any_dimension_can_be_stored_and_searched(
 def test_statements_paste_no_value(request: pytest.FixtureRequest) -> None:
     target = search.Target(collection="x'; drop", collection_id=7, space_id=3, dimension=8)
     statements: Sequence[str] = [
-        search.statement(target, method) for method in ("hybrid", "vector", "lexical")
+        search.statement(target, method, 10, 40, is_iterative=True) for method in ("hybrid", "vector", "lexical")
     ]
     assert not any("drop" in sql for sql in statements)

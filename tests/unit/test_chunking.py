@@ -8,7 +8,7 @@ from importlib.metadata import distributions
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragline.core.chunking import Block, BlockKind, Chunk, ChunkPolicy, chunk
@@ -53,11 +53,11 @@ def policies(draw: st.DrawFn) -> ChunkPolicy:
     return ChunkPolicy(size, draw(st.integers(0, size // 2)))
 
 
-def sections(blocks: list[Block]) -> list[int]:
-    """For each block the number of its section."""
+def sections(text: str, blocks: list[Block]) -> list[int]:
+    """For each block the number of its section. A heading of spaces alone begins none."""
     numbers, number = [], 0
     for block in blocks:
-        number += block.kind == "heading"
+        number += block.kind == "heading" and bool(text[block.start : block.end].strip())
         numbers.append(number)
     return numbers
 
@@ -95,7 +95,7 @@ def assert_laws(text: str, blocks: list[Block], policy: ChunkPolicy) -> list[Chu
 def assert_overlaps(
     text: str, blocks: list[Block], chunks: list[Chunk], policy: ChunkPolicy
 ) -> None:
-    numbers = sections(blocks)
+    numbers = sections(text, blocks)
     for before, after in pairwise(chunks):
         assert before.start < after.start
         assert before.end < after.end
@@ -109,6 +109,7 @@ def assert_overlaps(
         assert len(owners) <= 1
 
 
+@settings(max_examples=300, deadline=None)
 @given(documents(), policies())
 def test_chunks_hold_their_laws_for_any_document(
     document: tuple[str, list[Block]], policy: ChunkPolicy
@@ -125,7 +126,7 @@ def test_a_chunk_of_nothing_is_nothing_and_of_something_is_all_of_it(text: str) 
 
 @pytest.mark.parametrize("policy", [ChunkPolicy(), SMALL, NO_OVERLAP])
 def test_laws_hold_for_every_readme_at_hand(policy: ChunkPolicy) -> None:
-    readmes = [str(one.metadata.get_payload() or "") for one in distributions()]
+    readmes = [str(one.metadata.json.get("description", "")) for one in distributions()]
     parsed = [markdown.parse(text.encode()) for text in readmes if text.strip()]
 
     assert len(parsed) > 20
@@ -158,6 +159,12 @@ def test_tiny_sections_share_a_chunk_with_the_sibling_that_follows() -> None:
     assert headings("# A\n\n## B\n\nbb\n\n## C\n\ncc") == [("A",)]
 
 
+def test_a_tiny_section_stays_alone_when_both_do_not_fit() -> None:
+    tiny, large = f"## B\n\n{words(40)}", f"## C\n\n{words(150)}"
+
+    assert bodies(f"{tiny}\n\n{large}") == [tiny, large]
+
+
 def test_a_tiny_section_does_not_leave_its_parent() -> None:
     source = f"# A\n\n{words(100)}\n\n## B\n\nbb\n\n# C\n\ncc"
 
@@ -180,6 +187,12 @@ def test_a_heading_cut_off_by_badges_is_in_the_path_instead() -> None:
 
     assert bodies(source) == ["What it is."]
     assert headings(source) == [("Title",)]
+
+
+def test_a_heading_without_a_title_is_kept_with_those_above_it() -> None:
+    text = "# A\n\n## ![b](b.svg)\n\n![b](b.svg)\n\nWords."
+
+    assert bodies(text) == ["# A\n\n## ![b](b.svg)", "Words."]
 
 
 def test_a_heading_with_nothing_but_badges_is_kept() -> None:

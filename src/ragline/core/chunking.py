@@ -199,8 +199,11 @@ def _speaks_for(following: _Group, group: _Group) -> bool:
     if group.has_text or not following.sections[0].is_after_gap:
         return False
     above = _common_path(following.sections)
-    titles = [_titles(section.path) for section in group.sections]
-    return all(title and above[: len(title)] == title for title in titles)
+    for section in group.sections:
+        titles = _titles(section.path)
+        if not section.path[-1][1] or above[: len(titles)] != titles:
+            return False
+    return True
 
 
 def _is_tiny(tokens: int, policy: ChunkPolicy) -> bool:

@@ -37,12 +37,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What a search of one collection used."""
+    """What a search of one collection used. An iterative scan goes on until its limit is met."""
 
     collection: str
     method: Method
     model_id: str | None
     ef_search: int | None
+    is_iterative: bool
     candidates: int
     terms: tuple[str, ...]
     vector_plan: str | None = None

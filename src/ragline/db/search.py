@@ -38,11 +38,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What is searched for. `candidates` is how many each half hands to the fusion."""
+    """What is searched for. `candidates` is how many each half hands to the fusion.
+
+    An iterative scan goes on until its limit is met: rows deleted but not yet vacuumed can eat up
+    what `ef_search` finds. It costs a tenth more, so `vector` asks for it only when rows are missing.
+    """
 
     k: int
     candidates: int
     ef_search: int
+    is_iterative: bool = False
     terms: tuple[str, ...] = ()
     vector: npt.ArrayLike | None = None
 
@@ -57,17 +62,18 @@ class Found:
 
 async def run(connection: Connection, target: Target, method: Method, ask: Ask) -> Found:
     """Return the best `ask.k` chunks of one collection, in one round trip."""
-    rows = await connection.fetch(statement(target, method), *values(target, method, ask))
+    sql = statement(target, method, ask.k, ask.candidates, is_iterative=ask.is_iterative)
+    rows = await connection.fetch(sql, *values(method, ask))
     hits = tuple(_hit(target, method, row, place) for place, row in enumerate(rows, start=1))
-    return Found(hits, rows[0]["active_space_id"] if rows else None)
+    return Found(hits, rows[0][0] if rows else None)
 
 
 async def explained(
     connection: Connection, target: Target, method: Method, ask: Ask
 ) -> dict[str, Any]:
     """Return the plan of the same statement with the times of its parts, by running it once more."""
-    sql = "explain (analyze, format json) " + statement(target, method)
-    row = await connection.fetchval(sql, *values(target, method, ask))
+    sql = statement(target, method, ask.k, ask.candidates, is_iterative=ask.is_iterative)
+    row = await connection.fetchval(f"explain (analyze, format json) {sql}", *values(method, ask))
     plan: dict[str, Any] = json.loads(row)[0]
     return plan
 
@@ -79,7 +85,7 @@ async def count_matches(
     count = 0
     if method != "lexical" and target.space_id is not None:
         table = _table(target)
-        sql = f"select count(*) from (select 1 from {table} limit $1) as some"  # noqa: S608
+        sql = f"select count(*) from (select 1 from {table} limit $1) as nearest"  # noqa: S608
         count = await connection.fetchval(sql, ask.k)
     if method != "vector" and count < ask.k and ask.terms:
         sql = queries.block("lexical", "any_terms")
@@ -96,89 +102,82 @@ async def active_space(connection: Connection, collection_id: int) -> int | None
     return space
 
 
-def values(target: Target, method: Method, ask: Ask) -> list[object]:
-    """Return what is bound to `statement(target, method)`, in order."""
+def values(method: Method, ask: Ask) -> list[object]:
+    """Return what is bound to a method's statement, in order."""
     vector = [ask.vector, str(ask.ef_search)]
-    lexical = [list(ask.terms)]
-    bound: dict[Method, list[object]] = {
-        "vector": [target.collection_id, ask.k, *vector],
-        "lexical": [target.collection_id, ask.k, *lexical],
-        "hybrid": [target.collection_id, ask.k, ask.candidates, *vector, *lexical],
-    }
-    return bound[method]
-
-
-@lru_cache(maxsize=512)
-def statement(target: Target, method: Method) -> str:
-    """Return the SQL of a search; every value of the question is bound, none is pasted."""
     if method == "vector":
-        return _with_content(
-            f"""
-            select n.chunk_id, n.distance, {_similarity(target, "n.distance")} as score,
-                   null::bigint as vector_rank, null::bigint as lexical_rank,
-                   null::float8 as lexical_score
-            from ({_nearest(target, limit="$2", vector="$3", ef_search="$4")}) as n
-            """
-        )
+        return vector
+    return [list(ask.terms)] if method == "lexical" else [*vector, list(ask.terms)]
+
+
+@lru_cache(maxsize=1024)
+def statement(
+    target: Target, method: Method, k: int, candidates: int, *, is_iterative: bool
+) -> str:
+    """Return the SQL of a search. What the user says is bound; names and limits are our integers.
+
+    Limits are written out: bound, PostgreSQL guesses a tenth of the table, finds the generic plan too
+    dear, and plans every query anew, which costs as much as half the search.
+    """
+    if method == "vector":
+        ranked = _nearest(target, limit=k, is_iterative=is_iterative)
+        return _with_content(target, ranked, columns="r.distance", order="r.distance, r.chunk_id")
     if method == "lexical":
-        return _with_content(
-            f"""
-            select b.chunk_id, null::float8 as distance, b.score, null::bigint as vector_rank,
-                   null::bigint as lexical_rank, b.score as lexical_score
-            from ({_best(limit="$2", terms="$3")}) as b
-            """
-        )
-    return _with_content(
-        f"""
-        select coalesce(v.chunk_id, l.chunk_id) as chunk_id, v.distance,
+        ranked = _best(target, limit=k, terms="$1")
+        return _with_content(target, ranked, columns="r.score", order="r.score desc, r.chunk_id")
+    ranked = f"""
+        select coalesce(v.chunk_id, l.chunk_id) as chunk_id,
                coalesce(1.0::float8 / ({RRF_K} + v.rank), 0)
-               + coalesce(1.0::float8 / ({RRF_K} + l.rank), 0) as score,
-               v.rank as vector_rank, l.rank as lexical_rank, l.score as lexical_score
+               + coalesce(1.0::float8 / ({RRF_K} + l.rank), 0) as fused,
+               v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
         from (
             select n.*, row_number() over (order by n.distance, n.chunk_id) as rank
-            from ({_nearest(target, limit="$3", vector="$4", ef_search="$5")}) as n
+            from ({_nearest(target, limit=candidates, is_iterative=True)}) as n
         ) as v
         full join (
             select b.*, row_number() over (order by b.score desc, b.chunk_id) as rank
-            from ({_best(limit="$3", terms="$6")}) as b
+            from ({_best(target, limit=candidates, terms="$3")}) as b
         ) as l using (chunk_id)
-        order by 3 desc, least(v.rank, l.rank), 1
-        limit $2
-        """
+        order by fused desc, least(v.rank, l.rank), chunk_id
+        limit {k:d}
+    """
+    return _with_content(
+        target,
+        ranked,
+        columns="r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score",
+        order="r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id",
     )
 
 
-def _with_content(ranked: str) -> str:
+def _with_content(target: Target, ranked: str, *, columns: str, order: str) -> str:
     return f"""
-        select r.*, c.document_id, c.start_char, c.end_char, c.body, c.headings,
-               d.source, d.title, d.metadata,
-               (select active_space_id from collection where id = $1) as active_space_id
+        select (select active_space_id from collection where id = {target.collection_id:d}),
+               r.chunk_id, c.document_id, d.source, d.title, c.body, c.start_char, c.end_char,
+               c.headings, d.metadata, {columns}
         from ({ranked}) as r
         join chunk c on c.id = r.chunk_id
         join document d on d.id = c.document_id
-        order by r.score desc, least(r.vector_rank, r.lexical_rank), r.chunk_id
+        order by {order}
     """  # noqa: S608 -- built from constants and integers only
 
 
-def _nearest(target: Target, *, limit: str, vector: str, ef_search: str) -> str:
-    """The nearest vectors. Settings hold for this statement only: `true` makes them local to it.
-
-    The scan goes on until the limit is met (strict order): rows deleted but not yet vacuumed would
-    otherwise eat up the candidates and leave too few.
-    """
+def _nearest(target: Target, *, limit: int, is_iterative: bool) -> str:
+    """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
     column = _indexed_column(target)
-    distance = f"{column} {_OPERATORS[target.metric]} {vector}::{_indexed_type(target)}"
+    distance = f"{column} {_OPERATORS[target.metric]} $1::{_indexed_type(target)}"
+    settings = "set_config('hnsw.ef_search', $2, true)"
+    if is_iterative:
+        settings += " || set_config('hnsw.iterative_scan', 'strict_order', true)"
     return f"""
         select chunk_id, {distance} as distance
         from {_table(target)}
-        where (select set_config('hnsw.ef_search', {ef_search}, true)) is not null
-          and (select set_config('hnsw.iterative_scan', 'strict_order', true)) is not null
+        where (select {settings}) is not null
         order by {distance}
-        limit {limit}
+        limit {limit:d}
     """  # noqa: S608 -- built from constants and integers only
 
 
-def _best(*, limit: str, terms: str) -> str:
+def _best(target: Target, *, limit: int, terms: str) -> str:
     """The best chunks by BM25, weighed now from raw counts: exact after every write."""
     return f"""
         select p.chunk_id,
@@ -196,24 +195,22 @@ def _best(*, limit: str, terms: str) -> str:
             cross join (
                 select sum(chunks)::float8 as chunks,
                        greatest(sum(tokens)::float8 / nullif(sum(chunks), 0), 1) as mean_length
-                from collection_statistic where collection_id = $1
+                from collection_statistic where collection_id = {target.collection_id:d}
             ) as n
             cross join lateral (
                 select sum(chunks)::float8 as chunks
-                from term_statistic where collection_id = $1 and term_id = t.id
+                from term_statistic
+                where collection_id = {target.collection_id:d} and term_id = t.id
             ) as s
             where s.chunks > 0
             offset 0
         ) as q
-        join posting p on p.collection_id = $1 and p.term_id = q.term_id
+        join posting p
+          on p.collection_id = {target.collection_id:d} and p.term_id = q.term_id
         group by p.chunk_id
         order by score desc, p.chunk_id
-        limit {limit}
+        limit {limit:d}
     """  # noqa: S608 -- built from constants and integers only
-
-
-def _similarity(target: Target, distance: str) -> str:
-    return f"1 - {distance}" if target.metric == "cosine" else f"-({distance})"
 
 
 def _table(target: Target) -> str:
@@ -239,23 +236,41 @@ def _is_halved(target: Target) -> bool:
 
 
 def _hit(target: Target, method: Method, row: asyncpg.Record, place: int) -> Hit:
+    # By position: ten hits a search make names cost.
+    (_, chunk_id, document_id, source, title, body, start, end, headings, metadata, *scores) = row
+    vector_rank: int | None = None
+    distance: float | None = None
+    lexical_rank: int | None = None
+    bm25: float | None = None
+    if method == "vector":
+        (distance,) = scores
+        vector_rank, score = place, _similarity(target, distance)
+    elif method == "lexical":
+        (bm25,) = scores
+        lexical_rank, score = place, bm25
+    else:
+        score, vector_rank, distance, lexical_rank, bm25 = scores
     return Hit(
         collection=target.collection,
-        chunk_id=row["chunk_id"],
-        document_id=row["document_id"],
-        source=row["source"],
-        title=row["title"],
-        body=row["body"],
-        start=row["start_char"],
-        end=row["end_char"],
-        headings=tuple(row["headings"]),
-        metadata=json.loads(row["metadata"]),
-        score=row["score"],
-        vector_rank=place if method == "vector" else row["vector_rank"],
-        vector_distance=row["distance"],
-        lexical_rank=place if method == "lexical" else row["lexical_rank"],
-        lexical_score=row["lexical_score"],
+        chunk_id=chunk_id,
+        document_id=document_id,
+        source=source,
+        title=title,
+        body=body,
+        start=start,
+        end=end,
+        headings=tuple(headings),
+        metadata=json.loads(metadata) if metadata != "{}" else {},
+        score=score,
+        vector_rank=vector_rank,
+        vector_distance=distance,
+        lexical_rank=lexical_rank,
+        lexical_score=bm25,
     )
+
+
+def _similarity(target: Target, distance: float) -> float:
+    return 1 - distance if target.metric == "cosine" else -distance
 
 
 def vector_access(plan: Mapping[str, Any]) -> str | None:

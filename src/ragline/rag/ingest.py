@@ -223,12 +223,14 @@ class _Run:
             recipe=self.recipe,
             metadata={**parsed.metadata, **source.metadata},
             chunks=chunks,
-            term_counts=tuple(lexical.term_counts(c.body, facts.language) for c in chunks),
+            term_counts=tuple(
+                lexical.term_counts(passage(c.headings, c.body), facts.language) for c in chunks
+            ),
         )
 
     async def _store(self, batch: Sequence[NewDocument]) -> None:
         vectors = None
-        texts = [chunk.body for document in batch for chunk in document.chunks]
+        texts = [passage(c.headings, c.body) for document in batch for c in document.chunks]
         if self.embedder is not None:
             embedded = await self.embedder.embed_documents(texts)
             vectors = embedded.vectors
@@ -337,9 +339,11 @@ class _Run:
                 )
                 if not missing:
                     return
-                embedded = await self.embedder.embed_documents([text for _, text in missing])
+                embedded = await self.embedder.embed_documents(
+                    [passage(headings, body) for _, headings, body in missing]
+                )
                 await documents.add_vectors(
-                    connection, space_id, [id_ for id_, _ in missing], embedded.vectors
+                    connection, space_id, [row[0] for row in missing], embedded.vectors
                 )
             self.tally.embedded += len(missing)
             self.tally.truncated += embedded.truncated
@@ -409,6 +413,11 @@ def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
                 f"collection {facts.name!r} has {what} {has}, not {wanted}; leave it out, or use "
                 "another collection"
             )
+
+
+def passage(headings: Sequence[str], body: str) -> str:
+    """Return what is embedded and indexed for a chunk: its text below the headings it lacks."""
+    return "\n".join([*(heading for heading in headings if heading not in body), body])
 
 
 def _recipe(facts: CollectionFacts) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Self
 
+from ragline.config import child_environment
 from ragline.rag.formats import PARSERS, Parsed, Rejected
 
 if TYPE_CHECKING:
@@ -144,5 +145,6 @@ def _start(limits: ParserLimits) -> _Worker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env=child_environment(),
         )
     return _Worker(process, ours)

@@ -165,21 +165,24 @@ async def _ask(
     ask = _compose(query, facts, method, vector)
     found = await search.run(connection, target, method, ask)
     warnings: list[str] = []
-    is_current = bool(found.hits) and found.active_space_id == target.space_id
     if len(found.hits) < query.k:
         matching = await search.count_matches(connection, target, method, ask)
-        is_current = is_current and matching <= len(found.hits)
+        if matching > len(found.hits) and method == "vector":
+            ask = replace(ask, is_iterative=True)
+            found = await search.run(connection, target, method, ask)
         if matching > len(found.hits):
             app.counters["search_short_results"] += 1
             warnings.append(
                 f"collection {facts.name!r}: {len(found.hits)} of {query.k} hits returned although "
                 f"more match; raise ef_search (now {ask.ef_search})"
             )
+    is_current = bool(found.hits) and found.active_space_id == target.space_id
     used = Used(
         collection=facts.name,
         method=method,
         model_id=facts.space.model_id if facts.space and method != "lexical" else None,
         ef_search=ask.ef_search if method != "lexical" else None,
+        is_iterative=ask.is_iterative or method == "hybrid",
         candidates=ask.candidates,
         terms=ask.terms,
     )
@@ -214,6 +217,8 @@ async def _question_vector(
     if query.method == "lexical":
         return None, ()
     if query.vector is not None:
+        for target in targets:
+            _check_model(query, target, None)
         return query.vector, ()
     if all(target.space is None for target in targets):
         return None, _lexical_only(query, "no vectors are stored yet: ingest again with a model")

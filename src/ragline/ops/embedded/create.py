@@ -40,19 +40,20 @@ def check(home: Home, owner: Owner) -> bool:
     """Whether a cluster that we can start is in its place; refuse one that is not ours."""
     try:
         found = home.pgdata.stat()
-        version = (home.pgdata / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
-        if home.pgdata.exists():
-            raise EmbeddedServerError(
-                f"{home.pgdata} is there, but holds no PostgreSQL cluster; move it away, "
-                "or choose another folder with --data-dir"
-            ) from None
         return False
     if found.st_uid != owner.uid:
         raise EmbeddedServerError(
             f"the cluster {home.pgdata} belongs to user id {found.st_uid}, not to "
             f"{owner.name!r}; run as its owner, or choose another folder with --data-dir"
         )
+    try:
+        version = (home.pgdata / "PG_VERSION").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        raise EmbeddedServerError(
+            f"{home.pgdata} is there, but holds no PostgreSQL cluster; move it away, "
+            "or choose another folder with --data-dir"
+        ) from None
     if version != MAJOR:
         raise EmbeddedServerError(
             f"the cluster {home.pgdata} is of PostgreSQL {version}, the programs are of {MAJOR}; "

@@ -88,9 +88,9 @@ def home_of(data_dir: Path) -> Home:
 
 def claim(home: Home, owner: Owner) -> None:
     """Make the data directory and its folders where they are missing; refuse what is not safe."""
-    made = _make_root(home, owner)
     if owner.by_root:
-        _let_in(home, owner, made=made)
+        _refuse_closed(home, owner)
+    _make_root(home, owner)
     if not os.access(home.root, os.W_OK | os.X_OK):
         raise EmbeddedServerError(
             f"the data directory {home.root} is not writable for {_me()}; "
@@ -173,27 +173,23 @@ def _refuse_foreign(root: Path, found: os.stat_result) -> None:
         )
 
 
-def _make_root(home: Home, owner: Owner) -> bool:
+def _make_root(home: Home, owner: Owner) -> None:
     with _explained(home.root):
         for parent in reversed(home.root.parents):
             if not parent.exists():
                 parent.mkdir(exist_ok=True)
                 if owner.by_root:
                     parent.chmod(0o755)  # ours, just made: a strict umask would shut the server out
-        if home.root.is_dir():
-            return False
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            home.root.mkdir(mode=0o700)
-        return True
+        if not home.root.is_dir():
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                home.root.mkdir(mode=0o700)
+        if owner.by_root and _first_closed(owner, home.root) is not None:
+            share(home.root, owner, stat.S_IMODE(home.root.stat().st_mode) | 0o010)
 
 
-def _let_in(home: Home, owner: Owner, *, made: bool) -> None:
-    if made:
-        share(home.root, owner, 0o710)
-    shut = _first_closed(owner, home.root)
-    if shut == home.root:
-        share(home.root, owner, stat.S_IMODE(home.root.stat().st_mode) | 0o010)
-        shut = _first_closed(owner, home.root)
+def _refuse_closed(home: Home, owner: Owner) -> None:
+    there = next(parent for parent in home.root.parents if parent.is_dir())
+    shut = _first_closed(owner, there)
     if shut is not None:
         raise EmbeddedServerError(
             f"the system user {owner.name!r}, as whom the server runs for root, may not enter "

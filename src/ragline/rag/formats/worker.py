@@ -48,7 +48,7 @@ def _answer_within(seconds: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = used.ru_utime + used.ru_stime + seconds + _SECOND
     _limit(resource.RLIMIT_CPU, int(cpu_s) + 1)
-    signal.setitimer(signal.ITIMER_REAL, seconds + 5 * _SECOND)
+    signal.setitimer(signal.ITIMER_REAL, seconds + 2 * _SECOND)
 
 
 def _answer(source: Path | bytes, module: str, size_bytes: int) -> Parsed | tuple[str, str]:

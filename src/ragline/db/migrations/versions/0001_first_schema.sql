@@ -319,7 +319,8 @@ begin
     if exists (select from pg_roles where rolname = 'ragline_serve') then
         execute format('grant insert, delete on ragline.%I to ragline_serve', 'embedding_' || space);
     end if;
-    if indexed then
+    -- Beyond 4,000 dimensions no HNSW index can hold it: searches of such a space are exact.
+    if indexed and ragline.space_index_statement(space, false) is not null then
         execute ragline.space_index_statement(space, false);
     end if;
     return space;

@@ -1,0 +1,160 @@
+"""What requests may hold. Whatever passes here can be stored, searched and shown again."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Path, Request
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError
+
+from ragline.rag.app import App
+from ragline.rag.search import LONGEST_QUESTION, MOST_HITS
+
+LARGEST_ID = 2**63 - 1
+MOST_COLLECTIONS = 100
+# An index entry holds no more than about 2,700 bytes.
+LONGEST_SOURCE_BYTES = 2000
+LARGEST_METADATA_BYTES = 65_536
+DEEPEST_METADATA = 16
+
+
+class Body(BaseModel):
+    """A request's body: no field that we do not know, so that a typing error is not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+async def opened(request: Request) -> App:
+    """Return the ragline that the server opened."""
+    app: App = request.app.state.ragline
+    return app
+
+
+async def json_only(request: Request) -> None:
+    """Refuse a body that does not say it is JSON; a page can send other types unasked."""
+    said = request.headers.get("content-type", "")
+    type_ = said.partition(";")[0].strip().lower()
+    if type_ != "application/json":
+        raise HTTPException(
+            415, f"the body must be application/json, and Content-Type says {said[:100]!r}"
+        )
+
+
+def _characters(value: Any) -> Any:
+    if isinstance(value, str):
+        _check_characters(value)
+    return value
+
+
+def _check_characters(text: str) -> None:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "it holds a NUL character, which no text has; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "surrogate",
+            "it holds half of a character (a lone surrogate) at {at}; send valid Unicode",
+            {"at": error.start},
+        ) from None
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "it is empty; write something")
+    return text
+
+
+def _short_source(text: str) -> str:
+    if len(text.encode()) > LONGEST_SOURCE_BYTES:
+        raise PydanticCustomError(
+            "too_long", "it has more than {most} bytes in UTF-8", {"most": LONGEST_SOURCE_BYTES}
+        )
+    return text
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    for item, depth in _walk(value):
+        if depth > DEEPEST_METADATA:
+            raise PydanticCustomError(
+                "too_deep", "it is nested more than {most} deep", {"most": DEEPEST_METADATA}
+            )
+        if isinstance(item, str):
+            _check_characters(item)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise PydanticCustomError("not_finite", "it holds a number that is not finite")
+    if len(json.dumps(value, ensure_ascii=False).encode()) > LARGEST_METADATA_BYTES:
+        raise PydanticCustomError(
+            "too_large", "it has more than {most} bytes", {"most": LARGEST_METADATA_BYTES}
+        )
+    return value
+
+
+def _walk(value: Any) -> Iterator[tuple[Any, int]]:
+    """Yield every key and value with its depth; without recursion, however deep it is."""
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        yield item, depth
+        if isinstance(item, dict):
+            waiting += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            waiting += [(part, depth + 1) for part in item]
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_Characters = BeforeValidator(_characters)
+
+Ragline = Annotated[App, Depends(opened)]
+JsonOnly = Depends(json_only)
+
+Text = Annotated[str, _Characters]
+_Said = Annotated[Text, StringConstraints(min_length=1), AfterValidator(_not_blank)]
+Question = Annotated[
+    _Said,
+    StringConstraints(max_length=LONGEST_QUESTION),
+    Field(examples=["How do I restart the server?"]),
+]
+Title = Annotated[_Said, StringConstraints(max_length=1000)]
+Source = Annotated[
+    _Said,
+    StringConstraints(max_length=LONGEST_SOURCE_BYTES),
+    AfterValidator(_short_source),
+    Field(examples=["restart.md"]),
+]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Hits = Annotated[int, Field(strict=True, ge=1, le=MOST_HITS)]
+
+# To look for one, any name will do; a new one keeps to what every database accepts.
+CollectionName = Annotated[
+    Text, StringConstraints(min_length=1, max_length=100), Field(examples=["handbook"])
+]
+NewCollectionName = Annotated[
+    Text,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    Field(examples=["handbook"]),
+]
+CollectionNames = Annotated[
+    list[CollectionName],
+    Field(
+        min_length=1,
+        max_length=MOST_COLLECTIONS,
+        description="One name, or several.",
+        examples=["handbook", ["handbook"]],
+    ),
+    BeforeValidator(_several, json_schema_input_type=CollectionName | list[CollectionName]),
+]
+CollectionPath = Annotated[CollectionName, Path(description="Name of the collection.")]
+DocumentPath = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Number of the document.")]

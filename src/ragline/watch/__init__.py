@@ -1,0 +1,1 @@
+"""Watching: what is well, what is not, and what to do about it."""
