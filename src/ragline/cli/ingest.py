@@ -35,11 +35,11 @@ def ingest(
     ] = None,
     chunk_size: Annotated[
         int | None,
-        typer.Option(help="Tokens in a chunk, for a new collection.", show_default="180"),
+        typer.Option(help="Tokens in a chunk, for a new collection.", show_default="200"),
     ] = None,
     chunk_overlap: Annotated[
         int | None,
-        typer.Option(help="Tokens that chunks share, for a new collection.", show_default="30"),
+        typer.Option(help="Tokens that chunks share, for a new collection.", show_default="40"),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 when a file was rejected.")

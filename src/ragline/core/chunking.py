@@ -54,8 +54,8 @@ class Chunk:
 class ChunkPolicy:
     """How large chunks may be, and how much of one its follower repeats, in tokens."""
 
-    size: int = 180
-    overlap: int = 30
+    size: int = 200
+    overlap: int = 40
 
     def __post_init__(self) -> None:
         if self.size < 16:

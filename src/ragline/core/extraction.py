@@ -6,32 +6,39 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Weights and threshold were set on the demo's labelled questions; see docs/decisions/006.
-MEANING_WEIGHT = 0.6
-WORDS_WEIGHT = 0.4
-RANK_WEIGHT = 0.1
-THRESHOLD = 0.40
-_CLOSE_TO_BEST = 0.85
+# Set on the demo's labelled questions: docs/decisions/005-extractive-answers.md has the table.
+_WINDOW_WEIGHT = 0.5
+_HIT_WEIGHT = 0.5
+_WORDS_WEIGHT = 0.1
+_RANK_WEIGHT = 0.1
+_NEARLY_AS_GOOD = 0.8
+SIMILARITY_THRESHOLD = 0.45
+COVERAGE_THRESHOLD = 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A sentence of a hit. `similarity` is its cosine to the question; None without a model."""
+class Window:
+    """One or two neighbouring sentences of a hit; offsets count characters of the document.
+
+    `similarity` is the cosine of its embedding to the question's, `hit_similarity` that of the whole
+    chunk; both None without a model.
+    """
 
     hit: int
+    document_id: int
     start: int
     end: int
     terms: frozenset[str]
     similarity: float | None = None
+    hit_similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A candidate with its score; `confidence` is the score without the credit for the hit's rank."""
+    """A window with its score."""
 
-    candidate: Candidate
+    window: Window
     score: float
-    confidence: float
 
 
 def idf(document_frequencies: Mapping[str, int], chunks: int) -> dict[str, float]:
@@ -42,35 +49,68 @@ def idf(document_frequencies: Mapping[str, int], chunks: int) -> dict[str, float
     }
 
 
+def windows(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans of every two neighbouring sentences; of a lone one, itself."""
+    if len(spans) == 1:
+        return list(spans)
+    return [(one[0], two[1]) for one, two in zip(spans, spans[1:], strict=False)]
+
+
 def coverage(weights: Mapping[str, float], terms: frozenset[str]) -> float:
     """Return the share, from 0 to 1, of the question's weight whose words stand in `terms`."""
     total = sum(weights.values())
     return sum(w for term, w in weights.items() if term in terms) / total if total else 0.0
 
 
-def scored(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> list[Scored]:
-    """Return the candidates, best first."""
-    found = []
-    for candidate in candidates:
-        words = coverage(weights, candidate.terms)
-        confidence = (
-            words
-            if candidate.similarity is None
-            else MEANING_WEIGHT * max(0.0, candidate.similarity) + WORDS_WEIGHT * words
-        )
-        score = confidence + RANK_WEIGHT / (1 + candidate.hit)
-        found.append(Scored(candidate=candidate, score=score, confidence=confidence))
-    return sorted(found, key=lambda s: (-s.score, s.candidate.hit, s.candidate.start))
+def ranked(candidates: Sequence[Window], weights: Mapping[str, float]) -> list[Scored]:
+    """Return the windows, best first."""
+    found = [Scored(window=window, score=_score(window, weights)) for window in candidates]
+    return sorted(found, key=lambda s: (-s.score, s.window.hit, s.window.start))
 
 
-def chosen(ranked: Sequence[Scored], most: int) -> list[Scored]:
-    """Return the sentences that answer: the best one and those nearly as good, at most `most`."""
-    if not ranked:
-        return []
-    floor = ranked[0].score * _CLOSE_TO_BEST
-    return [item for item in ranked[:most] if item.score >= floor]
+def chosen(best_first: Sequence[Scored], most: int) -> list[Scored]:
+    """Return the best window and those nearly as good, at most `most`, none over another."""
+    picked: list[Scored] = []
+    for item in best_first:
+        if picked and item.score < _NEARLY_AS_GOOD * picked[0].score:
+            break
+        if not any(_overlap(item.window, other.window) for other in picked):
+            picked.append(item)
+        if len(picked) == most:
+            break
+    return picked
 
 
-def is_answer(ranked: Sequence[Scored]) -> bool:
-    """Return whether the best sentence is good enough to call the question answered."""
-    return bool(ranked) and max(item.confidence for item in ranked) >= THRESHOLD
+def confidence(candidates: Sequence[Window], weights: Mapping[str, float]) -> float:
+    """Return how sure it is, from 0 to 1, that the question is answered at all.
+
+    The similarity of the window most like the question; by words alone, the best coverage.
+    """
+    by_meaning = [w.similarity for w in candidates if w.similarity is not None]
+    if by_meaning:
+        return min(1.0, max(0.0, *by_meaning, 0.0))
+    return max((coverage(weights, window.terms) for window in candidates), default=0.0)
+
+
+def is_answered(candidates: Sequence[Window], weights: Mapping[str, float]) -> bool:
+    """Return whether the documents answer the question, as far as can be told."""
+    has_meaning = any(window.similarity is not None for window in candidates)
+    threshold = SIMILARITY_THRESHOLD if has_meaning else COVERAGE_THRESHOLD
+    return confidence(candidates, weights) >= threshold
+
+
+def _score(window: Window, weights: Mapping[str, float]) -> float:
+    words = coverage(weights, window.terms)
+    early = _RANK_WEIGHT / (1 + window.hit)
+    if window.similarity is None:
+        return words + early
+    hit = window.similarity if window.hit_similarity is None else window.hit_similarity
+    return _WINDOW_WEIGHT * window.similarity + _HIT_WEIGHT * hit + _WORDS_WEIGHT * words + early
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return (
+        one.document_id == other.document_id
+        and one.start < other.end
+        and other.start < one.end
+    )

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 
 import snowballstemmer
 
+from ragline.core.stopwords import STOP_WORDS
 from ragline.errors import UsageError
 
 # Raised whenever the same text would give other terms, so that documents are ingested again.
@@ -23,6 +24,14 @@ def terms(text: str, language: str) -> list[str]:
     """Return the terms of `text` in order: words, lower case, without accents, stemmed."""
     stem = _stemmer(language)
     return [stem(word) for word in _WORD.findall(fold(text))]
+
+
+def question_terms(text: str, language: str) -> list[str]:
+    """Return the terms to look for: without stop words, unless there would be nothing left."""
+    stem, stop_words = _stemmer(language), STOP_WORDS.get(language, frozenset())
+    words = _WORD.findall(fold(text))
+    telling = [word for word in words if word not in stop_words]
+    return [stem(word) for word in telling or words]
 
 
 def term_counts(text: str, language: str) -> Counter[str]:

@@ -157,16 +157,17 @@ async def add_vectors(
 
 async def without_vector(
     connection: Connection, collection_id: int, space_id: int, *, after: int, limit: int
-) -> list[tuple[int, list[str], str]]:
-    """Return id, headings and text of chunks that a space lacks, by id from `after`."""
+) -> list[tuple[int, str | None, list[str], str]]:
+    """Return id, title, headings and text of chunks that a space lacks, by id from `after`."""
     sql = f"""
-        select c.id, c.headings, c.body from chunk c
+        select c.id, d.title, c.headings, c.body
+        from chunk c join document d on d.id = c.document_id
         where c.collection_id = $1 and c.id > $2
           and not exists (select from embedding_{space_id:d} e where e.chunk_id = c.id)
         order by c.id limit $3
     """  # noqa: S608 -- an integer
     rows = await connection.fetch(sql, collection_id, after, limit)
-    return [(row[0], row[1], row[2]) for row in rows]
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 async def remove(connection: Connection, collection_id: int, sources: Sequence[str]) -> int:

@@ -4,24 +4,28 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from ragline.core import lexical
 from ragline.core.results import CollectionFacts
 from ragline.errors import Conflict
 from ragline.http import problems
-from ragline.http.inputs import Body, CollectionPath, JsonOnly, NewCollectionName, Ragline
+from ragline.http.inputs import Body, CollectionPath, JsonOnly, NewCollectionName, Ragline, Whole
 from ragline.rag import catalog, ingest
 
 router = APIRouter(tags=["collections"])
+
+
+_LANGUAGE = Field(max_length=100, json_schema_extra={"enum": [*lexical.LANGUAGES]})
 
 
 class CollectionBody(Body):
     """A collection to make, and how its texts are cut."""
 
     name: NewCollectionName
-    language: Annotated[str, StringConstraints(max_length=100)] | None = None
-    chunk_size: Annotated[int, Field(strict=True, ge=16, le=4096)] | None = None
-    chunk_overlap: Annotated[int, Field(strict=True, ge=0, le=2048)] | None = None
+    language: Annotated[str, _LANGUAGE] | None = None
+    chunk_size: Annotated[int, Field(ge=16, le=4096), Whole] | None = None
+    chunk_overlap: Annotated[int, Field(ge=0, le=2048), Whole] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

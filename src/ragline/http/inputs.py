@@ -111,50 +111,71 @@ def _walk(value: Any) -> Iterator[tuple[Any, int]]:
             waiting += [(part, depth + 1) for part in item]
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError(
+            "int_type",
+            "it should be a whole number, not {type}",
+            {"type": "true or false" if isinstance(value, bool) else "a text"},
+        )
+    return value
+
+
 def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-_Characters = BeforeValidator(_characters)
-
 Ragline = Annotated[App, Depends(opened)]
 JsonOnly = Depends(json_only)
 
-Text = Annotated[str, _Characters]
-_Said = Annotated[Text, StringConstraints(min_length=1), AfterValidator(_not_blank)]
+# These two come last: constraints behind them would be missing on the OpenAPI page.
+Characters = BeforeValidator(_characters)
+# 10.0 is a whole number to JSON; "10" and true are not.
+Whole = BeforeValidator(_number)
+
+_NotBlank = (AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"}))
+
+Text = Annotated[str, Characters]
 Question = Annotated[
-    _Said,
-    StringConstraints(max_length=LONGEST_QUESTION),
+    str,
+    StringConstraints(min_length=1, max_length=LONGEST_QUESTION),
+    *_NotBlank,
     Field(examples=["How do I restart the server?"]),
+    Characters,
 ]
-Title = Annotated[_Said, StringConstraints(max_length=1000)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=1000), *_NotBlank, Characters]
 Source = Annotated[
-    _Said,
-    StringConstraints(max_length=LONGEST_SOURCE_BYTES),
+    str,
+    StringConstraints(min_length=1, max_length=LONGEST_SOURCE_BYTES),
+    *_NotBlank,
     AfterValidator(_short_source),
     Field(examples=["restart.md"]),
+    Characters,
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
-Hits = Annotated[int, Field(strict=True, ge=1, le=MOST_HITS)]
+Hits = Annotated[int, Field(ge=1, le=MOST_HITS), Whole]
 
 # To look for one, any name will do; a new one keeps to what every database accepts.
 CollectionName = Annotated[
-    Text, StringConstraints(min_length=1, max_length=100), Field(examples=["handbook"])
+    str,
+    StringConstraints(min_length=1, max_length=100),
+    Field(examples=["handbook"]),
+    Characters,
 ]
 NewCollectionName = Annotated[
-    Text,
+    str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
     Field(examples=["handbook"]),
+    Characters,
 ]
+_Several = Annotated[list[CollectionName], Field(min_length=1, max_length=MOST_COLLECTIONS)]
 CollectionNames = Annotated[
-    list[CollectionName],
+    _Several,
     Field(
-        min_length=1,
-        max_length=MOST_COLLECTIONS,
         description="One name, or several.",
         examples=["handbook", ["handbook"]],
     ),
-    BeforeValidator(_several, json_schema_input_type=CollectionName | list[CollectionName]),
+    BeforeValidator(_several, json_schema_input_type=CollectionName | _Several),
 ]
 CollectionPath = Annotated[CollectionName, Path(description="Name of the collection.")]
 DocumentPath = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Number of the document.")]

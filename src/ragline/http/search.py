@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ragline.core.results import Method, SearchResult
 from ragline.http import problems
-from ragline.http.inputs import Body, CollectionNames, Hits, JsonOnly, Question, Ragline
+from ragline.http.inputs import Body, CollectionNames, Hits, JsonOnly, Question, Ragline, Whole
 from ragline.rag import search as rag
 
 router = APIRouter(tags=["questions"])
@@ -20,7 +20,7 @@ class SearchBody(Body):
     collection: CollectionNames
     k: Hits = 10
     method: Method = "hybrid"
-    ef_search: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
+    ef_search: Annotated[int, Field(ge=1, le=1000), Whole] | None = None
     explain: Annotated[bool, Field(strict=True)] = False
 
 

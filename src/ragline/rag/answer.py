@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragline.core import extraction, lexical
-from ragline.core.extraction import Candidate, Scored
+from ragline.core.extraction import Scored, Window
 from ragline.core.results import Answer, Citation, Hit, SearchResult
 from ragline.core.sentences import sentences
 from ragline.db import statistics
@@ -20,8 +20,7 @@ from ragline.rag.search import Query, search_collections
 
 NOT_FOUND = "Not found in the documents."
 _HITS_READ = 5
-_MOST_SENTENCES = 3
-_SHORTEST_SENTENCE = 15
+_MOST_CITATIONS = 3
 
 
 async def answer_question(app: App, query: Query) -> Answer:
@@ -29,18 +28,27 @@ async def answer_question(app: App, query: Query) -> Answer:
     started = time.perf_counter()
     found = await search_collections(app, query)
     searched = time.perf_counter()
-    candidates = _candidates(found.hits[:_HITS_READ], await _languages(app, found))
+    hits = found.hits[:_HITS_READ]
+    candidates = _windows(hits, await _languages(app, found))
     weights = await _weights(app, query)
     embedder = None if query.method == "lexical" else await app.embedder()
     if embedder is not None and candidates:
-        candidates = await _with_similarity(embedder, query.question, found.hits, candidates)
-    ranked = extraction.scored(candidates, weights)
+        candidates = await _with_similarity(embedder, query.question, hits, candidates)
+    is_found = extraction.is_answered(candidates, weights)
+    best_first = extraction.ranked(candidates, weights) if is_found else []
+    picked = extraction.chosen(best_first, _MOST_CITATIONS)
+    citations = tuple(
+        _citation(number, item, hits[item.window.hit]) for number, item in enumerate(picked, start=1)
+    )
     done = time.perf_counter()
-    return _answer(
-        query,
-        found,
-        ranked,
-        {
+    return Answer(
+        question=query.question,
+        found=is_found,
+        text=" ".join(f"{' '.join(c.text.split())} [{c.number}]" for c in citations) or NOT_FOUND,
+        confidence=extraction.confidence(candidates, weights),
+        citations=citations,
+        warnings=found.warnings,
+        timings_ms={
             **found.timings_ms,
             "extract": (done - searched) * 1000,
             "total": (done - started) * 1000,
@@ -48,29 +56,8 @@ async def answer_question(app: App, query: Query) -> Answer:
     )
 
 
-def _answer(
-    query: Query, found: SearchResult, ranked: Sequence[Scored], timings: Mapping[str, float]
-) -> Answer:
-    is_found = extraction.is_answer(ranked)
-    picked = extraction.chosen(ranked, _MOST_SENTENCES) if is_found else []
-    citations = tuple(
-        _citation(number, item, found.hits[item.candidate.hit])
-        for number, item in enumerate(picked, start=1)
-    )
-    text = " ".join(f"{' '.join(c.text.split())} [{c.number}]" for c in citations)
-    return Answer(
-        question=query.question,
-        found=is_found,
-        text=text or NOT_FOUND,
-        confidence=max((item.confidence for item in ranked), default=0.0),
-        citations=citations,
-        warnings=found.warnings,
-        timings_ms=timings,
-    )
-
-
 def _citation(number: int, item: Scored, hit: Hit) -> Citation:
-    start, end = item.candidate.start, item.candidate.end
+    start, end = item.window.start, item.window.end
     return Citation(
         number=number,
         collection=hit.collection,
@@ -85,19 +72,25 @@ def _citation(number: int, item: Scored, hit: Hit) -> Citation:
     )
 
 
-def _candidates(hits: Sequence[Hit], languages: Mapping[str, str]) -> list[Candidate]:
-    """Return the sentences of the hits, each once though chunks overlap."""
+def _windows(hits: Sequence[Hit], languages: Mapping[str, str]) -> list[Window]:
+    """Return the windows of the hits, each once though chunks overlap."""
     seen: set[tuple[int, int, int]] = set()
     found = []
     for number, hit in enumerate(hits):
-        for start, end in sentences(hit.body):
+        for start, end in extraction.windows(sentences(hit.body)):
             place = (hit.document_id, hit.start + start, hit.start + end)
-            if end - start < _SHORTEST_SENTENCE or place in seen:
+            if place in seen:
                 continue
             seen.add(place)
             words = lexical.terms(hit.body[start:end], languages[hit.collection])
             found.append(
-                Candidate(hit=number, start=place[1], end=place[2], terms=frozenset(words))
+                Window(
+                    hit=number,
+                    document_id=hit.document_id,
+                    start=place[1],
+                    end=place[2],
+                    terms=frozenset(words),
+                )
             )
     return found
 
@@ -113,7 +106,7 @@ async def _weights(app: App, query: Query) -> dict[str, float]:
     async with pool.connection() as connection:
         for name in query.collections:
             facts = await app.collection(name)
-            words = sorted(set(lexical.terms(query.question, facts.language)))
+            words = sorted(set(lexical.question_terms(query.question, facts.language)))
             chunks, counts = await statistics.frequencies(connection, facts.id, words)
             for word, weight in extraction.idf(counts, chunks).items():
                 weights[word] = max(weight, weights.get(word, 0.0))
@@ -121,19 +114,28 @@ async def _weights(app: App, query: Query) -> dict[str, float]:
 
 
 async def _with_similarity(
-    embedder: Embedder, question: str, hits: Sequence[Hit], candidates: Sequence[Candidate]
-) -> list[Candidate]:
-    texts = [
-        hits[c.hit].body[c.start - hits[c.hit].start : c.end - hits[c.hit].start]
-        for c in candidates
-    ]
+    embedder: Embedder, question: str, hits: Sequence[Hit], candidates: Sequence[Window]
+) -> list[Window]:
     asked = await embedder.embed_query(question)
-    embedded = await embedder.embed_documents(texts)
+    embedded = await embedder.embed_documents([_text(hits, window) for window in candidates])
     similarities = _cosines(asked, embedded.vectors)
     return [
-        replace(candidate, similarity=float(similarity))
-        for candidate, similarity in zip(candidates, similarities, strict=True)
+        replace(
+            window,
+            similarity=float(similarity),
+            hit_similarity=_hit_similarity(hits[window.hit]),
+        )
+        for window, similarity in zip(candidates, similarities, strict=True)
     ]
+
+
+def _text(hits: Sequence[Hit], window: Window) -> str:
+    hit = hits[window.hit]
+    return hit.body[window.start - hit.start : window.end - hit.start]
+
+
+def _hit_similarity(hit: Hit) -> float | None:
+    return None if hit.vector_distance is None else 1 - hit.vector_distance
 
 
 def _cosines(

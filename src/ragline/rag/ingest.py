@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ragline.core import lexical
@@ -23,8 +23,8 @@ from ragline.rag.app import App
 from ragline.rag.formats import Parsed, Rejected
 from ragline.rag.parsing import ParserPool
 
-# Raised whenever a parser would give another text for the same bytes.
-_PARSER_VERSION = 1
+# Raised whenever the same bytes would give another text, or other passages.
+_PARSER_VERSION = 2
 # Enough for a full batch of the model, little enough to lose when interrupted.
 _BATCH_CHUNKS = 256
 _QUEUED_DOCUMENTS = 32
@@ -214,9 +214,10 @@ class _Run:
         chunks = tuple(chunk(parsed.text, parsed.blocks, policy))
         if not chunks:
             raise Rejected("NO_TEXT", f"{source.source} holds no text")
+        title = source.title or parsed.title or _stem(source.source)
         return NewDocument(
             source=source.source,
-            title=source.title or parsed.title,
+            title=title,
             media_type=source.media_type,
             body=parsed.text,
             content_hash=content_hash,
@@ -224,13 +225,18 @@ class _Run:
             metadata={**parsed.metadata, **source.metadata},
             chunks=chunks,
             term_counts=tuple(
-                lexical.term_counts(passage(c.headings, c.body), facts.language) for c in chunks
+                lexical.term_counts(passage(title, c.headings, c.body), facts.language)
+                for c in chunks
             ),
         )
 
     async def _store(self, batch: Sequence[NewDocument]) -> None:
         vectors = None
-        texts = [passage(c.headings, c.body) for document in batch for c in document.chunks]
+        texts = [
+            passage(document.title, c.headings, c.body)
+            for document in batch
+            for c in document.chunks
+        ]
         if self.embedder is not None:
             embedded = await self.embedder.embed_documents(texts)
             vectors = embedded.vectors
@@ -340,7 +346,7 @@ class _Run:
                 if not missing:
                     return
                 embedded = await self.embedder.embed_documents(
-                    [passage(headings, body) for _, headings, body in missing]
+                    [passage(title, headings, body) for _, title, headings, body in missing]
                 )
                 await documents.add_vectors(
                     connection, space_id, [row[0] for row in missing], embedded.vectors
@@ -356,7 +362,7 @@ async def open_collection(
     """Return a collection with its embedding space, making what is missing."""
     size = policy.chunk_size or ChunkPolicy().size
     overlap = policy.chunk_overlap
-    checked = ChunkPolicy(size=size, overlap=min(30, size // 4) if overlap is None else overlap)
+    checked = ChunkPolicy(size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap)
     pool = await app.pool(app.ingest_workload)
     async with pool.connection() as connection:
         facts = await collections.one(connection, name)
@@ -415,9 +421,14 @@ def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
             )
 
 
-def passage(headings: Sequence[str], body: str) -> str:
-    """Return what is embedded and indexed for a chunk: its text below the headings it lacks."""
-    return "\n".join([*(heading for heading in headings if heading not in body), body])
+def passage(title: str | None, headings: Sequence[str], body: str) -> str:
+    """Return what is embedded and indexed for a chunk: its text below the title and headings it lacks."""
+    above = dict.fromkeys([*([title] if title else []), *headings])
+    return "\n".join([*(line for line in above if line not in body), body])
+
+
+def _stem(source: str) -> str:
+    return PurePosixPath(source).stem
 
 
 def _recipe(facts: CollectionFacts) -> str:

@@ -15,7 +15,7 @@ from ragline.core import fusion, lexical
 from ragline.core.results import CollectionFacts, Hit, Method, SearchResult, Used
 from ragline.db import collections, search
 from ragline.db.pool import Connection
-from ragline.errors import ModelError, UsageError, first
+from ragline.errors import ModelError, NotFound, UsageError, first
 from ragline.models.embed import ModelFacts
 from ragline.rag.app import App
 
@@ -143,7 +143,7 @@ async def _search_one(
         fresh = await collections.one(connection, facts.name)
         app.known.pop(facts.name, None)
         if fresh is None:
-            raise UsageError(f"collection {facts.name!r} was removed while it was searched")
+            raise NotFound(f"collection {facts.name!r} was removed while it was searched")
         if part is not None and _same_place(fresh, facts):
             return part
         app.known[fresh.name] = fresh
@@ -205,7 +205,7 @@ def _compose(
         k=query.k,
         candidates=max(40, 2 * query.k),
         ef_search=ef_search,
-        terms=() if method == "vector" else tuple(lexical.terms(query.question, facts.language)),
+        terms=() if method == "vector" else tuple(lexical.question_terms(query.question, facts.language)),
         vector=None if method == "lexical" else vector,
     )
 
