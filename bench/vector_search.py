@@ -2,7 +2,8 @@
 
 Both run on the same table, index and ef_search, send the vector in binary and fetch the same columns.
 The bare statement has a connection for each client and nothing around it: no pool, no transaction, no
-checks; its limit is written out, which spares it a plan per query. A second row holds a statement that fetches ids and distances only.
+checks; its limit is written out, which spares it a plan per query. A second row holds a statement
+that fetches ids and distances only.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 import asyncpg
 import numpy as np
 import numpy.typing as npt
-from measure import Block, Ratio, interleaved
 
+from measure import Block, Ratio, interleaved
 from ragline.config import Config
 from ragline.core.dsn import Dsn
 from ragline.db.vectors import decode_vector, encode_vector
@@ -85,10 +86,14 @@ async def _run(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
             first = await _first_id(clients[0], space)
             recall_ours = await _recall_ours(app, name, asked, truth, first)
             recall_bare = await _recall_bare(clients[0], space, asked, truth, first)
-            print(f"\n{options.rows:,} x {dimension} dimensions, m 16, ef_construction 64, "
-                  f"ef_search {EF_SEARCH}, top {K}")
-            print(f"  recall@{K} against exact search, {QUERIES} queries: "
-                  f"library {recall_ours:.4f}, bare {recall_bare:.4f}")
+            print(
+                f"\n{options.rows:,} x {dimension} dimensions, m 16, ef_construction 64, "
+                f"ef_search {EF_SEARCH}, top {K}"
+            )
+            print(
+                f"  recall@{K} against exact search, {QUERIES} queries: "
+                f"library {recall_ours:.4f}, bare {recall_bare:.4f}"
+            )
             for count in (1, 8):
                 for what, sql, is_judged in (
                     ("same columns", SAME_COLUMNS, True),
@@ -104,8 +109,10 @@ async def _run(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
                     )
                     figures.append(_figure(dimension, count, what, ratio, recall_ours, holds))
                     verdict = ("holds" if holds else "BROKEN") if is_judged else "for information"
-                    print(f"  {count} client{'s'[:count > 1]:1} {what:>13}: {ratio}  "
-                          f"limit {LIMIT}: {verdict}")
+                    print(
+                        f"  {count} client{'s'[: count > 1]:1} {what:>13}: {ratio}  "
+                        f"limit {LIMIT}: {verdict}"
+                    )
             for connection in clients:
                 await connection.close()
     return figures
@@ -151,9 +158,7 @@ async def _fill(app: App, dsn: Dsn, name: str, stored: npt.NDArray[np.float32]) 
         )  # fmt: skip
         body = "Passage number {} of the benchmark. " * 12
         async with connection.transaction():
-            first = await connection.fetchval(
-                "select coalesce(max(id), 0) + 1 from document"
-            )
+            first = await connection.fetchval("select coalesce(max(id), 0) + 1 from document")
             await connection.execute(
                 """
                 insert into document (collection_id, source, media_type, body, content_hash, recipe)
@@ -174,18 +179,25 @@ async def _fill(app: App, dsn: Dsn, name: str, stored: npt.NDArray[np.float32]) 
             "select create_space($1, 'bench', 'bench', $2, 'cosine', 'vector', true, '{}', false)",
             collection, stored.shape[1],
         )  # fmt: skip
-        ids = [row[0] for row in await connection.fetch(
-            "select id from chunk where collection_id = $1 order by id", collection)]
+        ids = [
+            row[0]
+            for row in await connection.fetch(
+                "select id from chunk where collection_id = $1 order by id", collection
+            )
+        ]
         await connection.copy_records_to_table(
             f"embedding_{space}", schema_name="ragline", columns=("chunk_id", "embedding"),
             records=zip(ids, stored, strict=True),
         )  # fmt: skip
-        await connection.execute("update collection set active_space_id = $1 where id = $2", space,
-                                 collection)
+        await connection.execute(
+            "update collection set active_space_id = $1 where id = $2", space, collection
+        )
         await connection.execute("set maintenance_work_mem = '1GB'")
         await connection.execute(
             f"create index embedding_{space}_hnsw on embedding_{space} "
-            "using hnsw (embedding vector_cosine_ops)", timeout=None)
+            "using hnsw (embedding vector_cosine_ops)",
+            timeout=None,
+        )
         await connection.execute("reset maintenance_work_mem")
         await connection.execute(f"vacuum analyze embedding_{space}, chunk, document")
     number: int = space

@@ -221,7 +221,8 @@ def _plain(text: str) -> str:
 
 def _print(figures: Figures, *, verbose: bool) -> None:
     print(
-        f"\nMeasured on {figures.n} labelled questions, and {figures.n_unanswerable} that nothing here answers"
+        f"\nMeasured on {figures.n} labelled questions, "
+        f"and {figures.n_unanswerable} that nothing here answers"
     )
     says = {
         "recall@10": "the passage is among the first 10",

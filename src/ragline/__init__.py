@@ -1,9 +1,9 @@
 """RAG on PostgreSQL and pgvector that stays fast without letting answer quality slip.
 
-    async with ragline.connect() as rag:
-        await rag.ingest(["docs/"], collection="kb")
-        found = await rag.search("how do I restart it?", collection="kb")
-        answer = await rag.ask("how do I restart it?", collection="kb")
+async with ragline.connect() as rag:
+    await rag.ingest(["docs/"], collection="kb")
+    found = await rag.search("how do I restart it?", collection="kb")
+    answer = await rag.ask("how do I restart it?", collection="kb")
 """
 
 from __future__ import annotations

@@ -53,6 +53,8 @@ class SchemaMismatch(PreconditionFailed):
 class ModelError(PreconditionFailed):
     """A model is missing, damaged, or not the one that a collection was made with."""
 
+    status = 409
+
 
 class EmbeddedServerError(PreconditionFailed):
     """The embedded PostgreSQL cannot be made, started or reached."""
@@ -84,7 +86,8 @@ class DemoFailed(RaglineError):
 
 def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error to show of several that happened side by side: ours before others."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(first(error) if isinstance(error, BaseExceptionGroup) else error)
+    leaves = [
+        first(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
     return next((error for error in leaves if isinstance(error, RaglineError)), leaves[0])

@@ -100,9 +100,7 @@ class Rag:
         )
         return await search.search_collections(self.app, query)
 
-    async def ask(
-        self, question: str, *, collection: str | Sequence[str], k: int = 10
-    ) -> Answer:
+    async def ask(self, question: str, *, collection: str | Sequence[str], k: int = 10) -> Answer:
         """Return the best sentences of the best chunks with citations, or `found = False`."""
         return await answer.answer_question(self.app, search.query(question, collection, k=k))
 

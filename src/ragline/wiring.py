@@ -34,6 +34,10 @@ async def open_app(
     dsn = await asyncio.to_thread(database, config)
     await _check_schema(config, dsn, search_workload)
 
+    async def revive() -> bool:
+        await asyncio.to_thread(database, config)
+        return True
+
     async def open_pool(workload: Workload) -> pools.Pool:
         return await pools.open_pool(
             dsn,
@@ -43,6 +47,7 @@ async def open_app(
             timeout_s=config.pool_timeout_s,
             # Building an index takes as long as it takes; whoever waits for an answer does not.
             query_timeout_s=None if workload == "admin" else config.query_timeout_s,
+            revive=revive if config.dsn is None else None,
         )
 
     async def open_embedder() -> Embedder | None:

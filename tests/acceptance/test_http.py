@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import asyncpg  # noqa: TC002 - pytest reads it
+import asyncpg
 import httpx
 import pytest
 import uvicorn

@@ -10,8 +10,8 @@ import asyncpg
 import bm25s
 import numpy as np
 import pytest
-from conftest import opened
 
+from conftest import opened
 from ragline.core import lexical
 from ragline.core.dsn import Dsn
 from ragline.core.fusion import rrf
@@ -23,7 +23,9 @@ from ragline.rag import catalog, ingest
 from ragline.rag.app import App
 from ragline.rag.search import query, search_collections
 
-WORDS = "ant bee cat dog eel fox gnu hen ibis jay kite lynx mole newt owl pig quail rat".split()
+WORDS = tuple(
+    "ant bee cat dog eel fox gnu hen ibis jay kite lynx mole newt owl pig quail rat".split(" ")
+)
 
 
 def _texts(count: int, seed: int = 1) -> list[ingest.Text]:
@@ -37,7 +39,10 @@ def _texts(count: int, seed: int = 1) -> list[ingest.Text]:
 
 
 async def _bodies(db: asyncpg.Connection[asyncpg.Record]) -> dict[int, str]:
-    return {row["id"]: row["body"] for row in await db.fetch("select id, body from chunk")}
+    rows = await db.fetch(
+        "select c.id, d.title, c.headings, c.body from chunk c join document d on d.id = document_id"
+    )
+    return {row["id"]: ingest.passage(row["title"], row["headings"], row["body"]) for row in rows}
 
 
 def _independent_scores(bodies: dict[int, str], question: str) -> dict[int, float]:
@@ -92,7 +97,12 @@ async def test_folding_statistics_changes_nothing_but_their_rows(
     async with pool.connection() as connection:
         assert await documents.fold_statistics(connection, collection, most=1) > 0
     assert set(await db.fetch(sums)) == before
-    assert await db.fetchval("select max(n) from (select count(*) as n from term_statistic group by term_id) as t") == 1
+    assert (
+        await db.fetchval(
+            "select max(n) from (select count(*) as n from term_statistic group by term_id) as t"
+        )
+        == 1
+    )
     await _assert_exact(app, db)
 
 
@@ -174,7 +184,9 @@ async def test_ef_search_has_its_effect_inside_the_statement(
     facts = await app.collection("kb", fresh=True)
     assert facts.space
     target = search.Target(
-        collection="kb", collection_id=facts.id, space_id=facts.space.id,
+        collection="kb",
+        collection_id=facts.id,
+        space_id=facts.space.id,
         dimension=facts.space.dimension,
     )
     vector = await FakeEmbedder().embed_query("ant owl rat")
@@ -205,7 +217,9 @@ async def test_deleted_rows_do_not_eat_up_the_candidates(
 ) -> None:
     await _indexed(app, db)
     await db.execute("alter table embedding_1 set (autovacuum_enabled = off)")
-    await db.execute("delete from document where id in (select id from document order by id limit 500)")
+    await db.execute(
+        "delete from document where id in (select id from document order by id limit 500)"
+    )
     found = await search_collections(app, query("ant", "kb", k=50, method="vector"))
     assert len(found.hits) == 50
     assert not found.warnings
@@ -221,9 +235,7 @@ async def test_fewer_hits_than_asked_for_while_more_match_is_a_warning_and_a_cou
     pool = await app.pool("serve")
     async with pool.connection() as connection:
         await connection.execute("set enable_seqscan = off")
-    found = await search_collections(
-        app, query("ant", "kb", k=50, method="vector", ef_search=5)
-    )
+    found = await search_collections(app, query("ant", "kb", k=50, method="vector", ef_search=5))
     assert len(found.hits) < 50
     assert any("more match" in warning for warning in found.warnings)
     assert app.counters["search_short_results"] == 1
@@ -280,7 +292,7 @@ async def test_vectors_of_two_models_never_mix(own_dsn: Dsn, tmp_path: Path) -> 
     async with opened(own_dsn, tmp_path, FakeEmbedder(64)) as app:
         await ingest.ingest_texts(app, _texts(5), "kb")
     async with opened(own_dsn, tmp_path, FakeEmbedder(65)) as app:
-        with pytest.raises(ModelError, match="fake-64.*fake-65"):
+        with pytest.raises(ModelError, match=r"fake-64.*fake-65"):
             await search_collections(app, query("ant", "kb"))
         with pytest.raises(ModelError, match="never mix"):
             await ingest.ingest_texts(app, _texts(6), "kb")
@@ -288,7 +300,7 @@ async def test_vectors_of_two_models_never_mix(own_dsn: Dsn, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("question", "changes", "says"),
+    ("question", "changes", "says"),  # says: a regular expression
     [
         ("", {}, "empty"),
         (" \n", {}, "empty"),
@@ -296,7 +308,7 @@ async def test_vectors_of_two_models_never_mix(own_dsn: Dsn, tmp_path: Path) -> 
         ("ant", {"k": 1001}, "k is 1001"),
         ("ant", {"ef_search": 0}, "ef_search is 0"),
         ("ant", {"ef_search": 1001}, "ef_search is 1001"),
-        ("ant", {"method": "best"}, "'best' is not one of"),
+        ("ant", {"method": "best"}, r"'best' is not one of"),
         ("ant\x00", {}, "NUL"),
         ("ant\ud800", {}, "surrogate"),
         ("x" * 10_001, {}, "10,001 characters"),
@@ -372,6 +384,7 @@ async def test_any_dimension_can_be_stored_and_searched(
 def test_statements_paste_no_value(request: pytest.FixtureRequest) -> None:
     target = search.Target(collection="x'; drop", collection_id=7, space_id=3, dimension=8)
     statements: Sequence[str] = [
-        search.statement(target, method, 10, 40, is_iterative=True) for method in ("hybrid", "vector", "lexical")
+        search.statement(target, method, 10, 40, is_iterative=True)
+        for method in ("hybrid", "vector", "lexical")
     ]
     assert not any("drop" in sql for sql in statements)

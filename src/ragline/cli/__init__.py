@@ -18,11 +18,13 @@ app = typer.Typer(
 
 
 def _mount() -> None:
-    from ragline.cli import collection, db, dsn, ingest, migrate, model, search
+    from ragline.cli import collection, db, dsn, health, ingest, migrate, model, search, serve
 
     app.command()(ingest.ingest)
     app.command()(search.search)
     app.command()(search.ask)
+    app.command()(serve.serve)
+    app.command()(health.health)
     app.add_typer(collection.app, name="collection")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")

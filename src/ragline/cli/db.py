@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragline.cli.options import AsJson, DataDir  # noqa: TC001 - typer reads them
+from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
     from ragline.config import Config

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ragline.cli.options import AsJson, DataDir  # noqa: TC001 - typer reads annotations
+from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
     from ragline.config import Config

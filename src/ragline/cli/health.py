@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import AsJson, DataDir  # noqa: TC001 - typer reads them
+from ragline.cli.options import AsJson, DataDir
 from ragline.errors import RaglineError
 
 if TYPE_CHECKING:

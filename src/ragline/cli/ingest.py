@@ -106,9 +106,7 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
         task = bar.add_task("ingest", total=None, chunks=0)
 
         def show(progress: Progress) -> None:
-            bar.update(
-                task, completed=progress.done, total=progress.total, chunks=progress.chunks
-            )
+            bar.update(task, completed=progress.done, total=progress.total, chunks=progress.chunks)
 
         yield show
 

@@ -12,7 +12,7 @@ from ragline.cli import output, runtime
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
-    from ragline.core.results import Answer, Hit, SearchResult
+    from ragline.core.results import Answer, Hit, SearchResult, Used
 
 Question = Annotated[str, typer.Argument(help="What to look for.")]
 Collections = Annotated[
@@ -109,12 +109,15 @@ def _ranks(hit: Hit) -> str:
 
 
 def _how(result: SearchResult) -> list[str]:
-    lines = [""]
-    for used in result.used:
-        lines.append(
-            f"{used.collection}: {used.method}, model {used.model_id or '-'}, "
-            f"ef_search {used.ef_search or '-'}, {used.candidates} candidates a half, "
-            f"{used.vector_plan or 'no vectors read'}, terms {' '.join(used.terms) or '-'}"
-        )
+    lines = ["", *(_used_line(used) for used in result.used)]
     lines += [f"{name:>24}  {ms:9.3f} ms" for name, ms in result.timings_ms.items()]
     return lines
+
+
+def _used_line(used: Used) -> str:
+    scan = ", iterative" if used.is_iterative else ""
+    return (
+        f"{used.collection}: {used.method}, model {used.model_id or '-'}, "
+        f"ef_search {used.ef_search or '-'}{scan}, {used.candidates} candidates a half, "
+        f"{used.vector_plan or 'no vectors read'}, terms {' '.join(used.terms) or '-'}"
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import DataDir  # noqa: TC001 - typer reads it
+from ragline.cli.options import DataDir
 from ragline.errors import PreconditionFailed
 
 

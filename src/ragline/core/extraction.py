@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # Set on the demo's labelled questions: docs/decisions/005-extractive-answers.md has the table.
 _WINDOW_WEIGHT = 0.5
@@ -53,7 +54,7 @@ def windows(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the spans of every two neighbouring sentences; of a lone one, itself."""
     if len(spans) == 1:
         return list(spans)
-    return [(one[0], two[1]) for one, two in zip(spans, spans[1:], strict=False)]
+    return [(one[0], two[1]) for one, two in pairwise(spans)]
 
 
 def coverage(weights: Mapping[str, float], terms: frozenset[str]) -> float:
@@ -109,8 +110,4 @@ def _score(window: Window, weights: Mapping[str, float]) -> float:
 
 
 def _overlap(one: Window, other: Window) -> bool:
-    return (
-        one.document_id == other.document_id
-        and one.start < other.end
-        and other.start < one.end
-    )
+    return one.document_id == other.document_id and one.start < other.end and other.start < one.end

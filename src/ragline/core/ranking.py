@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set as AbstractSet
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from ragline.errors import UsageError
 
@@ -12,7 +12,7 @@ from ragline.errors import UsageError
 def recall_at(k: int, ranked: Sequence[object], relevant: AbstractSet[object]) -> float:
     """Return the share of the relevant items that stand among the first `k`."""
     _check(k, relevant)
-    return len(relevant.intersection(ranked[:k])) / len(relevant)
+    return len(relevant & set(ranked[:k])) / len(relevant)
 
 
 def ndcg_at(k: int, ranked: Sequence[object], relevant: AbstractSet[object]) -> float:

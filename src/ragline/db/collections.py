@@ -52,7 +52,9 @@ async def add_space(
     """Make a collection's first space and its table; False when another process was faster."""
     async with connection.transaction():
         # One at a time: the loser finds the winner's space instead of leaving an orphan.
-        await connection.execute("select 1 from collection where id = $1 for no key update", collection_id)
+        await connection.execute(
+            "select 1 from collection where id = $1 for no key update", collection_id
+        )
         sql = "select active_space_id from collection where id = $1"
         if await connection.fetchval(sql, collection_id) is not None:
             return False
@@ -90,9 +92,7 @@ async def build_index(connection: Connection, space_id: int) -> bool:
         await connection.execute(f"drop index concurrently if exists embedding_{space_id:d}_hnsw")
     if await index_state(connection, space_id):
         return True
-    sql = await connection.fetchval(
-        queries.block("collections", "space_index_statement"), space_id
-    )
+    sql = await connection.fetchval(queries.block("collections", "space_index_statement"), space_id)
     if sql is None:
         return False
     await connection.execute(sql, timeout=None)

@@ -36,19 +36,13 @@ class NewDocument:
     term_counts: tuple[Mapping[str, int], ...]
 
 
-async def known(connection: Connection, collection_id: int) -> dict[str, tuple[bytes, str]]:
-    """Return content hash and recipe of every document by source."""
-    rows = await connection.fetch(queries.block("documents", "known_documents"), collection_id)
+async def known(
+    connection: Connection, collection_id: int, sources: Sequence[str] | None = None
+) -> dict[str, tuple[bytes, str]]:
+    """Return content hash and recipe by source, of every document or of some."""
+    sql = queries.block("documents", "known_documents")
+    rows = await connection.fetch(sql, collection_id, sources)
     return {row["source"]: (row["content_hash"], row["recipe"]) for row in rows}
-
-
-async def known_one(
-    connection: Connection, collection_id: int, source: str
-) -> tuple[int, bytes, str] | None:
-    """Return id, content hash and recipe of one document, or None."""
-    sql = queries.block("documents", "known_document")
-    row = await connection.fetchrow(sql, collection_id, source)
-    return None if row is None else (row["id"], row["content_hash"], row["recipe"])
 
 
 async def term_ids(connection: Connection, terms: Sequence[str]) -> dict[str, int]:
@@ -121,9 +115,19 @@ async def _insert(
         columns=_CHUNK_COLUMNS,
         records=[
             (
-                id_[0], collection_id, row["id"], row["characters"], chunk.ordinal, chunk.start,
-                chunk.end, chunk.body, list(chunk.headings), chunk.tokens,
-                [numbers[term] for term in counts], list(counts.values()), sum(counts.values()),
+                id_[0],
+                collection_id,
+                row["id"],
+                row["characters"],
+                chunk.ordinal,
+                chunk.start,
+                chunk.end,
+                chunk.body,
+                list(chunk.headings),
+                chunk.tokens,
+                [numbers[term] for term in counts],
+                list(counts.values()),
+                sum(counts.values()),
             )
             for id_, chunk, counts in zip(ids, document.chunks, document.term_counts, strict=True)
         ],
@@ -135,8 +139,19 @@ async def _insert(
 
 
 _CHUNK_COLUMNS = (
-    "id", "collection_id", "document_id", "document_characters", "ordinal", "start_char",
-    "end_char", "body", "headings", "tokens", "term_ids", "frequencies", "length",
+    "id",
+    "collection_id",
+    "document_id",
+    "document_characters",
+    "ordinal",
+    "start_char",
+    "end_char",
+    "body",
+    "headings",
+    "tokens",
+    "term_ids",
+    "frequencies",
+    "length",
 )
 
 

@@ -132,9 +132,7 @@ def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
         connection.execute("set local role ragline_owner")
 
 
-def _set_logins(
-    dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secret | None
-) -> None:
+def _set_logins(dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secret | None) -> None:
     """Give each workload's role its connection limit and, where we know one, its password."""
     from psycopg import sql
 
@@ -222,7 +220,7 @@ def _pending(applied: str | None) -> Iterator[Revision]:
             f"the schema is at version {applied}, which this ragline ({_head()}) does not know: it "
             "is newer than the code. Upgrade ragline"
         )
-    ahead = [item for item in script.iterate_revisions("head", applied or "base")]
+    ahead = list(script.iterate_revisions("head", applied or "base"))
     return (
         Revision(
             id=item.revision,

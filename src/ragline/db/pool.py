@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeAlias
 
 import asyncpg
 
-from ragline.core.budget import ROLES, Workload
+from ragline.core.budget import ROLES, Workload, connection_budget
 from ragline.core.dsn import Dsn, Secret
 from ragline.db import unreachable
 from ragline.db.vectors import decode_halfvec, decode_vector, encode_halfvec, encode_vector
@@ -31,6 +31,8 @@ from ragline.errors import (
 # Quoted: asyncpg's classes take a parameter in their stubs only.
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
+_Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
+
 _REFUSED_LOGIN = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -40,13 +42,17 @@ _REFUSED_LOGIN = (
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """The open connections of one workload. `why_not_isolated` is None when it logs in as its role."""
+    """The open connections of one workload. `why_not_isolated` is None when it logs in as its role.
+
+    `revive` brings a server of our own back and says whether it did; a user's has none.
+    """
 
     workload: Workload
     dsn: Dsn
     size: int
     timeout_s: float
     why_not_isolated: str | None
+    revive: Callable[[], Awaitable[bool]] | None = field(default=None, repr=False)
     _pool: asyncpg.Pool[asyncpg.Record] = field(repr=False)
 
     def connection(self) -> Lease:
@@ -56,6 +62,7 @@ class Pool:
     async def acquire(self) -> Connection:
         deadline = time.monotonic() + self.timeout_s
         pause_s = 0.01
+        was_revived = False
         while True:
             # With one idle there is nothing to wait for, and a timer costs a twentieth of a search.
             left_s = None if self._pool.get_idle_size() else deadline - time.monotonic()
@@ -70,6 +77,10 @@ class Pool:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, 0.5)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                if self.revive and not was_revived:
+                    was_revived = await self.revive()
+                    if was_revived:
+                        continue
                 where = self.dsn.redacted()
                 raise DatabaseUnreachable(f"no connection to {where}: {error}") from error
 
@@ -127,6 +138,7 @@ async def open_pool(
     size: Callable[[int], int],
     timeout_s: float,
     query_timeout_s: float | None,
+    revive: Callable[[], Awaitable[bool]] | None = None,
 ) -> Pool:
     """Open a workload's pool as its role, or as the DSN's user where the server refuses the role.
 
@@ -146,7 +158,7 @@ async def open_pool(
         raise PreconditionFailed(
             "this database has no vector extension yet: run `ragline migrate apply`"
         )
-    count = size(facts.connection_limit)
+    count = size(facts.connection_limit if why is None else facts.budget)
     login = as_role.for_asyncpg(workload)
     # A startup parameter, so that nothing is set on a session that others may get.
     login["server_settings"] = {
@@ -160,7 +172,7 @@ async def open_pool(
         min_size=0,
         max_size=count,
         max_inactive_connection_lifetime=300,
-        init=_register_vectors(facts.vector_schema),
+        init=_prepared(facts, takes_a_slot=why is not None),
         reset=_keep_as_it_is,
     )
     return Pool(
@@ -169,6 +181,7 @@ async def open_pool(
         size=count,
         timeout_s=timeout_s,
         why_not_isolated=why,
+        revive=revive,
         _pool=pool,
     )
 
@@ -177,6 +190,7 @@ async def open_pool(
 class _ServerFacts:
     vector_schema: str | None
     connection_limit: int
+    budget: int
 
 
 async def _first_contact(dsn: Dsn, workload: Workload) -> _ServerFacts:
@@ -195,16 +209,20 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
                 (select n.nspname::text from pg_catalog.pg_extension e
                  join pg_catalog.pg_namespace n on n.oid = e.extnamespace
                  where e.extname = 'vector'),
-                (select case when rolconnlimit >= 0 then rolconnlimit
-                             else current_setting('max_connections')::int / 10 end
-                 from pg_catalog.pg_roles where rolname = current_user)
+                (select nullif(rolconnlimit, -1) from pg_catalog.pg_roles
+                 where rolname = current_user),
+                current_setting('max_connections')::int,
+                current_setting('superuser_reserved_connections')::int
+                + coalesce(current_setting('reserved_connections', true), '0')::int
             """
         )
     finally:
         await connection.close()
     if row is None:
         raise DatabaseUnreachable("the server did not say which role it let in")
-    return _ServerFacts(*row)
+    schema, limit, max_connections, reserved = row
+    budget = connection_budget(max_connections, reserved)
+    return _ServerFacts(schema, budget if limit is None else limit, budget)
 
 
 async def ask_once(dsn: Dsn, workload: Workload, sql: str) -> Any:
@@ -230,18 +248,44 @@ async def _connect(dsn: Dsn, workload: Workload) -> asyncpg.Connection[asyncpg.R
     return await asyncpg.connect(**dsn.for_asyncpg(workload))
 
 
-def _register_vectors(schema: str) -> Callable[[Any], Any]:
+def _prepared(facts: _ServerFacts, *, takes_a_slot: bool) -> _Init:
+    """Return what is done to each new connection."""
+
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        if takes_a_slot:
+            await _take_slot(connection, facts.budget)
         # Sent as text, a vector costs as much as the search itself.
-        await connection.set_type_codec(
-            "vector", schema=schema, format="binary", encoder=encode_vector, decoder=decode_vector
-        )
-        await connection.set_type_codec(
-            "halfvec", schema=schema, format="binary", encoder=encode_halfvec,
-            decoder=decode_halfvec,
-        )
+        for name, encoder, decoder in (
+            ("vector", encode_vector, decode_vector),
+            ("halfvec", encode_halfvec, decode_halfvec),
+        ):
+            await connection.set_type_codec(
+                name,
+                schema=facts.vector_schema or "public",
+                format="binary",
+                encoder=encoder,
+                decoder=decoder,
+            )
 
     return init
+
+
+async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int) -> None:
+    """Hold one of the slots that all ragline processes share, for as long as the connection lives.
+
+    Workloads with roles of their own have the roles' connection limits, which the server keeps; all
+    others log in as one user, and nothing but these locks keeps them below `max_connections`.
+    """
+    slot = await connection.fetchval(
+        """
+        select slot from generate_series(1, $1::int) as slot
+        where pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('ragline.connection'), slot)
+        limit 1
+        """,
+        budget,
+    )
+    if slot is None:
+        raise asyncpg.TooManyConnectionsError(f"all {budget} connections of ragline are in use")
 
 
 async def _keep_as_it_is(_connection: object) -> None:

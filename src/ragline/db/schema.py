@@ -16,5 +16,7 @@ HEAD = VERSIONS[-1]
 
 async def version(dsn: Dsn, workload: Workload) -> str | None:
     """Return the version of the schema as the user of the DSN sees it; None where there is none."""
-    found: str | None = await pool.ask_once(dsn, workload, queries.block("catalog", "schema_version"))
+    found: str | None = await pool.ask_once(
+        dsn, workload, queries.block("catalog", "schema_version")
+    )
     return found

@@ -78,9 +78,7 @@ async def explained(
     return plan
 
 
-async def count_matches(
-    connection: Connection, target: Target, method: Method, ask: Ask
-) -> int:
+async def count_matches(connection: Connection, target: Target, method: Method, ask: Ask) -> int:
     """Return how many chunks could have been returned, counted no further than `ask.k`."""
     count = 0
     if method != "lexical" and target.space_id is not None:
@@ -104,7 +102,7 @@ async def active_space(connection: Connection, collection_id: int) -> int | None
 
 def values(method: Method, ask: Ask) -> list[object]:
     """Return what is bound to a method's statement, in order."""
-    vector = [ask.vector, str(ask.ef_search)]
+    vector: list[object] = [ask.vector, str(ask.ef_search)]
     if method == "vector":
         return vector
     return [list(ask.terms)] if method == "lexical" else [*vector, list(ask.terms)]
@@ -140,7 +138,7 @@ def statement(
         ) as l using (chunk_id)
         order by fused desc, least(v.rank, l.rank), chunk_id
         limit {k:d}
-    """
+    """  # noqa: S608 -- built from constants and integers only
     return _with_content(
         target,
         ranked,
@@ -283,9 +281,12 @@ def vector_access(plan: Mapping[str, Any]) -> str | None:
 
 def stages_ms(plan: Mapping[str, Any], collection: str) -> dict[str, float]:
     """Return the milliseconds of the parts of an analysed plan, measured by the server."""
-    found = {"vector": _half_ms(plan["Plan"], "embedding_", "posting"),
-             "lexical": _half_ms(plan["Plan"], "posting", "embedding_"),
-             "planning": plan["Planning Time"], "statement": plan["Execution Time"]}
+    found = {
+        "vector": _half_ms(plan["Plan"], "embedding_", "posting"),
+        "lexical": _half_ms(plan["Plan"], "posting", "embedding_"),
+        "planning": plan["Planning Time"],
+        "statement": plan["Execution Time"],
+    }
     return {f"{collection}.{name}": ms for name, ms in found.items() if ms is not None}
 
 

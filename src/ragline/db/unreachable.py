@@ -30,7 +30,9 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         names = await _names(_elsewhere(dsn), "select datname from pg_database", connect)
         return ConfigError(missing("database", dsn.database, names))
-    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
+    if isinstance(
+        error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError
+    ):
         names = await _names(
             _others(dsn), "select rolname from pg_roles where rolcanlogin", connect
         )
@@ -50,7 +52,9 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
 async def _names(candidates: Iterable[Dsn], query: str, connect: Connect) -> list[str]:
     """Return what `query` lists through the first candidate that lets us in; else nothing."""
     for candidate in candidates:
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        with contextlib.suppress(
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError
+        ):
             connection: Any = await connect(candidate, "admin")
             try:
                 return [row[0] for row in await connection.fetch(query)]

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from ragline.core import lexical
 from ragline.core.results import CollectionFacts
-from ragline.errors import Conflict
 from ragline.http import problems
 from ragline.http.inputs import Body, CollectionPath, JsonOnly, NewCollectionName, Ragline, Whole
 from ragline.rag import catalog, ingest
@@ -49,14 +48,12 @@ async def list_collections(app: Ragline) -> CollectionList:
 )
 async def add_collection(body: CollectionBody, app: Ragline) -> CollectionFacts:
     """Make an empty collection."""
-    if any(facts.name == body.name for facts in await catalog.collections(app)):
-        raise Conflict(f"collection {body.name!r} exists already; choose another name")
     embedder = await app.embedder()
     policy = ingest.Policy(
         language=body.language, chunk_size=body.chunk_size, chunk_overlap=body.chunk_overlap
     )
     return await ingest.open_collection(
-        app, body.name, policy, embedder.facts if embedder else None
+        app, body.name, policy, embedder.facts if embedder else None, must_be_new=True
     )
 
 

@@ -38,7 +38,8 @@ async def answer_question(app: App, query: Query) -> Answer:
     best_first = extraction.ranked(candidates, weights) if is_found else []
     picked = extraction.chosen(best_first, _MOST_CITATIONS)
     citations = tuple(
-        _citation(number, item, hits[item.window.hit]) for number, item in enumerate(picked, start=1)
+        _citation(number, item, hits[item.window.hit])
+        for number, item in enumerate(picked, start=1)
     )
     done = time.perf_counter()
     return Answer(
@@ -102,10 +103,10 @@ async def _languages(app: App, found: SearchResult) -> dict[str, str]:
 async def _weights(app: App, query: Query) -> dict[str, float]:
     """Return how telling each word of the question is, by how rare it is in the collections."""
     weights: dict[str, float] = {}
+    every = [await app.collection(name) for name in query.collections]
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
-        for name in query.collections:
-            facts = await app.collection(name)
+        for facts in every:
             words = sorted(set(lexical.question_terms(query.question, facts.language)))
             chunks, counts = await statistics.frequencies(connection, facts.id, words)
             for word, weight in extraction.idf(counts, chunks).items():

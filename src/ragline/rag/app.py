@@ -14,6 +14,7 @@ from ragline.db import collections
 from ragline.db.pool import Pool
 from ragline.errors import NotFound
 from ragline.models.embed import Embedder
+from ragline.rag.parsing import ParserPool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class App:
     pools: dict[Workload, Pool] = field(default_factory=dict)
     known: dict[str, CollectionFacts] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    parsers: ParserPool = field(default_factory=ParserPool, repr=False)
     _embedder: Embedder | None = None
     _looked_for_embedder: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
@@ -65,7 +67,8 @@ class App:
         return facts
 
     async def close(self) -> None:
-        """Close the pools and the model."""
+        """Close the pools, the model and the parsers."""
+        await self.parsers.close()
         if self._embedder is not None:
             await self._embedder.close()
         for pool in self.pools.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +16,18 @@ from ragline.core.chunking import ChunkPolicy, chunk
 from ragline.core.results import CollectionFacts, IngestReport, Rejection
 from ragline.db import collections, documents
 from ragline.db.documents import NewDocument
-from ragline.db.pool import Pool
-from ragline.errors import ModelError, UsageError, first
+from ragline.db.pool import Connection, Pool
+from ragline.errors import Conflict, ModelError, UsageError, first
 from ragline.models.embed import Embedder, ModelFacts
 from ragline.rag import files
 from ragline.rag.app import App
 from ragline.rag.formats import Parsed, Rejected
-from ragline.rag.parsing import ParserPool
 
 # Raised whenever the same bytes would give another text, or other passages.
 _PARSER_VERSION = 2
+# In bytes; an index entry of PostgreSQL holds little more.
+LONGEST_SOURCE = 2000
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 # Enough for a full batch of the model, little enough to lose when interrupted.
 _BATCH_CHUNKS = 256
 _QUEUED_DOCUMENTS = 32
@@ -105,6 +108,7 @@ async def ingest_paths(
     tally = _Tally()
     found = await asyncio.to_thread(_find, paths, ignore, tally)
     run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
+    await run.learn_known()
     await run.take([_file(item) for item in found])
     pruned = await run.prune(paths, {item.source for item in found}) if prune else 0
     return await run.end(found=len(found), pruned=pruned, build_index=True)
@@ -116,6 +120,7 @@ async def ingest_texts(
     """Bring texts into a collection, which is made when missing; as `ingest_paths` does files."""
     tally = _Tally()
     run = await _Run.begin(app, collection, policy or Policy(), tally, None, len(texts))
+    await run.learn_known([item.source for item in texts])
     await run.take([_text(item) for item in texts])
     return await run.end(found=len(texts), pruned=0, build_index=app.ingest_workload == "admin")
 
@@ -129,11 +134,11 @@ class _Run:
     collection: CollectionFacts
     embedder: Embedder | None
     recipe: str
-    known: Mapping[str, tuple[bytes, str]]
     tally: _Tally
     total: int
     on_progress: Callable[[Progress], None] | None
     started: float
+    known: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -150,41 +155,40 @@ class _Run:
         embedder = await app.embedder()
         pool = await app.pool(app.ingest_workload)
         facts = await open_collection(app, name, policy, embedder.facts if embedder else None)
-        async with pool.connection() as connection:
-            known = await documents.known(connection, facts.id)
         return cls(
             app=app,
             pool=pool,
             collection=facts,
             embedder=embedder if facts.space else None,
             recipe=_recipe(facts),
-            known=known,
             tally=tally,
             total=total,
             on_progress=on_progress,
             started=started,
         )
 
+    async def learn_known(self, sources: Sequence[str] | None = None) -> None:
+        """Look up what is there already, of all documents or of some."""
+        async with self.pool.connection() as connection:
+            self.known = await documents.known(connection, self.collection.id, sources)
+
     async def take(self, sources: Sequence[_Source]) -> None:
         """Ingest what changed, preparing the next documents while the last ones are embedded."""
         queue: asyncio.Queue[NewDocument | None] = asyncio.Queue(_QUEUED_DOCUMENTS)
         try:
-            async with ParserPool() as parsers, asyncio.TaskGroup() as group:
-                group.create_task(self._prepare(parsers, sources, queue))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._prepare(sources, queue))
                 async for batch in _batches(queue):
                     await self._store(batch)
         except BaseExceptionGroup as several:
             raise first(several) from several
 
     async def _prepare(
-        self,
-        parsers: ParserPool,
-        sources: Sequence[_Source],
-        queue: asyncio.Queue[NewDocument | None],
+        self, sources: Sequence[_Source], queue: asyncio.Queue[NewDocument | None]
     ) -> None:
         for source in sources:
             try:
-                document = await self._changed(parsers, source)
+                document = await self._changed(source)
             except Rejected as error:
                 self.tally.rejections.append(
                     Rejection(source=source.source, reason=error.reason, message=str(error))
@@ -196,16 +200,23 @@ class _Run:
                 await queue.put(document)
         await queue.put(None)
 
-    async def _changed(self, parsers: ParserPool, source: _Source) -> NewDocument | None:
+    async def _changed(self, source: _Source) -> NewDocument | None:
         """Return a document ready to be embedded and written, or None when nothing changed."""
+        if len(source.source.encode("utf-8", "replace")) > LONGEST_SOURCE:
+            raise Rejected(
+                "NAME_TOO_LONG",
+                f"the name has more than {LONGEST_SOURCE} bytes: {source.source[:80]}…",
+            )
         data = await asyncio.to_thread(_read, source)
         digest = hashlib.sha256(data)
-        digest.update(repr((source.title, sorted(source.metadata.items()))).encode("utf-8", "replace"))
+        digest.update(
+            repr((source.title, sorted(source.metadata.items()))).encode("utf-8", "replace")
+        )
         content_hash = digest.digest()
         if self.known.get(source.source) == (content_hash, self.recipe):
             self.tally.unchanged += 1
             return None
-        parsed = await parsers.parse(data, source.media_type)
+        parsed = await self.app.parsers.parse(data, source.media_type)
         return await asyncio.to_thread(self._compose, source, content_hash, parsed)
 
     def _compose(self, source: _Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
@@ -292,7 +303,8 @@ class _Run:
 
     async def end(self, *, found: int, pruned: int, build_index: bool) -> IngestReport:
         """Fill in missing vectors, finish statistics and index, and report what is really there."""
-        await self._backfill()
+        if build_index:
+            await self._backfill()
         changed = self.tally.added + self.tally.replaced + pruned + self.tally.embedded > 0
         warnings: list[str] = []
         async with self.pool.connection() as connection:
@@ -357,26 +369,23 @@ class _Run:
 
 
 async def open_collection(
-    app: App, name: str, policy: Policy, model: ModelFacts | None
+    app: App, name: str, policy: Policy, model: ModelFacts | None, *, must_be_new: bool = False
 ) -> CollectionFacts:
-    """Return a collection with its embedding space, making what is missing."""
-    size = policy.chunk_size or ChunkPolicy().size
-    overlap = policy.chunk_overlap
-    checked = ChunkPolicy(size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap)
+    """Return a collection with its embedding space, making what is missing.
+
+    Raises UsageError for a name or policy that cannot be, Conflict when `must_be_new` and it is not,
+    ModelError when it was embedded with another model.
+    """
+    _check_name(name)
     pool = await app.pool(app.ingest_workload)
     async with pool.connection() as connection:
-        facts = await collections.one(connection, name)
+        facts = None if must_be_new else await collections.one(connection, name)
         if facts is None:
-            await collections.add(
-                connection,
-                name,
-                language=lexical.check_language(policy.language or "english"),
-                chunk_size=checked.size,
-                chunk_overlap=checked.overlap,
-            )
+            was_added = await _add_collection(connection, name, policy)
+            if must_be_new and not was_added:
+                raise Conflict(f"collection {name!r} exists already")
             facts = await _read_back(connection, name)
-        else:
-            _check_policy(facts, policy)
+        _check_policy(facts, policy)
         if facts.space is None and model is not None:
             await collections.add_space(
                 connection,
@@ -388,6 +397,7 @@ async def open_collection(
                 storage="vector",
                 normalised=model.normalised,
                 languages=model.languages,
+                # Only the owner may build one later; empty, it costs nothing now.
                 indexed=app.ingest_workload != "admin",
             )
             facts = await _read_back(connection, name)
@@ -401,7 +411,30 @@ async def open_collection(
     return facts
 
 
-async def _read_back(connection: Any, name: str) -> CollectionFacts:
+async def _add_collection(connection: Connection, name: str, policy: Policy) -> bool:
+    size = ChunkPolicy().size if policy.chunk_size is None else policy.chunk_size
+    overlap = policy.chunk_overlap
+    checked = ChunkPolicy(
+        size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap
+    )
+    return await collections.add(
+        connection,
+        name,
+        language=lexical.check_language(policy.language or "english"),
+        chunk_size=checked.size,
+        chunk_overlap=checked.overlap,
+    )
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a collection: use letters, digits, dot, dash and underscore, "
+            "beginning with a letter or digit, at most 100"
+        )
+
+
+async def _read_back(connection: Connection, name: str) -> CollectionFacts:
     facts = await collections.one(connection, name)
     if facts is None:
         raise UsageError(f"collection {name!r} was removed while it was being made")
@@ -422,7 +455,7 @@ def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
 
 
 def passage(title: str | None, headings: Sequence[str], body: str) -> str:
-    """Return what is embedded and indexed for a chunk: its text below the title and headings it lacks."""
+    """Return what is embedded and indexed for a chunk: title and headings it lacks, then its text."""
     above = dict.fromkeys([*([title] if title else []), *headings])
     return "\n".join([*(line for line in above if line not in body), body])
 
@@ -487,4 +520,3 @@ async def _batches(
             batch, chunks = [], 0
     if batch:
         yield batch
-

@@ -205,7 +205,9 @@ def _compose(
         k=query.k,
         candidates=max(40, 2 * query.k),
         ef_search=ef_search,
-        terms=() if method == "vector" else tuple(lexical.question_terms(query.question, facts.language)),
+        terms=()
+        if method == "vector"
+        else tuple(lexical.question_terms(query.question, facts.language)),
         vector=None if method == "lexical" else vector,
     )
 
@@ -304,7 +306,9 @@ def _check(query: Query) -> None:
             "searched for"
         )
     if "\x00" in query.question or not _is_encodable(query.question):
-        raise UsageError("the question holds a character that no text has (NUL or a lone surrogate)")
+        raise UsageError(
+            "the question holds a character that no text has (NUL or a lone surrogate)"
+        )
 
 
 def _is_encodable(text: str) -> bool:
@@ -313,4 +317,3 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-

@@ -1,8 +1,6 @@
 -- known_documents --
-select source, content_hash, recipe from document where collection_id = $1
-
--- known_document --
-select id, content_hash, recipe from document where collection_id = $1 and source = $2
+select source, content_hash, recipe from document
+where collection_id = $1 and ($2::text[] is null or source = any ($2))
 
 -- add_document --
 insert into document (

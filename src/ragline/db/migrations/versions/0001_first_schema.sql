@@ -3,7 +3,7 @@
 create table collection (
     id integer generated always as identity primary key,
     name text not null unique
-        constraint collection_name_is_plain check (name ~ '^[[:alnum:]][[:alnum:]._-]{0,99}$'),
+        constraint collection_name_is_plain check (name ~ '^[^\W_][\w.-]{0,99}$'),
     language text not null default 'english',
     chunk_size integer not null
         constraint chunk_size_in_range check (chunk_size between 16 and 4096),
@@ -55,7 +55,8 @@ alter table collection add constraint active_space_is_own
 create table document (
     id bigint generated always as identity primary key,
     collection_id integer not null references collection on delete cascade,
-    source text not null constraint source_is_given check (source <> ''),
+    source text not null
+        constraint source_fits_its_index check (octet_length(source) between 1 and 2000),
     title text,
     media_type text not null,
     body text not null constraint body_is_not_empty check (body <> ''),
