@@ -30,11 +30,11 @@ COLLECTION = "demo"
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 SUFFIXES = {"text/markdown": ".md", "text/x-rst": ".rst", "text/plain": ".txt"}
-SHOWN = ("q001", "q016", "u001")
+SHOWN = ("q037", "q085", "u001")
 K = 10
 
 # Set from the first honest measurement; the README states both.
-FLOORS = {"recall@10": 0.90, "ndcg@10": 0.70, "cited": 0.60, "declined": 0.50}
+FLOORS = {"recall@10": 0.84, "ndcg@10": 0.59, "cited": 0.48, "answered": 0.85, "declined": 0.54}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,7 @@ class Figures:
     recall: float
     ndcg: float
     cited: float
+    answered: float
     declined: float
     n: int
     n_unanswerable: int
@@ -65,6 +66,7 @@ class Figures:
             "recall@10": self.recall,
             "ndcg@10": self.ndcg,
             "cited": self.cited,
+            "answered": self.answered,
             "declined": self.declined,
         }
 
@@ -160,7 +162,7 @@ async def _show(rag: ragline.Rag, cases: Sequence[Case]) -> None:
 
 
 async def _measure(rag: ragline.Rag, cases: Sequence[Case]) -> Figures:
-    recalls, ndcgs, cited, declined, misses = [], [], [], [], []
+    recalls, ndcgs, cited, answered, declined, misses = [], [], [], [], [], []
     for case in cases:
         answer = await rag.ask(case.question, collection=COLLECTION)
         if case.document is None or case.passage is None or case.answer is None:
@@ -172,6 +174,7 @@ async def _measure(rag: ragline.Rag, cases: Sequence[Case]) -> Figures:
         recalls.append(recall_at(K, ranked, {case.id}))
         ndcgs.append(ndcg_at(K, ranked, {case.id}))
         cited.append(_is_cited(case, answer))
+        answered.append(answer.found)
         if not cited[-1]:
             place = ranked.index(case.id) + 1 if case.id in ranked else "-"
             misses.append(f"{case.id}  rank {place:>2}  {case.question}")
@@ -179,6 +182,7 @@ async def _measure(rag: ragline.Rag, cases: Sequence[Case]) -> Figures:
         recall=fmean(recalls),
         ndcg=fmean(ndcgs),
         cited=fmean(cited),
+        answered=fmean(answered),
         declined=fmean(declined),
         n=len(recalls),
         n_unanswerable=len(declined),
@@ -227,7 +231,8 @@ def _print(figures: Figures, *, verbose: bool) -> None:
     says = {
         "recall@10": "the passage is among the first 10",
         "ndcg@10": "and how far up",
-        "cited": "answers with a citation that holds the answer",
+        "cited": "of those, answered with a citation that holds the answer",
+        "answered": "of those, answered at all",
         "declined": "unanswerable questions answered with 'not found'",
     }
     for name, value in figures.named().items():

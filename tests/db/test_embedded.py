@@ -226,10 +226,9 @@ def stranger_connects(cluster: embedded.Cluster) -> str:
 
 def test_even_with_open_folders_peer_refuses_a_stranger(base: Path) -> None:
     cluster = embedded.ensure(base / "data")
-    if AS_ROOT:
-        refused = refusal_of_nobody(cluster, base)
-    else:
-        refused = refusal_of_me_when_not_in_the_map(cluster)
+    refused = (
+        refusal_of_nobody(cluster, base) if AS_ROOT else refusal_of_me_when_not_in_the_map(cluster)
+    )
 
     assert 'Peer authentication failed for user "postgres"' in refused
 

@@ -2,16 +2,24 @@
 -- another database of the same cluster may have made them already.
 do $bootstrap$
 declare
-    may_create_roles boolean := (
-        select rolsuper or rolcreaterole from pg_catalog.pg_roles where rolname = current_user
-    );
     is_superuser boolean := (
         select rolsuper from pg_catalog.pg_roles where rolname = current_user
     );
+    may_create_roles boolean := (
+        select rolsuper or rolcreaterole from pg_catalog.pg_roles where rolname = current_user
+    );
+    -- From 16 on, whoever makes a role may administer it, but not act as it: that is granted apart.
+    acting text := case
+        when current_setting('server_version_num')::int >= 160000 then 'set' else 'member'
+    end;
+    may_administer boolean;
+    may_hand_over boolean := false;
+    vector_schema name;
     workload_role record;
+    item record;
 begin
-    -- Two databases may be migrated at once; role creation is not transactional across them.
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ragline.roles'));
+    -- One at a time in this database; in others of the same cluster a retry settles it.
+    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ragline.migration'));
     if may_create_roles then
         if not exists (select from pg_catalog.pg_roles where rolname = 'ragline_owner') then
             create role ragline_owner nologin;
@@ -35,15 +43,25 @@ begin
                 );
             end if;
         end loop;
+
+        -- Roles that somebody else made are theirs to hand out.
+        may_administer := is_superuser or pg_catalog.pg_has_role(
+            current_user, 'ragline_owner', 'member with admin option'
+        );
         -- A superuser is a member of everything; others must say so before they may hand over.
-        if not is_superuser
-            and not pg_catalog.pg_has_role(current_user, 'ragline_owner', 'member')
+        if may_administer and not is_superuser
+            and not pg_catalog.pg_has_role(current_user, 'ragline_owner', acting)
         then
             execute format('grant ragline_owner to %I', current_user);
         end if;
-        if not pg_catalog.pg_has_role('ragline_admin', 'ragline_owner', 'member') then
+        if may_administer
+            and not pg_catalog.pg_has_role('ragline_admin', 'ragline_owner', 'member')
+        then
             grant ragline_owner to ragline_admin;
         end if;
+    end if;
+    if exists (select from pg_catalog.pg_roles where rolname = 'ragline_owner') then
+        may_hand_over := pg_catalog.pg_has_role(current_user, 'ragline_owner', acting);
     end if;
 
     create extension if not exists vector;
@@ -52,11 +70,17 @@ begin
     ) then
         create extension if not exists pg_stat_statements;
     end if;
+    select n.nspname into vector_schema
+    from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+    where e.extname = 'vector';
+    if may_hand_over
+        and not pg_catalog.has_schema_privilege('ragline_owner', vector_schema, 'usage')
+    then
+        execute format('grant usage on schema %I to ragline_owner', vector_schema);
+    end if;
 
     if not exists (select from pg_catalog.pg_namespace where nspname = 'ragline') then
-        if exists (select from pg_catalog.pg_roles where rolname = 'ragline_owner')
-            and pg_catalog.pg_has_role(current_user, 'ragline_owner', 'member')
-        then
+        if may_hand_over then
             execute format(
                 'grant create on database %I to ragline_owner', pg_catalog.current_database()
             );
@@ -68,6 +92,24 @@ begin
             create schema ragline;
         end if;
         comment on schema ragline is 'Everything that ragline keeps in this database.';
+    elsif may_hand_over then
+        -- Migrated before by a user who could not make the roles: the owner takes it over.
+        for item in
+            select format('schema %I', nspname) as object
+            from pg_catalog.pg_namespace
+            where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole
+            union all
+            select format('table ragline.%I', relname)
+            from pg_catalog.pg_class
+            where relnamespace = 'ragline'::regnamespace and relkind in ('r', 'p')
+              and relowner <> 'ragline_owner'::regrole
+            union all
+            select format('function %s', oid::regprocedure)
+            from pg_catalog.pg_proc
+            where pronamespace = 'ragline'::regnamespace and proowner <> 'ragline_owner'::regrole
+        loop
+            execute format('alter %s owner to ragline_owner', item.object);
+        end loop;
     end if;
 end
 $bootstrap$;

@@ -1,37 +1,44 @@
--- Idempotent; runs after every `migrate apply`. What each workload may do, and no more.
--- Settings are defaults of the role in this database; a role can raise its own (only the
--- connection limit is enforced), so they keep honest work honest, nothing else.
+-- Idempotent; runs after every `migrate apply` whose schema belongs to ragline_owner. What each
+-- workload may do, and no more. Settings are defaults of the role in this database; a role can raise
+-- its own (only the connection limit is enforced), so they keep honest work honest, nothing else.
 do $grants$
 declare
     database text := pg_catalog.current_database();
     is_superuser boolean := (
         select rolsuper from pg_catalog.pg_roles where rolname = current_user
     );
+    vector_schema name := (
+        select n.nspname
+        from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+        where e.extname = 'vector'
+    );
     setting record;
     item record;
 begin
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ragline.roles'));
     for item in
         select rolname from pg_catalog.pg_roles
         where rolname in ('ragline_serve', 'eval_app', 'ltst_app', 'ragline_read', 'ragline_admin')
     loop
         execute format('grant connect on database %I to %I', database, item.rolname);
+        if not pg_catalog.has_schema_privilege(item.rolname, vector_schema, 'usage') then
+            execute format('grant usage on schema %I to %I', vector_schema, item.rolname);
+        end if;
         execute format('grant usage on schema ragline to %I', item.rolname);
         execute format('grant select on all tables in schema ragline to %I', item.rolname);
-        execute format('revoke select on ragline.alembic_version from %I', item.rolname);
-        execute format('grant select on ragline.alembic_version to %I', item.rolname);
     end loop;
-    if exists (select from pg_catalog.pg_roles where rolname = 'ragline_serve') then
-        grant insert, update, delete on ragline.document, ragline.chunk to ragline_serve;
-        grant insert on ragline.collection, ragline.term to ragline_serve;
-        grant update (active_space_id) on ragline.collection to ragline_serve;
-        grant delete on ragline.collection to ragline_serve;
-        grant usage on all sequences in schema ragline to ragline_serve;
-        grant execute on function
-            ragline.create_space(integer, text, text, integer, text, text, boolean, text[], boolean),
-            ragline.fold_statistics(integer, integer)
-        to ragline_serve;
-    end if;
+    grant insert, update, delete on ragline.document, ragline.chunk to ragline_serve;
+    grant insert on ragline.collection, ragline.term to ragline_serve;
+    grant update (active_space_id) on ragline.collection to ragline_serve;
+    grant delete on ragline.collection to ragline_serve;
+    grant usage on all sequences in schema ragline to ragline_serve;
+    grant execute on function
+        ragline.create_space(integer, text, text, integer, text, text, boolean, text[], boolean),
+        ragline.fold_statistics(integer, integer)
+    to ragline_serve;
+    -- create_space() grants this too, to roles that exist by then.
+    for item in select id from ragline.embedding_space loop
+        execute format('grant insert, delete on ragline.%I to ragline_serve', 'embedding_' || item.id);
+    end loop;
 
     for setting in
         select * from (values
@@ -45,9 +52,9 @@ begin
             ('ltst_app', 'work_mem', '64MB', false),
             ('ltst_app', 'temp_file_limit', '64GB', true)
         ) as wanted (role, name, value, needs_superuser)
-        where exists (select from pg_catalog.pg_roles where rolname = wanted.role)
+        where not needs_superuser or is_superuser
     loop
-        if is_superuser or not setting.needs_superuser then
+        if pg_catalog.pg_has_role(current_user, setting.role, 'member with admin option') then
             execute format(
                 'alter role %I in database %I set %I = %L',
                 setting.role, database, setting.name, setting.value
