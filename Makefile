@@ -24,6 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 
 demo: $(READY) ## the main job on real input: ingest, ask, measure
 	$(BIN)/ragline model fetch
+	$(BIN)/ragline migrate apply
 	$(BIN)/python examples/demo/run.py
 
 lint: $(READY) ## ruff, mypy --strict, the import contract

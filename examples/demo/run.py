@@ -122,6 +122,7 @@ async def _demo(options: argparse.Namespace) -> None:
 
 def _write_descriptions(folder: Path) -> int:
     """Write the long descriptions as files, only where they changed; return how many there are."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted = dict(_descriptions())
     for path in folder.iterdir():

@@ -48,7 +48,7 @@ class Rag:
 
     async def ingest(
         self,
-        paths: Iterable[Path | str],
+        paths: Path | str | Iterable[Path | str],
         *,
         collection: str,
         policy: ingesting.Policy | None = None,
@@ -57,9 +57,10 @@ class Rag:
         on_progress: Callable[[ingesting.Progress], None] | None = None,
     ) -> IngestReport:
         """Bring files and folders into a collection; unchanged ones cost nothing."""
+        several = [paths] if isinstance(paths, Path | str) else paths
         return await ingesting.ingest_paths(
             self.app,
-            [Path(path) for path in paths],
+            [Path(path) for path in several],
             collection,
             policy=policy,
             ignore=ignore,

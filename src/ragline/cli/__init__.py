@@ -8,6 +8,8 @@ import typer
 
 from ragline.errors import RaglineError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="ragline",
     help="RAG on PostgreSQL and pgvector that stays fast without letting answer quality slip.",
@@ -39,11 +41,13 @@ def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
     from ragline.cli import output
 
+    output.accept_any_text()
     try:
         app()
     except RaglineError as error:
         output.note(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        output.note("interrupted")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # Typer's word for Ctrl-C
+            output.note("interrupted")
+        raise

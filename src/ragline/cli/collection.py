@@ -45,7 +45,8 @@ def remove(
 
     found = runtime.with_app(data_dir, lambda app: app.collection(name, fresh=True))
     if not yes:
-        output.note(f"would remove: {_line(found)}")
+        text = f"would remove: {_line(found)}"
+        output.emit({"removed": None, "would_remove": found}, as_json=as_json, text=text)
         output.note(f"nothing was changed; to do it: ragline collection remove {name} --yes")
         raise typer.Exit(2)
     runtime.with_app(data_dir, lambda app: catalog.remove_collection(app, name))

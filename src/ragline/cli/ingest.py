@@ -24,7 +24,8 @@ def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
     collection: Collection,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove documents below PATHS whose file is gone.")
+        bool,
+        typer.Option("--prune", help="Remove documents below PATHS whose file is gone or ignored."),
     ] = False,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern to leave out, as in .gitignore; repeatable.")

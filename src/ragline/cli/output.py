@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+_CONTROLS = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
+
 
 def emit(value: object, *, as_json: bool, text: str | None = None) -> None:
     """Print `value` as one JSON object, or `text` for people, on stdout."""
     if as_json or text is None:
-        print(json.dumps(plain(value), ensure_ascii=False))  # noqa: T201
+        is_unicode = sys.stdout.encoding.lower().startswith("utf")
+        print(json.dumps(plain(value), ensure_ascii=not is_unicode))  # noqa: T201
     elif text:
-        print(text)  # noqa: T201
+        print(_harmless(text))  # noqa: T201
 
 
 def note(message: str) -> None:
     """Say something to the person at the terminal, on stderr."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(_harmless(message), file=sys.stderr)  # noqa: T201
+
+
+def accept_any_text() -> None:
+    """Have stdout write what its encoding lacks as escapes, as stderr does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _harmless(text: str) -> str:
+    """Return `text` without control characters: documents and file names must not steer a terminal."""
+    return text.translate(_CONTROLS)
 
 
 def plain(value: object) -> Any:

@@ -14,7 +14,7 @@ from ragline.core.stopwords import STOP_WORDS
 from ragline.errors import UsageError
 
 # Raised whenever the same text would give other terms, so that documents are ingested again.
-VERSION = 1
+VERSION = 2
 LONGEST_TERM = 100
 LANGUAGES = ("simple", *sorted(snowballstemmer.algorithms()))
 _WORD = re.compile(r"[^\W_]+")
@@ -43,7 +43,9 @@ def fold(text: str) -> str:
     """Return `text` in lower case, compatibility-normalised, without combining marks."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Before and after: compatibility forms such as the letters of "™" hide capitals.
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    decomposed = unicodedata.normalize("NFKD", decomposed)
     bare = "".join(c for c in decomposed if not unicodedata.combining(c))
     return unicodedata.normalize("NFKC", bare).replace("đ", "d")
 

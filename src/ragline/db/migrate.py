@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 14
 OLDEST_PGVECTOR = (0, 8, 0)
 _SQL = Path(__file__).parent / "sql"
+_PATIENCE_MS = 2000
+# Roles belong to the whole cluster: the migration of another database may be making them now.
+_TRIES = 5
+# Alembic keeps the migration that runs in its module's own names.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +62,14 @@ class SchemaStatus:
 
 def status(dsn: Dsn) -> SchemaStatus:
     """Return where the schema of `dsn` stands; raise SchemaMismatch when it is newer than we are."""
-    with _connected(dsn) as connection:
+    with _explained(dsn, _PATIENCE_MS), _connected(dsn, _PATIENCE_MS) as connection:
         server, pgvector = _check_server(connection)
         applied = _applied(connection)
         return SchemaStatus(
             applied=applied,
             head=_head(),
             pending=tuple(_pending(applied)),
-            isolated=_has_roles(connection),
+            isolated=_is_isolated(connection),
             server=server,
             pgvector=pgvector,
         )
@@ -71,11 +77,14 @@ def status(dsn: Dsn) -> SchemaStatus:
 
 def apply(dsn: Dsn, *, lock_timeout_ms: int, role_secret: Secret | None) -> SchemaStatus:
     """Bring the schema to this code's version in one transaction, and return what is read back."""
-    with _connected(dsn) as connection:
+    with _explained(dsn, lock_timeout_ms), _connected(dsn, lock_timeout_ms) as connection:
         _check_server(connection)
         _pending(_applied(connection))
-    with _explained(dsn, lock_timeout_ms), _transaction(dsn) as bind:
-        _upgrade(dsn, bind, lock_timeout_ms, role_secret)
+        _check_schema_is_ours(connection)
+    with _explained(dsn, lock_timeout_ms):
+        _in_one_transaction(
+            dsn, lambda bind: _upgrade(dsn, bind, lock_timeout_ms, role_secret), tries=_TRIES
+        )
     after = status(dsn)
     if not after.is_current:
         raise SchemaMismatch(
@@ -106,15 +115,19 @@ def _upgrade(
     connection: psycopg.Connection[Any] | None = bind.connection.driver_connection
     if connection is None:
         raise DatabaseUnreachable(f"the connection to {dsn.redacted()} was lost")
-    connection.execute("select set_config('lock_timeout', %s, true)", [f"{lock_timeout_ms}ms"])
+    connection.execute(
+        "select set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)",
+        [f"{lock_timeout_ms}ms"],
+    )
     connection.execute(_sql("bootstrap.sql"))
     _act_as_owner(connection)
     alembic = _alembic()
     alembic.attributes["connection"] = bind
-    command.upgrade(alembic, "head")
+    with _ONE_AT_A_TIME:
+        command.upgrade(alembic, "head")
     connection.execute("reset role")
-    connection.execute(_sql("grants.sql"))
-    if _has_roles(connection) and _may_create_roles(connection):
+    if _is_isolated(connection):
+        connection.execute(_sql("grants.sql"))
         _set_logins(dsn, connection, role_secret)
 
 
@@ -128,7 +141,7 @@ def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
         where e.extname = 'vector'
         """
     )
-    if _has_roles(connection):
+    if _acts_as_owner(connection):
         connection.execute("set local role ragline_owner")
 
 
@@ -146,6 +159,9 @@ def _set_logins(dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secr
     if row is None:
         raise PreconditionFailed("the server did not answer what max_connections is")
     limits = connection_limits(*row)
+    if not _administers_roles(connection):
+        return  # whoever made them keeps their limits and passwords
+    _keep_out_of_logs(connection)
     for workload in WORKLOADS:
         role = sql.Identifier(ROLES[workload])
         connection.execute(
@@ -159,6 +175,36 @@ def _set_logins(dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secr
             connection.execute(
                 sql.SQL("alter role {} password {}").format(role, sql.Literal(verifier.decode()))
             )
+
+
+def _keep_out_of_logs(connection: psycopg.Connection[Any]) -> None:
+    """Hide the verifiers from server log and pg_stat_statements, as far as we may: as superuser."""
+    if _one(connection, "select current_setting('is_superuser')") == "on":
+        for name, value in (
+            ("log_statement", "none"),
+            ("log_min_duration_statement", "-1"),
+            ("log_min_duration_sample", "-1"),
+            ("log_transaction_sample_rate", "0"),
+            ("log_min_error_statement", "panic"),
+            ("pg_stat_statements.track", "none"),
+        ):
+            connection.execute("select set_config(%s, %s, true)", [name, value])
+
+
+def _check_schema_is_ours(connection: psycopg.Connection[Any]) -> None:
+    if _one(
+        connection,
+        """
+        select bool_or(true) and not bool_or(c.relname = 'alembic_version')
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'ragline'
+        """,
+    ):
+        raise PreconditionFailed(
+            "schema 'ragline' of this database holds tables of something else: rename it with "
+            "`alter schema ragline rename to …`, or give ragline a database of its own"
+        )
 
 
 def _check_server(connection: psycopg.Connection[Any]) -> tuple[str, str]:
@@ -251,9 +297,10 @@ def _alembic() -> AlembicConfig:
     return config
 
 
-@contextmanager
-def _transaction(dsn: Dsn) -> Iterator[sqlalchemy.Connection]:
-    """Open the one transaction of an upgrade: all of it is applied, or nothing."""
+def _in_one_transaction(
+    dsn: Dsn, work: Callable[[sqlalchemy.Connection], None], *, tries: int
+) -> None:
+    """Do all of `work` or nothing; again where another database's migration made the roles first."""
     import psycopg
     import sqlalchemy
 
@@ -262,8 +309,22 @@ def _transaction(dsn: Dsn) -> Iterator[sqlalchemy.Connection]:
         creator=lambda: psycopg.connect(dsn.for_psycopg("admin")),
         poolclass=sqlalchemy.pool.NullPool,
     )
-    with engine.begin() as bind:
-        yield bind
+    for left in reversed(range(tries)):
+        try:
+            with engine.begin() as bind:
+                work(bind)
+        except psycopg.Error as error:
+            if not left or not _is_race_for_roles(error):
+                raise
+        else:
+            return
+
+
+def _is_race_for_roles(error: psycopg.Error) -> bool:
+    message = error.diag.message_primary or ""
+    return (
+        error.sqlstate == "23505" and (error.diag.table_name or "").startswith("pg_")
+    ) or message in ("tuple concurrently updated", "tuple concurrently deleted")
 
 
 @contextmanager
@@ -282,9 +343,21 @@ def _explained(dsn: Dsn, lock_timeout_ms: int) -> Iterator[None]:
                 "nothing was changed: run `ragline migrate apply` again"
             ) from raised
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            message = error.diag.message_primary or ""
+            if 'create extension "vector"' in message:
+                raise PreconditionFailed(
+                    f"user {dsn.user!r} may not create the extension vector here. Ask a superuser "
+                    f"to run `create extension vector` in database {dsn.database!r}, once; then run "
+                    "`ragline migrate apply` again. Nothing was changed"
+                ) from raised
             raise PreconditionFailed(
-                f"user {dsn.user!r} may not do this: {error.diag.message_primary}. Nothing was "
+                f"user {dsn.user!r} may not do this: {message}. Nothing was "
                 "changed. Run it as a user who may create the schema, or ask for what is missing"
+            ) from raised
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            raise PreconditionFailed(
+                f"{dsn.redacted()} is read-only for user {dsn.user!r} "
+                "(default_transaction_read_only); run it where writing is allowed"
             ) from raised
         if isinstance(error, psycopg.OperationalError):
             raise DatabaseUnreachable(
@@ -294,7 +367,7 @@ def _explained(dsn: Dsn, lock_timeout_ms: int) -> Iterator[None]:
 
 
 @contextmanager
-def _connected(dsn: Dsn) -> Iterator[psycopg.Connection[Any]]:
+def _connected(dsn: Dsn, lock_timeout_ms: int) -> Iterator[psycopg.Connection[Any]]:
     import psycopg
 
     try:
@@ -304,17 +377,39 @@ def _connected(dsn: Dsn) -> Iterator[psycopg.Connection[Any]]:
         asyncio.run(pool.ask_once(dsn, "admin", "select 1"))
         raise DatabaseUnreachable(f"{dsn.redacted()} cannot be reached: {error}") from error
     with connection:
+        connection.execute(
+            "select set_config('lock_timeout', %s, false)", [f"{lock_timeout_ms}ms"]
+        )
         yield connection
 
 
-def _has_roles(connection: psycopg.Connection[Any]) -> bool:
-    names: Sequence[str] = ["ragline_owner", *ROLES.values()]
+def _acts_as_owner(connection: psycopg.Connection[Any]) -> bool:
+    # From 16 on, to be a member is not enough to act as a role.
+    acting = "set" if connection.info.server_version >= 160000 else "member"
     return bool(
         _one(
             connection,
             """
+            select pg_catalog.pg_has_role(oid, %s)
+            from pg_catalog.pg_roles where rolname = 'ragline_owner'
+            """,
+            acting,
+        )
+    )
+
+
+def _is_isolated(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether all roles exist, we may act as their owner, and the schema is not another's."""
+    names: Sequence[str] = ["ragline_owner", *ROLES.values()]
+    return _acts_as_owner(connection) and bool(
+        _one(
+            connection,
+            """
             select count(*) = cardinality(%s::text[])
-               and bool_or(rolname = 'ragline_owner' and pg_catalog.pg_has_role(oid, 'member'))
+               and not exists (
+                   select from pg_catalog.pg_namespace
+                   where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole
+               )
             from pg_catalog.pg_roles where rolname = any(%s::text[])
             """,
             names,
@@ -323,9 +418,26 @@ def _has_roles(connection: psycopg.Connection[Any]) -> bool:
     )
 
 
-def _may_create_roles(connection: psycopg.Connection[Any]) -> bool:
-    query = "select rolsuper or rolcreaterole from pg_catalog.pg_roles where rolname = current_user"
-    return bool(_one(connection, query))
+def _administers_roles(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether we may alter the workloads' roles: from 16 on, only those we were handed."""
+    return bool(
+        _one(
+            connection,
+            """
+            select u.rolsuper or u.rolcreaterole and (
+                %s or (
+                    select bool_and(
+                        pg_catalog.pg_has_role(current_user, r.oid, 'member with admin option')
+                    )
+                    from pg_catalog.pg_roles r where r.rolname = any(%s::text[])
+                )
+            )
+            from pg_catalog.pg_roles u where u.rolname = current_user
+            """,
+            connection.info.server_version < 160000,
+            list(ROLES.values()),
+        )
+    )
 
 
 def _one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:

@@ -33,6 +33,7 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 _REFUSED_LOGIN = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -76,7 +77,7 @@ class Pool:
                     raise self._all_busy() from error
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, 0.5)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except _LOST as error:
                 if self.revive and not was_revived:
                     was_revived = await self.revive()
                     if was_revived:
@@ -96,7 +97,7 @@ class Pool:
 
     async def release(self, connection: Connection) -> None:
         """Take a connection back. One that broke is thrown away; its error is already on its way."""
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with contextlib.suppress(*_LOST):
             await self._pool.release(connection)
 
     async def close(self) -> None:
@@ -125,8 +126,13 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Asked before the release, which takes the connection away from its proxy.
+        is_lost = error is not None and self._connection.is_closed()
         await self._pool.release(self._connection)
-        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+        # An OSError on a good connection is the caller's own: a file, a time limit.
+        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or (
+            is_lost and isinstance(error, OSError)
+        ):
             raise _ours(self._pool.dsn, error) from error
 
 
@@ -147,25 +153,34 @@ async def open_pool(
     as_role = dsn.login(ROLES[workload], password)
     why = None
     try:
-        facts = await _ask_server(as_role, workload)
+        facts = await _first_contact(as_role, workload, timeout_s)
+        if not facts.may_use_schema:
+            why = f"role {ROLES[workload]} has no access to the schema of this database"
     except _REFUSED_LOGIN as error:
         why = f"role {ROLES[workload]} cannot log in: {error}"
-        as_role = dsn
-        facts = await _first_contact(dsn, workload)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _LOST as error:
         raise await unreachable.explain(dsn, error, _connect) from error
+    if why is not None:
+        as_role = dsn
+        try:
+            facts = await _first_contact(dsn, workload, timeout_s)
+        except _LOST as error:
+            raise await unreachable.explain(dsn, error, _connect) from error
     if facts.vector_schema is None:
         raise PreconditionFailed(
             "this database has no vector extension yet: run `ragline migrate apply`"
         )
+    if why is not None and facts.budget < 1:
+        raise PreconditionFailed(
+            f"max_connections of {dsn.redacted()} leaves ragline no connection: raise it"
+        )
     count = size(facts.connection_limit if why is None else facts.budget)
     login = as_role.for_asyncpg(workload)
-    # A startup parameter, so that nothing is set on a session that others may get.
+    # Startup parameters, so that nothing is set on a session that others may get.
     login["server_settings"] = {
         **login["server_settings"],
         "search_path": f"ragline, {quoted(facts.vector_schema)}, pg_temp",
-        # Kept by the server, which costs nothing; a timer of ours costs a fortieth of each search.
-        "statement_timeout": f"{round((query_timeout_s or 0) * 1000)}ms",
+        **_statement_timeout(facts, query_timeout_s),
     }
     pool = await asyncpg.create_pool(
         **login,
@@ -189,15 +204,38 @@ async def open_pool(
 @dataclass(frozen=True, slots=True)
 class _ServerFacts:
     vector_schema: str | None
+    may_use_schema: bool
+    statement_timeout_ms: int
     connection_limit: int
     budget: int
 
 
-async def _first_contact(dsn: Dsn, workload: Workload) -> _ServerFacts:
-    try:
-        return await _ask_server(dsn, workload)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise await unreachable.explain(dsn, error, _connect) from error
+async def _first_contact(dsn: Dsn, workload: Workload, timeout_s: float) -> _ServerFacts:
+    """Ask the server, waiting for a connection while others hold all of them."""
+    deadline = time.monotonic() + timeout_s
+    pause_s = 0.01
+    while True:
+        try:
+            return await _ask_server(dsn, workload)
+        except asyncpg.TooManyConnectionsError as error:
+            if time.monotonic() + pause_s > deadline:
+                raise PoolTimeout(
+                    f"no connection of workload {workload!r} became free within {timeout_s:g} s "
+                    f"({error}); try again, or raise RAGLINE_POOL_TIMEOUT"
+                ) from error
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.5)
+
+
+def _statement_timeout(facts: _ServerFacts, query_timeout_s: float | None) -> dict[str, str]:
+    """Return the limit of a statement, unless the role or the database has a stricter one.
+
+    Kept by the server, which costs nothing; a timer of ours costs a fortieth of each search.
+    """
+    wanted_ms = round((query_timeout_s or 0) * 1000)
+    if 0 < facts.statement_timeout_ms <= wanted_ms:
+        return {}
+    return {"statement_timeout": f"{wanted_ms}ms"}
 
 
 async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
@@ -209,6 +247,10 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
                 (select n.nspname::text from pg_catalog.pg_extension e
                  join pg_catalog.pg_namespace n on n.oid = e.extnamespace
                  where e.extname = 'vector'),
+                coalesce(pg_catalog.has_schema_privilege(
+                    (select oid from pg_catalog.pg_namespace where nspname = 'ragline'), 'usage'
+                ), true),
+                (select setting::int from pg_catalog.pg_settings where name = 'statement_timeout'),
                 (select nullif(rolconnlimit, -1) from pg_catalog.pg_roles
                  where rolname = current_user),
                 current_setting('max_connections')::int,
@@ -220,9 +262,9 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
         await connection.close()
     if row is None:
         raise DatabaseUnreachable("the server did not say which role it let in")
-    schema, limit, max_connections, reserved = row
+    schema, may_use, timeout_ms, limit, max_connections, reserved = row
     budget = connection_budget(max_connections, reserved)
-    return _ServerFacts(schema, budget if limit is None else limit, budget)
+    return _ServerFacts(schema, may_use, timeout_ms, budget if limit is None else limit, budget)
 
 
 async def ask_once(dsn: Dsn, workload: Workload, sql: str) -> Any:
@@ -240,7 +282,7 @@ async def ask_once(dsn: Dsn, workload: Workload, sql: str) -> Any:
             f"user {dsn.user!r} may not read ragline's schema: {error}. Use the user who ran "
             "`ragline migrate apply`, or ask them for access"
         ) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _LOST as error:
         raise await unreachable.explain(dsn, error, _connect) from error
 
 
@@ -296,6 +338,8 @@ def _ours(dsn: Dsn, error: Exception) -> RaglineError:
     """Turn a driver's error into ours; a mistake in our SQL stays what it is."""
     if isinstance(error, asyncpg.LockNotAvailableError):
         return LockTimeout(f"{error}; nothing was changed, it is safe to repeat")
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        return RaglineError(f"a value cannot be sent to PostgreSQL: {error}")
     if isinstance(error, asyncpg.QueryCanceledError):
         return DatabaseUnreachable(f"the query was cancelled: {error}; ask for less, or try again")
     return unreachable.lost(dsn, error)

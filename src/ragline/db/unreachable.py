@@ -43,6 +43,16 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
             "password and pg_hba.conf"
         )
     reason = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return DatabaseUnreachable(
+            f"{dsn.redacted()} has no connection left: {reason}. Try again when other programs "
+            "have closed theirs, or raise max_connections"
+        )
+    if "rejected SSL upgrade" in reason:
+        return DatabaseUnreachable(
+            f"the server at {dsn.redacted()} has no TLS, and sslmode={dsn.option('sslmode')} asks "
+            "for it: switch TLS on there, or choose another sslmode"
+        )
     return DatabaseUnreachable(
         f"no PostgreSQL answers at {dsn.redacted()}: {reason}. Is it running, and is the address "
         "right? `ragline dsn show` says where each part comes from"

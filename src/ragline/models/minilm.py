@@ -59,7 +59,10 @@ def fetch(data_dir: Path, *, progress: Callable[[str], None], live: bool = False
         return folder
     _require_packages()
     try:
-        models.mkdir(parents=True, exist_ok=True)
+        # Private from the start: the embedded server refuses a data folder others may write to.
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, exist_ok=True)
+        models.mkdir(mode=0o700, exist_ok=True)
         with _turn(models, progress) as lock:
             if not is_complete(folder):  # another process may have made it meanwhile
                 _remove_leftovers(models)

@@ -12,7 +12,7 @@ from ragline.core.budget import Workload
 from ragline.core.results import CollectionFacts
 from ragline.db import collections
 from ragline.db.pool import Pool
-from ragline.errors import NotFound
+from ragline.errors import NotFound, UsageError
 from ragline.models.embed import Embedder
 from ragline.rag.parsing import ParserPool
 
@@ -32,10 +32,12 @@ class App:
     parsers: ParserPool = field(default_factory=ParserPool, repr=False)
     _embedder: Embedder | None = None
     _looked_for_embedder: bool = False
+    _is_closed: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def pool(self, workload: Workload) -> Pool:
         """Return the pool of a workload, opening it at its first use."""
+        self._check_open()
         if pool := self.pools.get(workload):
             return pool
         async with self._opening:
@@ -45,6 +47,7 @@ class App:
 
     async def embedder(self) -> Embedder | None:
         """Return the configured model, loading it at its first use; None without weights."""
+        self._check_open()
         if not self._looked_for_embedder:
             async with self._opening:
                 if not self._looked_for_embedder:
@@ -67,12 +70,17 @@ class App:
         return facts
 
     async def close(self) -> None:
-        """Close the pools, the model and the parsers."""
+        """Close the parsers, the pools, once what they lent came back, and the model."""
+        self._is_closed = True
         await self.parsers.close()
-        if self._embedder is not None:
-            await self._embedder.close()
         for pool in self.pools.values():
             await pool.close()
+        if self._embedder is not None:
+            await self._embedder.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this ragline is closed; open another with `ragline.connect()`")
 
 
 def _no_collection(name: str, names: list[str]) -> str:

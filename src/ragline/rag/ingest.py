@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import asyncpg
+import numpy as np
+import numpy.typing as npt
+
 from ragline.core import lexical
 from ragline.core.chunking import ChunkPolicy, chunk
-from ragline.core.results import CollectionFacts, IngestReport, Rejection
-from ragline.db import collections, documents
+from ragline.core.results import CollectionFacts, IngestReport, Rejection, SpaceFacts
+from ragline.db import collections, documents, locks
 from ragline.db.documents import NewDocument
 from ragline.db.pool import Connection, Pool
 from ragline.errors import Conflict, ModelError, UsageError, first
@@ -24,7 +29,10 @@ from ragline.rag.app import App
 from ragline.rag.formats import Parsed, Rejected
 
 # Raised whenever the same bytes would give another text, or other passages.
-_PARSER_VERSION = 2
+_PARSER_VERSION = 3
+# In characters: a page of text marked as a heading would be repeated with each of its chunks.
+_LONGEST_HEADING = 300
+_LONGEST_TITLE = 1000
 # In bytes; an index entry of PostgreSQL holds little more.
 LONGEST_SOURCE = 2000
 _NAME = re.compile(r"[^\W_][\w.-]{0,99}")
@@ -76,6 +84,7 @@ class _Source:
     read: Callable[[], bytes]
     title: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_file: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +115,12 @@ async def ingest_paths(
     file is gone.
     """
     tally = _Tally()
-    found = await asyncio.to_thread(_find, paths, ignore, tally)
+    found, skipped = await asyncio.to_thread(_find, paths, ignore)
     run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
     await run.learn_known()
+    run.pass_over(skipped)
     await run.take([_file(item) for item in found])
-    pruned = await run.prune(paths, {item.source for item in found}) if prune else 0
+    pruned = await run.prune(paths, ignore, {item.source for item in found}) if prune else 0
     return await run.end(found=len(found), pruned=pruned, build_index=True)
 
 
@@ -120,7 +130,8 @@ async def ingest_texts(
     """Bring texts into a collection, which is made when missing; as `ingest_paths` does files."""
     tally = _Tally()
     run = await _Run.begin(app, collection, policy or Policy(), tally, None, len(texts))
-    await run.learn_known([item.source for item in texts])
+    named = [item.source for item in texts if _fault_of_name(item.source) is None]
+    await run.learn_known(named)
     await run.take([_text(item) for item in texts])
     return await run.end(found=len(texts), pruned=0, build_index=app.ingest_workload == "admin")
 
@@ -172,6 +183,14 @@ class _Run:
         async with self.pool.connection() as connection:
             self.known = await documents.known(connection, self.collection.id, sources)
 
+    def pass_over(self, skipped: Sequence[files.Skipped]) -> None:
+        """Count files of other kinds; report those that should have been, or once were, taken in."""
+        for item in skipped:
+            if item.is_rejection or item.source in self.known:
+                self._reject(item.source, item.reason, item.message)
+            else:
+                self.tally.skipped += 1
+
     async def take(self, sources: Sequence[_Source]) -> None:
         """Ingest what changed, preparing the next documents while the last ones are embedded."""
         queue: asyncio.Queue[NewDocument | None] = asyncio.Queue(_QUEUED_DOCUMENTS)
@@ -190,9 +209,7 @@ class _Run:
             try:
                 document = await self._changed(source)
             except Rejected as error:
-                self.tally.rejections.append(
-                    Rejection(source=source.source, reason=error.reason, message=str(error))
-                )
+                self._reject(source.source, error.reason, error.message)
                 document = None
             if document is None:
                 self._step(0)
@@ -202,17 +219,11 @@ class _Run:
 
     async def _changed(self, source: _Source) -> NewDocument | None:
         """Return a document ready to be embedded and written, or None when nothing changed."""
-        if len(source.source.encode("utf-8", "replace")) > LONGEST_SOURCE:
-            raise Rejected(
-                "NAME_TOO_LONG",
-                f"the name has more than {LONGEST_SOURCE} bytes: {source.source[:80]}…",
-            )
+        if fault := _fault_of_name(source.source):
+            raise fault
+        about = _about(source)
         data = await asyncio.to_thread(_read, source)
-        digest = hashlib.sha256(data)
-        digest.update(
-            repr((source.title, sorted(source.metadata.items()))).encode("utf-8", "replace")
-        )
-        content_hash = digest.digest()
+        content_hash = hashlib.sha256(data + about).digest()
         if self.known.get(source.source) == (content_hash, self.recipe):
             self.tally.unchanged += 1
             return None
@@ -222,10 +233,13 @@ class _Run:
     def _compose(self, source: _Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
         facts = self.collection
         policy = ChunkPolicy(size=facts.chunk_size, overlap=facts.chunk_overlap)
-        chunks = tuple(chunk(parsed.text, parsed.blocks, policy))
+        chunks = tuple(
+            replace(c, headings=tuple(heading[:_LONGEST_HEADING] for heading in c.headings))
+            for c in chunk(parsed.text, parsed.blocks, policy)
+        )
         if not chunks:
-            raise Rejected("NO_TEXT", f"{source.source} holds no text")
-        title = source.title or parsed.title or _stem(source.source)
+            raise Rejected("NO_TEXT", "it holds no text")
+        title = (source.title or parsed.title or _stem(source.source))[:_LONGEST_TITLE]
         return NewDocument(
             source=source.source,
             title=title,
@@ -257,21 +271,45 @@ class _Run:
         at = 0
         for document in batch:
             count = len(document.chunks)
-            async with self.pool.connection() as connection:
+            try:
+                await self._write(document, None if vectors is None else vectors[at : at + count])
+            except Rejected as error:
+                self._reject(document.source, error.reason, error.message)
+                self._step(0)
+            else:
+                self._count(document)
+            at += count
+
+    async def _write(self, document: NewDocument, vectors: npt.NDArray[np.float32] | None) -> None:
+        """Write one document; raise Rejected when the database refuses this one for what it holds."""
+        async with self.pool.connection() as connection:
+            try:
                 await documents.write(
                     connection,
                     self.collection.id,
                     document,
                     self.numbers,
                     space_id=self.collection.space.id if self.collection.space else None,
-                    vectors=None if vectors is None else vectors[at : at + count],
+                    vectors=vectors,
                 )
-            at += count
-            if document.source in self.known:
-                self.tally.replaced += 1
-            else:
-                self.tally.added += 1
-            self._step(count)
+            except asyncpg.ForeignKeyViolationError as error:
+                raise Conflict(
+                    f"collection {self.collection.name!r} was removed while it was filled"
+                ) from error
+            except (asyncpg.DataError, asyncpg.CheckViolationError) as error:
+                raise Rejected("REFUSED", f"PostgreSQL refuses it: {error}") from error
+
+    def _count(self, document: NewDocument) -> None:
+        if document.source in self.known:
+            self.tally.replaced += 1
+        else:
+            self.tally.added += 1
+        self.known[document.source] = (document.content_hash, document.recipe)
+        self._step(len(document.chunks))
+
+    def _reject(self, source: str, reason: str, message: str) -> None:
+        shown = source.encode(errors="backslashreplace").decode()
+        self.tally.rejections.append(Rejection(source=shown, reason=reason, message=message))
 
     async def _learn_terms(self, batch: Sequence[NewDocument]) -> None:
         used = {term for document in batch for counts in document.term_counts for term in counts}
@@ -287,19 +325,25 @@ class _Run:
                 Progress(done=self.tally.done, total=self.total, chunks=self.tally.chunks)
             )
 
-    async def prune(self, paths: Sequence[Path], present: set[str]) -> int:
-        """Remove the documents below `paths` whose file was not found any more."""
+    async def prune(self, paths: Sequence[Path], ignore: Sequence[str], present: set[str]) -> int:
+        """Remove the documents below `paths` whose file is gone, or ignored now.
+
+        One that could not be read or parsed this time stays, and all below a folder that could not.
+        """
         roots = [str(path.resolve()) for path in paths]
-        rejected = {item.source for item in self.tally.rejections}
-        gone = sorted(
+        kept = [item.source for item in self.tally.rejections]
+        gone = {
             source
-            for source in self.known
-            if source not in present
-            and source not in rejected
-            and any(source == root or source.startswith(root.rstrip("/") + "/") for root in roots)
-        )
+            for source in self.known.keys() - present
+            if any(_is_below(source, root) for root in roots)
+            and not any(_is_below(source, one) for one in kept)
+        }
+        if any(await asyncio.to_thread(_exist, gone)):
+            # Ignored now, or new and brought in by another ingest since we looked: look again.
+            found, skipped = await asyncio.to_thread(_find, paths, ignore)
+            gone -= {item.source for item in found} | {item.source for item in skipped}
         async with self.pool.connection() as connection:
-            return await documents.remove(connection, self.collection.id, gone)
+            return await documents.remove(connection, self.collection.id, sorted(gone))
 
     async def end(self, *, found: int, pruned: int, build_index: bool) -> IngestReport:
         """Fill in missing vectors, finish statistics and index, and report what is really there."""
@@ -314,13 +358,18 @@ class _Run:
             if fresh is None:
                 raise UsageError(f"collection {self.collection.name!r} was removed meanwhile")
             if build_index and fresh.space and fresh.chunks >= _INDEX_FROM_CHUNKS:
-                await collections.build_index(connection, fresh.space.id)
+                warnings += await _build_index(connection, fresh.space)
             if changed and build_index:
                 await collections.analyze(connection, fresh.space.id if fresh.space else None)
         if fresh.space is None:
             warnings.append(
                 "no model, so no vectors: searches go by words alone until `ragline model fetch` and "
                 "another ingest"
+            )
+        elif self.embedder is None and self.tally.chunks:
+            warnings.append(
+                f"no model, so {self.tally.chunks} chunks have no vectors and are found by their words "
+                "alone until `ragline model fetch` and another ingest"
             )
         if self.tally.truncated:
             warnings.append(
@@ -360,9 +409,12 @@ class _Run:
                 embedded = await self.embedder.embed_documents(
                     [passage(title, headings, body) for _, title, headings, body in missing]
                 )
-                await documents.add_vectors(
-                    connection, space_id, [row[0] for row in missing], embedded.vectors
-                )
+                try:
+                    await documents.add_vectors(
+                        connection, space_id, [row[0] for row in missing], embedded.vectors
+                    )
+                except (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError):
+                    continue  # another ingest embedded or replaced some of them: look again
             self.tally.embedded += len(missing)
             self.tally.truncated += embedded.truncated
             after = missing[-1][0]
@@ -417,21 +469,43 @@ async def _add_collection(connection: Connection, name: str, policy: Policy) -> 
     checked = ChunkPolicy(
         size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap
     )
-    return await collections.add(
-        connection,
-        name,
-        language=lexical.check_language(policy.language or "english"),
-        chunk_size=checked.size,
-        chunk_overlap=checked.overlap,
-    )
+    try:
+        return await collections.add(
+            connection,
+            name,
+            language=lexical.check_language(policy.language or "english"),
+            chunk_size=checked.size,
+            chunk_overlap=checked.overlap,
+        )
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name == "collection_name_is_plain":
+            # What is a letter is for the database's locale to say; ours has more of them.
+            raise _bad_name(name) from error
+        raise UsageError(
+            f"chunk size {checked.size} with overlap {checked.overlap} cannot be: the size lies "
+            "between 16 and 4,096 tokens, the overlap is at most half of it"
+        ) from error
 
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot name a collection: use letters, digits, dot, dash and underscore, "
-            "beginning with a letter or digit, at most 100"
-        )
+        raise _bad_name(name)
+
+
+def _bad_name(name: str) -> UsageError:
+    return UsageError(
+        f"{name!r} cannot name a collection: use letters, digits, dot, dash and underscore, "
+        "beginning with a letter or digit, at most 100"
+    )
+
+
+async def _build_index(connection: Connection, space: SpaceFacts) -> list[str]:
+    """Build a space's index unless it is there; return what there is to warn about."""
+    async with locks.held(connection, "index", space.id):
+        if await collections.build_index(connection, space.id):
+            return []
+    what = f"{space.dimension} dimensions of {space.model_id}"
+    return [f"there is no index for the {what}: searches read every vector"]
 
 
 async def _read_back(connection: Connection, name: str) -> CollectionFacts:
@@ -471,18 +545,25 @@ def _recipe(facts: CollectionFacts) -> str:
     )
 
 
-def _find(paths: Sequence[Path], ignore: Sequence[str], tally: _Tally) -> list[files.Found]:
-    found = []
+def _find(
+    paths: Sequence[Path], ignore: Sequence[str]
+) -> tuple[list[files.Found], list[files.Skipped]]:
+    found: list[files.Found] = []
+    skipped: list[files.Skipped] = []
     for item in files.find(paths, ignore):
         if isinstance(item, files.Found):
             found.append(item)
-        elif item.is_rejection:
-            tally.rejections.append(
-                Rejection(source=item.source, reason=item.reason, message=item.message)
-            )
         else:
-            tally.skipped += 1
-    return found
+            skipped.append(item)
+    return found, skipped
+
+
+def _is_below(source: str, folder: str) -> bool:
+    return source == folder or source.startswith(folder.rstrip("/") + "/")
+
+
+def _exist(sources: Iterable[str]) -> list[bool]:
+    return [Path(source).exists() for source in sources]
 
 
 def _file(item: files.Found) -> _Source:
@@ -493,10 +574,49 @@ def _text(item: Text) -> _Source:
     return _Source(
         source=item.source,
         media_type=item.media_type,
-        read=lambda: item.text.encode("utf-8"),
+        read=lambda: _encoded(item.text),
         title=item.title,
         metadata=item.metadata,
+        is_file=False,
     )
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Rejected(
+            "NOT_TEXT", f"it is not valid Unicode: {error.reason} at character {error.start}"
+        ) from error
+
+
+def _fault_of_name(source: str) -> Rejected | None:
+    """Return why no document can have this name, or None."""
+    try:
+        size = len(_encoded(source))
+    except Rejected as error:
+        return error
+    if size == 0:
+        return Rejected("NO_NAME", "the source is empty; give each document a name")
+    if "\0" in source:
+        return Rejected("NUL_BYTE", "its name holds a NUL character, which no name has")
+    if size > LONGEST_SOURCE:
+        shown = f"{source[:80]}…"
+        return Rejected(
+            "NAME_TOO_LONG", f"the name has {size} bytes, more than {LONGEST_SOURCE}: {shown}"
+        )
+    return None
+
+
+def _about(source: _Source) -> bytes:
+    """Return what counts as content beside the bytes; nothing for a file, which is all bytes."""
+    if source.is_file:
+        return b""
+    about = [source.media_type, source.title, source.metadata]
+    try:
+        return json.dumps(about, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise Rejected("BAD_METADATA", f"its metadata has no JSON form: {error}") from error
 
 
 def _read(source: _Source) -> bytes:

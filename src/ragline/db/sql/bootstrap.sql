@@ -8,10 +8,9 @@ declare
     may_create_roles boolean := (
         select rolsuper or rolcreaterole from pg_catalog.pg_roles where rolname = current_user
     );
+    before_16 boolean := current_setting('server_version_num')::int < 160000;
     -- From 16 on, whoever makes a role may administer it, but not act as it: that is granted apart.
-    acting text := case
-        when current_setting('server_version_num')::int >= 160000 then 'set' else 'member'
-    end;
+    acting text := case when before_16 then 'member' else 'set' end;
     may_administer boolean;
     may_hand_over boolean := false;
     vector_schema name;
@@ -45,7 +44,7 @@ begin
         end loop;
 
         -- Roles that somebody else made are theirs to hand out.
-        may_administer := is_superuser or pg_catalog.pg_has_role(
+        may_administer := is_superuser or before_16 or pg_catalog.pg_has_role(
             current_user, 'ragline_owner', 'member with admin option'
         );
         -- A superuser is a member of everything; others must say so before they may hand over.

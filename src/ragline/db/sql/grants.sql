@@ -7,6 +7,10 @@ declare
     is_superuser boolean := (
         select rolsuper from pg_catalog.pg_roles where rolname = current_user
     );
+    alters_any_role boolean := (
+        select rolsuper or rolcreaterole and current_setting('server_version_num')::int < 160000
+        from pg_catalog.pg_roles where rolname = current_user
+    );
     vector_schema name := (
         select n.nspname
         from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
@@ -54,7 +58,9 @@ begin
         ) as wanted (role, name, value, needs_superuser)
         where not needs_superuser or is_superuser
     loop
-        if pg_catalog.pg_has_role(current_user, setting.role, 'member with admin option') then
+        if alters_any_role
+            or pg_catalog.pg_has_role(current_user, setting.role, 'member with admin option')
+        then
             execute format(
                 'alter role %I in database %I set %I = %L',
                 setting.role, database, setting.name, setting.value

@@ -1,5 +1,8 @@
 -- search_path is "ragline, <schema of vector>, pg_temp"; the role is ragline_owner where it exists.
 
+comment on table alembic_version is 'Which version the schema has; kept by Alembic.';
+comment on column alembic_version.version_num is 'The last migration applied.';
+
 create table collection (
     id integer generated always as identity primary key,
     name text not null unique
@@ -101,7 +104,10 @@ create table chunk (
     constraint body_is_as_long_as_its_offsets
         check (char_length(body) = end_char - start_char),
     constraint each_term_has_a_frequency
-        check (cardinality(term_ids) = cardinality(frequencies) and length >= cardinality(term_ids)),
+        check (
+            cardinality(term_ids) = cardinality(frequencies) and length >= cardinality(term_ids)
+            and 0 < all (frequencies)
+        ),
     unique (document_id, ordinal),
     foreign key (document_id, collection_id, document_characters)
         references document (id, collection_id, characters) on delete cascade
@@ -190,18 +196,29 @@ $$;
 
 create function forget_old_chunks() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    -- Locked, so that a collection is not removed between these rows and their commit. One that is
+    -- being removed by this very statement is not found: forget_collection() has cleared it already.
+    alive integer[] := array(
+        select id from ragline.collection
+        where id in (select collection_id from old_chunk)
+        order by id for key share
+    );
 begin
     delete from ragline.posting p
     using old_chunk o, unnest(o.term_ids) as t (term_id)
-    where p.collection_id = o.collection_id and p.term_id = t.term_id and p.chunk_id = o.id;
+    where o.collection_id = any (alive)
+      and p.collection_id = o.collection_id and p.term_id = t.term_id and p.chunk_id = o.id;
 
     insert into ragline.term_statistic (collection_id, term_id, chunks)
     select o.collection_id, t.term_id, -count(*)
     from old_chunk o, unnest(o.term_ids) as t (term_id)
+    where o.collection_id = any (alive)
     group by o.collection_id, t.term_id;
 
     insert into ragline.collection_statistic (collection_id, chunks, tokens)
-    select collection_id, -count(*), -sum(length) from old_chunk group by collection_id;
+    select collection_id, -count(*), -sum(length)
+    from old_chunk where collection_id = any (alive) group by collection_id;
     return null;
 end
 $$;
@@ -234,8 +251,12 @@ create trigger never_truncated before truncate on chunk
 create function raise_epoch() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    update ragline.collection set epoch = epoch + 1
-    where id = case when tg_op = 'DELETE' then old.collection_id else new.collection_id end;
+    if tg_op in ('INSERT', 'UPDATE') then
+        update ragline.collection set epoch = epoch + 1 where id = new.collection_id;
+    end if;
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and old.collection_id <> new.collection_id then
+        update ragline.collection set epoch = epoch + 1 where id = old.collection_id;
+    end if;
     return null;
 end
 $$;
@@ -251,8 +272,7 @@ begin
     return null;
 end
 $$;
--- Named to run after the foreign keys' own triggers, whose cascade appends to the statistics.
-create trigger zz_forget_collection after delete on collection
+create trigger forget_collection after delete on collection
     for each row execute function forget_collection();
 
 create function drop_space_table() returns trigger
@@ -276,7 +296,6 @@ declare
         select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
         where e.extname = 'vector'
     );
-    norm text := case storage when 'halfvec' then 'l2_norm' else 'vector_norm' end;
     grantee text;
 begin
     insert into ragline.embedding_space (
@@ -286,14 +305,16 @@ begin
         create_space.storage, create_space.normalised, create_space.languages
     ) returning id into space;
 
-    -- A zero vector has a NaN cosine distance and would silently never be found.
+    -- A vector whose cosine distance to itself is NaN would silently never be found: zero, and what
+    -- is so small or large that its square leaves the range of a float.
     execute format(
         'create table ragline.%1$I (
             chunk_id bigint primary key references ragline.chunk on delete cascade,
             embedding %2$I.%3$I(%4$s) not null
-                constraint vector_is_not_zero check (%2$I.%5$I(embedding) > 0)
+                constraint vector_has_a_direction
+                check (%2$I.cosine_distance(embedding, embedding) <> ''NaN'')
         )',
-        'embedding_' || space, vector_schema, storage, dimension, norm
+        'embedding_' || space, vector_schema, storage, dimension
     );
     execute format(
         'comment on table ragline.%I is %L', 'embedding_' || space,
@@ -313,13 +334,14 @@ begin
     end if;
     for grantee in
         select rolname from pg_roles
-        where rolname in ('ragline_serve', 'eval_app', 'ltst_app', 'ragline_read')
+        where rolname in ('ragline_serve', 'eval_app', 'ltst_app', 'ragline_read', 'ragline_admin')
+          and has_schema_privilege(oid, 'ragline', 'usage')
     loop
         execute format('grant select on ragline.%I to %I', 'embedding_' || space, grantee);
+        if grantee = 'ragline_serve' then
+            execute format('grant insert, delete on ragline.%I to %I', 'embedding_' || space, grantee);
+        end if;
     end loop;
-    if exists (select from pg_roles where rolname = 'ragline_serve') then
-        execute format('grant insert, delete on ragline.%I to ragline_serve', 'embedding_' || space);
-    end if;
     -- Beyond 4,000 dimensions no HNSW index can hold it: searches of such a space are exact.
     if indexed and ragline.space_index_statement(space, false) is not null then
         execute ragline.space_index_statement(space, false);
@@ -354,6 +376,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     folded bigint;
 begin
+    -- A collection removed meanwhile would leave the new rows behind.
+    perform from ragline.collection c where c.id = fold_statistics.collection for key share;
+    if not found then
+        return 0;
+    end if;
     with taken as (
         delete from ragline.term_statistic
         where collection_id = collection and term_id in (

@@ -1,0 +1,29 @@
+"""Locks that every ragline process on a database respects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ragline.db.pool import Connection
+
+_PAUSE_S = 0.1
+
+
+@asynccontextmanager
+async def held(connection: Connection, what: str, number: int) -> AsyncIterator[None]:
+    """Hold the lock of one thing, such as the index of space 3, waiting for it first.
+
+    The server gives it back when the connection ends, whatever became of this process.
+    """
+    name = f"ragline.{what}"
+    sql = "select pg_try_advisory_lock(hashtext($1), $2)"
+    # Asked again and again: a statement that waits holds a snapshot, and an index that is built
+    # concurrently waits for every snapshot, so the two would wait for each other.
+    while not await connection.fetchval(sql, name, number):  # noqa: ASYNC110 - in other processes
+        await asyncio.sleep(_PAUSE_S)
+    try:
+        yield
+    finally:
+        await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)
