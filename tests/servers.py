@@ -175,9 +175,7 @@ async def own_database(server: Dsn, *, template: str = TEMPLATE) -> AsyncIterato
     try:
         yield server.on(name)
     finally:
-        await asyncio.to_thread(
-            ask, server.on("postgres"), f"drop database {name} with (force)"
-        )
+        await asyncio.to_thread(ask, server.on("postgres"), f"drop database {name} with (force)")
 
 
 def _new_cluster(folder: Path, binaries: Path) -> Path:

@@ -1,5 +1,7 @@
 """What the schema promises, tried from SQL: constraints, postings, epochs, comments, privileges."""
 
+# ruff: noqa: S608 -- the names and numbers in these statements are the tests' own
+
 from __future__ import annotations
 
 import asyncio
@@ -76,7 +78,9 @@ async def second(own_dsn: Dsn) -> AsyncIterator[Db]:
 
 
 async def collection(db: Db, name: str, *, size: int = 256, overlap: int = 32) -> int:
-    sql = "insert into collection (name, chunk_size, chunk_overlap) values ($1, $2, $3) returning id"
+    sql = (
+        "insert into collection (name, chunk_size, chunk_overlap) values ($1, $2, $3) returning id"
+    )
     id_: int = await db.fetchval(sql, name, size, overlap)
     return id_
 
@@ -94,7 +98,9 @@ async def document(db: Db, collection_id: int, **given: object) -> int:
 
 
 async def chunk(db: Db, document_id: int, **given: object) -> int:
-    of = await db.fetchrow("select collection_id, characters from document where id = $1", document_id)
+    of = await db.fetchrow(
+        "select collection_id, characters from document where id = $1", document_id
+    )
     assert of is not None
     columns: dict[str, object] = {
         "collection_id": of["collection_id"],
@@ -164,7 +170,9 @@ async def assert_statistics_follow(db: Db, collection_id: int) -> None:
     assert await statistics(db, collection_id) == await derived(db, collection_id)
 
 
-@pytest.mark.parametrize("name", ["", "-x", "_x", "a b", "a/b", "x" * 101, "a\nb", "a\n", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["", "-x", "_x", "a b", "a/b", "x" * 101, "a\nb", "a\n", ".hidden"]
+)
 async def test_collection_name_is_plain(db: Db, name: str) -> None:
     with pytest.raises(Refused, match="collection_name_is_plain"):
         await collection(db, name)
@@ -361,7 +369,9 @@ async def test_space_of_any_dimension_takes_vectors_and_an_index_where_one_can_h
 async def test_active_space_is_one_of_the_collection(own: Db, own_kb: int) -> None:
     foreign = await space(own, await collection(own, "other"))
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await own.execute("update collection set active_space_id = $1 where id = $2", foreign, own_kb)
+        await own.execute(
+            "update collection set active_space_id = $1 where id = $2", foreign, own_kb
+        )
 
 
 async def test_space_in_use_cannot_be_removed(own: Db, own_kb: int) -> None:
@@ -443,7 +453,9 @@ async def test_folding_changes_no_sum(db: Db, kb: int) -> None:
     assert await db.fetchval("select fold_statistics($1, 3)", kb) == 0
 
 
-async def test_two_folds_and_a_writer_at_once_lose_nothing(own: Db, second: Db, own_kb: int) -> None:
+async def test_two_folds_and_a_writer_at_once_lose_nothing(
+    own: Db, second: Db, own_kb: int
+) -> None:
     for n in range(5):
         await chunk(own, await document(own, own_kb, source=f"s{n}"))
     async with second.transaction():
@@ -487,7 +499,8 @@ async def test_removing_one_collection_keeps_the_statistics_of_others(db: Db, kb
 
 
 @pytest.mark.parametrize(
-    "meanwhile", ["delete from chunk", "select fold_statistics(1, 0)", "update chunk set length = 9"]
+    "meanwhile",
+    ["delete from chunk", "select fold_statistics(1, 0)", "update chunk set length = 9"],
 )
 async def test_collection_removed_beside_a_writer_leaves_no_statistics(
     own: Db, second: Db, own_kb: int, meanwhile: str

@@ -47,5 +47,9 @@ def connection_limits(max_connections: int, reserved: int) -> dict[Workload, int
 
 
 def pool_size(limit: int, cores: int) -> int:
-    """Return how many connections one process opens at most: more than 4 a core only queue."""
-    return max(1, min(limit, 4 * cores))
+    """Return how many connections one process opens at most: more than 4 a core only queue.
+
+    Never more than half of the limit that all processes share: open connections are kept for a
+    while, and a second process must find some left.
+    """
+    return max(1, min(limit // 2, 4 * cores))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
 
 from ragline.db.pool import Connection
 
@@ -26,4 +28,6 @@ async def held(connection: Connection, what: str, number: int) -> AsyncIterator[
     try:
         yield
     finally:
-        await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)
+        # A connection that broke gave it back already, and its error is on its way.
+        with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+            await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)

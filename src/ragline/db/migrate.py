@@ -6,18 +6,17 @@ Runs as the user of the DSN through psycopg, which accepts files of many stateme
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragline.core.budget import ROLES, WORKLOADS, connection_limits
 from ragline.core.dsn import Dsn, Secret
 from ragline.db import pool
+from ragline.db.roles import acts_as_owner, is_isolated, one, set_logins
+from ragline.db.roles import role_password as role_password
 from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def status(dsn: Dsn) -> SchemaStatus:
             applied=applied,
             head=_head(),
             pending=tuple(_pending(applied)),
-            isolated=_is_isolated(connection),
+            isolated=is_isolated(connection),
             server=server,
             pgvector=pgvector,
         )
@@ -93,20 +92,6 @@ def apply(dsn: Dsn, *, lock_timeout_ms: int, role_secret: Secret | None) -> Sche
     return after
 
 
-def role_password(dsn: Dsn, role: str, role_secret: Secret | None) -> Secret | None:
-    """Return the password of a workload's role, or None where the server asks for none.
-
-    It is an HMAC-SHA256 of the role's name under `role_secret`, else under the DSN's own password:
-    every process that can log in by the DSN knows it, nothing has to be stored, and nobody can
-    compute the DSN's password from it.
-    """
-    key = role_secret or dsn.password
-    if key is None:
-        return None
-    message = f"ragline role {role}".encode()
-    return Secret(hmac.new(key.reveal().encode(), message, hashlib.sha256).hexdigest())
-
-
 def _upgrade(
     dsn: Dsn, bind: sqlalchemy.Connection, lock_timeout_ms: int, role_secret: Secret | None
 ) -> None:
@@ -126,9 +111,9 @@ def _upgrade(
     with _ONE_AT_A_TIME:
         command.upgrade(alembic, "head")
     connection.execute("reset role")
-    if _is_isolated(connection):
+    if is_isolated(connection):
         connection.execute(_sql("grants.sql"))
-        _set_logins(dsn, connection, role_secret)
+        set_logins(dsn, connection, role_secret)
 
 
 def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
@@ -141,58 +126,12 @@ def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
         where e.extname = 'vector'
         """
     )
-    if _acts_as_owner(connection):
+    if acts_as_owner(connection):
         connection.execute("set local role ragline_owner")
 
 
-def _set_logins(dsn: Dsn, connection: psycopg.Connection[Any], role_secret: Secret | None) -> None:
-    """Give each workload's role its connection limit and, where we know one, its password."""
-    from psycopg import sql
-
-    row = connection.execute(
-        """
-        select current_setting('max_connections')::int,
-               current_setting('superuser_reserved_connections')::int
-               + coalesce(current_setting('reserved_connections', true), '0')::int
-        """
-    ).fetchone()
-    if row is None:
-        raise PreconditionFailed("the server did not answer what max_connections is")
-    limits = connection_limits(*row)
-    if not _administers_roles(connection):
-        return  # whoever made them keeps their limits and passwords
-    _keep_out_of_logs(connection)
-    for workload in WORKLOADS:
-        role = sql.Identifier(ROLES[workload])
-        connection.execute(
-            sql.SQL("alter role {} connection limit {}").format(role, sql.Literal(limits[workload]))
-        )
-        if password := role_password(dsn, ROLES[workload], role_secret):
-            # The server only ever sees the SCRAM verifier: statements end up in logs.
-            verifier = connection.pgconn.encrypt_password(
-                password.reveal().encode(), ROLES[workload].encode(), b"scram-sha-256"
-            )
-            connection.execute(
-                sql.SQL("alter role {} password {}").format(role, sql.Literal(verifier.decode()))
-            )
-
-
-def _keep_out_of_logs(connection: psycopg.Connection[Any]) -> None:
-    """Hide the verifiers from server log and pg_stat_statements, as far as we may: as superuser."""
-    if _one(connection, "select current_setting('is_superuser')") == "on":
-        for name, value in (
-            ("log_statement", "none"),
-            ("log_min_duration_statement", "-1"),
-            ("log_min_duration_sample", "-1"),
-            ("log_transaction_sample_rate", "0"),
-            ("log_min_error_statement", "panic"),
-            ("pg_stat_statements.track", "none"),
-        ):
-            connection.execute("select set_config(%s, %s, true)", [name, value])
-
-
 def _check_schema_is_ours(connection: psycopg.Connection[Any]) -> None:
-    if _one(
+    if one(
         connection,
         """
         select bool_or(true) and not bool_or(c.relname = 'alembic_version')
@@ -215,11 +154,11 @@ def _check_server(connection: psycopg.Connection[Any]) -> tuple[str, str]:
         raise PreconditionFailed(
             f"this server is PostgreSQL {major}; ragline needs {OLDEST_SERVER} or newer"
         )
-    if _one(connection, "select pg_catalog.pg_is_in_recovery()"):
+    if one(connection, "select pg_catalog.pg_is_in_recovery()"):
         raise PreconditionFailed(
             "this server is a read-only replica; point DATABASE_URL at the primary"
         )
-    found = _one(
+    found = one(
         connection,
         """
         select coalesce(e.extversion, a.default_version)
@@ -249,9 +188,9 @@ def dsn_place(connection: psycopg.Connection[Any]) -> str:
 
 
 def _applied(connection: psycopg.Connection[Any]) -> str | None:
-    if _one(connection, "select to_regclass('ragline.alembic_version')::text") is None:
+    if one(connection, "select to_regclass('ragline.alembic_version')::text") is None:
         return None
-    found = _one(connection, "select version_num from ragline.alembic_version")
+    found = one(connection, "select version_num from ragline.alembic_version")
     return None if found is None else str(found)
 
 
@@ -377,72 +316,8 @@ def _connected(dsn: Dsn, lock_timeout_ms: int) -> Iterator[psycopg.Connection[An
         asyncio.run(pool.ask_once(dsn, "admin", "select 1"))
         raise DatabaseUnreachable(f"{dsn.redacted()} cannot be reached: {error}") from error
     with connection:
-        connection.execute(
-            "select set_config('lock_timeout', %s, false)", [f"{lock_timeout_ms}ms"]
-        )
+        connection.execute("select set_config('lock_timeout', %s, false)", [f"{lock_timeout_ms}ms"])
         yield connection
-
-
-def _acts_as_owner(connection: psycopg.Connection[Any]) -> bool:
-    # From 16 on, to be a member is not enough to act as a role.
-    acting = "set" if connection.info.server_version >= 160000 else "member"
-    return bool(
-        _one(
-            connection,
-            """
-            select pg_catalog.pg_has_role(oid, %s)
-            from pg_catalog.pg_roles where rolname = 'ragline_owner'
-            """,
-            acting,
-        )
-    )
-
-
-def _is_isolated(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether all roles exist, we may act as their owner, and the schema is not another's."""
-    names: Sequence[str] = ["ragline_owner", *ROLES.values()]
-    return _acts_as_owner(connection) and bool(
-        _one(
-            connection,
-            """
-            select count(*) = cardinality(%s::text[])
-               and not exists (
-                   select from pg_catalog.pg_namespace
-                   where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole
-               )
-            from pg_catalog.pg_roles where rolname = any(%s::text[])
-            """,
-            names,
-            names,
-        )
-    )
-
-
-def _administers_roles(connection: psycopg.Connection[Any]) -> bool:
-    """Return whether we may alter the workloads' roles: from 16 on, only those we were handed."""
-    return bool(
-        _one(
-            connection,
-            """
-            select u.rolsuper or u.rolcreaterole and (
-                %s or (
-                    select bool_and(
-                        pg_catalog.pg_has_role(current_user, r.oid, 'member with admin option')
-                    )
-                    from pg_catalog.pg_roles r where r.rolname = any(%s::text[])
-                )
-            )
-            from pg_catalog.pg_roles u where u.rolname = current_user
-            """,
-            connection.info.server_version < 160000,
-            list(ROLES.values()),
-        )
-    )
-
-
-def _one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:
-    row = connection.execute(query, values or None).fetchone()
-    return None if row is None else row[0]
 
 
 def _sql(name: str) -> bytes:

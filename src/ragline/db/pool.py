@@ -126,8 +126,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Asked before the release, which takes the connection away from its proxy.
-        is_lost = error is not None and self._connection.is_closed()
+        is_lost = error is not None and _is_lost(self._connection)
         await self._pool.release(self._connection)
         # An OSError on a good connection is the caller's own: a file, a time limit.
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or (
@@ -186,7 +185,7 @@ async def open_pool(
         **login,
         min_size=0,
         max_size=count,
-        max_inactive_connection_lifetime=300,
+        max_inactive_connection_lifetime=60,
         init=_prepared(facts, takes_a_slot=why is not None),
         reset=_keep_as_it_is,
     )
@@ -330,6 +329,13 @@ async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int
         raise asyncpg.TooManyConnectionsError(f"all {budget} connections of ragline are in use")
 
 
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # closed, and taken from its proxy already
+        return True
+
+
 async def _keep_as_it_is(_connection: object) -> None:
     return
 
@@ -338,8 +344,6 @@ def _ours(dsn: Dsn, error: Exception) -> RaglineError:
     """Turn a driver's error into ours; a mistake in our SQL stays what it is."""
     if isinstance(error, asyncpg.LockNotAvailableError):
         return LockTimeout(f"{error}; nothing was changed, it is safe to repeat")
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        return RaglineError(f"a value cannot be sent to PostgreSQL: {error}")
     if isinstance(error, asyncpg.QueryCanceledError):
         return DatabaseUnreachable(f"the query was cancelled: {error}; ask for less, or try again")
     return unreachable.lost(dsn, error)

@@ -352,8 +352,6 @@ class _Run:
         changed = self.tally.added + self.tally.replaced + pruned + self.tally.embedded > 0
         warnings: list[str] = []
         async with self.pool.connection() as connection:
-            if changed:
-                await documents.fold_statistics(connection, self.collection.id)
             fresh = await collections.one(connection, self.collection.name)
             if fresh is None:
                 raise UsageError(f"collection {self.collection.name!r} was removed meanwhile")
@@ -361,6 +359,9 @@ class _Run:
                 warnings += await _build_index(connection, fresh.space)
             if changed and build_index:
                 await collections.analyze(connection, fresh.space.id if fresh.space else None)
+            if changed:
+                # Last: planned with the statistics of a smaller table, it takes minutes, not moments.
+                await documents.fold_statistics(connection, fresh.id)
         if fresh.space is None:
             warnings.append(
                 "no model, so no vectors: searches go by words alone until `ragline model fetch` and "

@@ -69,7 +69,7 @@ async def database(open_pool: OpenPool, *, patience_s: float = _PATIENCE_S) -> l
             started = time.perf_counter()
             async with pool.connection() as connection:
                 applied = await connection.fetchval(queries.block("catalog", "schema_version"))
-                server = connection.get_server_version()
+                server = await connection.fetchval("show server_version")
             took_ms = (time.perf_counter() - started) * 1000
     except RaglineError as error:
         return [failure(error)]
@@ -82,7 +82,7 @@ async def database(open_pool: OpenPool, *, patience_s: float = _PATIENCE_S) -> l
                 fix="see what keeps PostgreSQL busy, or raise its max_connections",
             )
         ]
-    answered = f"PostgreSQL {server.major}.{server.minor} answered in {took_ms:.1f} ms"
+    answered = f"PostgreSQL {server} answered in {took_ms:.1f} ms"
     return [
         Check(id="database", status="pass", detail=answered),
         _schema(applied),

@@ -1,0 +1,135 @@
+"""Every statement that ragline sends is prepared against the schema, as the role that sends it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import asyncpg
+import pytest
+
+from conftest import connect
+from ragline.core.budget import ROLES, WORKLOADS, Workload
+from ragline.core.dsn import Dsn
+from ragline.core.results import Method
+from ragline.db import queries, search
+from ragline.db.search import Target
+from servers import own_database
+
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_STORAGES = ("vector", "halfvec")
+_METRICS = ("cosine", "l2", "inner_product")
+_DIMENSIONS = (1, 384, 2000, 2001, 4000, 4001, 16000)
+_SPACES = list(itertools.product(_STORAGES, _METRICS, _DIMENSIONS))
+_NUMBERED = list(enumerate(_SPACES, start=1))
+
+
+@pytest.fixture(scope="module")
+async def database(template: Dsn) -> AsyncIterator[Dsn]:
+    """A database with a space of every kind; their ids count in the order of _SPACES."""
+    async with own_database(template) as dsn:
+        db = await connect(dsn)
+        await db.execute(
+            "insert into collection (name, chunk_size, chunk_overlap) values ('kb', 256, 32)"
+        )
+        for number, (storage, metric, dimension) in enumerate(_SPACES, start=1):
+            sql = "select create_space(1, 'm', 'w', $1, $2, $3, true, '{}', true)"
+            assert await db.fetchval(sql, dimension, metric, storage) == number
+        await db.close()
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+async def sessions(database: Dsn) -> AsyncIterator[dict[Workload, Db]]:
+    opened = {w: await connect(database.login(ROLES[w], None)) for w in WORKLOADS}
+    yield opened
+    for db in opened.values():
+        await db.close()
+
+
+def test_every_file_of_sql_blocks_is_listed() -> None:
+    folder = Path(queries.__file__).parent / "sql"
+    with_blocks = {
+        path.stem
+        for path in folder.glob("*.sql")
+        if path.read_text().startswith("-- ") and queries._NAME.search(path.read_text())
+    }
+    assert with_blocks == set(queries.FILES)
+
+
+_BLOCKS = [(file, name) for file in queries.FILES for name in queries.blocks(file)]
+# Indexes are built by ingest from the command line, which works as admin.
+_ADMIN_ONLY = {"space_index_statement"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "file", "name"),
+    [
+        (workload, file, name)
+        for workload in ("serve", "admin")
+        for file, name in _BLOCKS
+        if workload == "admin" or name not in _ADMIN_ONLY
+    ],
+)
+async def test_block_fits_the_schema(
+    sessions: dict[Workload, Db], workload: Workload, file: str, name: str
+) -> None:
+    sql = queries.block(file, name)
+    prepared = await sessions[workload].prepare(sql)
+    # `explain` checks the role's rights, which preparing alone does not.
+    nulls = ", ".join("null" for _ in prepared.get_parameters())
+    await sessions[workload].execute(f"prepare fits as {sql}")
+    try:
+        await sessions[workload].execute(f"explain execute fits{f'({nulls})' if nulls else ''}")
+    finally:
+        await sessions[workload].execute("deallocate fits")
+
+
+@pytest.mark.parametrize("workload", ["serve", "eval", "memory", "read", "admin"])
+@pytest.mark.parametrize(("space", "kind"), _NUMBERED)
+async def test_search_fits_the_schema_for_every_role_that_searches(
+    sessions: dict[Workload, Db],
+    workload: Workload,
+    space: int,
+    kind: tuple[str, str, int],
+) -> None:
+    storage, metric, dimension = kind
+    target = Target(
+        collection="kb",
+        collection_id=1,
+        space_id=space,
+        dimension=dimension,
+        metric=metric,
+        storage=storage,
+    )
+    methods: tuple[Method, ...] = get_args(Method)
+    for method, is_iterative in itertools.product(methods, (False, True)):
+        sql = search.statement(target, method, 10, 100, is_iterative=is_iterative)
+        prepared = await sessions[workload].prepare(sql)
+        assert len(prepared.get_parameters()) == {"vector": 2, "lexical": 1, "hybrid": 3}[method]
+
+
+@pytest.mark.parametrize(("space", "kind"), _NUMBERED)
+async def test_search_uses_the_index_of_its_space_where_there_is_one(
+    sessions: dict[Workload, Db], space: int, kind: tuple[str, str, int]
+) -> None:
+    storage, metric, dimension = kind
+    target = Target(
+        collection="kb",
+        collection_id=1,
+        space_id=space,
+        dimension=dimension,
+        metric=metric,
+        storage=storage,
+    )
+    db = sessions["serve"]
+    sql = search.statement(target, "vector", 10, 100, is_iterative=False)
+    vector = "[" + ",".join(["1"] * dimension) + "]"
+    sql = sql.replace("$1", f"'{vector}'::{storage}").replace("$2", "'100'")
+    async with db.transaction():
+        await db.execute("set local enable_seqscan = off; set local enable_sort = off")
+        plan = "\n".join(row[0] for row in await db.fetch(f"explain (costs off) {sql}"))
+    assert (f"embedding_{space}_hnsw" in plan) == (dimension <= 4000), plan[:2000]
