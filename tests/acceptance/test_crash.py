@@ -140,7 +140,7 @@ async def assert_converged(db: Db, collection: str) -> None:
 
 
 async def test_a_killed_ingest_loses_nothing_and_is_continued(ragline: Command) -> None:
-    targets = sorted(random.Random().sample(range(1, FILES - 30), 5))
+    targets = sorted(random.Random().sample(range(1, FILES - 30), 4))
     async with reader(ragline) as db:
         last_epoch = 0
         for target in targets:
@@ -202,7 +202,7 @@ async def replaced(db: Db) -> list[int]:
     return [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("round_", range(2))
 async def test_a_killed_server_loses_nothing_and_the_next_command_brings_it_back(
     ragline: Command, round_: int
 ) -> None:

@@ -351,34 +351,38 @@ async def test_what_cannot_be_read_is_reported_by_reason_and_the_rest_goes_on(
     assert set(await ids(db)) == set(good)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (ingest.Text(source="x" * 2001, text="long name"), "NAME_TOO_LONG"),
-        (ingest.Text(source="ü" * 1001, text="long name"), "NAME_TOO_LONG"),
-        (ingest.Text(source="", text="no name"), "NO_NAME"),
-        (ingest.Text(source="a\0b", text="NUL in its name"), "NUL_BYTE"),
-        (ingest.Text(source="half\ud800", text="half a character in its name"), "NOT_TEXT"),
-        (ingest.Text(source="a", text="half a character \udcff"), "NOT_TEXT"),
-        (ingest.Text(source="a", text="NUL\0"), "NUL_BYTE"),
-        (ingest.Text(source="a", text="words", title="a\0b"), "REFUSED"),
-        (ingest.Text(source="a", text="words", metadata={"a": "\0"}), "REFUSED"),
-        (ingest.Text(source="a", text="words", metadata={"a": {1, 2}}), "BAD_METADATA"),
-        (ingest.Text(source="a", text="words", metadata={"a": float("nan")}), "BAD_METADATA"),
-        (ingest.Text(source="a", text="words", media_type="image/png"), "UNSUPPORTED"),
-    ],
+UNSTORABLE = (
+    (ingest.Text(source="x" * 2001, text="long name"), "NAME_TOO_LONG"),
+    (ingest.Text(source="ü" * 1001, text="long name"), "NAME_TOO_LONG"),
+    (ingest.Text(source="", text="no name"), "NO_NAME"),
+    (ingest.Text(source="a\0b", text="NUL in its name"), "NUL_BYTE"),
+    (ingest.Text(source="half\ud800", text="half a character in its name"), "NOT_TEXT"),
+    (ingest.Text(source="bad1", text="half a character \udcff"), "NOT_TEXT"),
+    (ingest.Text(source="bad2", text="NUL\0"), "NUL_BYTE"),
+    (ingest.Text(source="bad3", text="words", title="a\0b"), "REFUSED"),
+    (ingest.Text(source="bad4", text="words", metadata={"a": "\0"}), "REFUSED"),
+    (ingest.Text(source="bad5", text="words", metadata={"a": {1, 2}}), "BAD_METADATA"),
+    (ingest.Text(source="bad6", text="words", metadata={"a": float("nan")}), "BAD_METADATA"),
+    (ingest.Text(source="bad7", text="words", media_type="image/png"), "UNSUPPORTED"),
 )
-async def test_a_text_that_cannot_be_stored_is_refused_alone(
-    app: App, db: Db, text: ingest.Text, reason: str
+
+
+async def test_texts_that_cannot_be_stored_are_refused_by_reason_and_the_rest_goes_on(
+    app: App, db: Db
 ) -> None:
-    good = ingest.Text(source="good", text="good words")
+    texts = [ingest.Text(source=f"good{n}", text="good words") for n in range(len(UNSTORABLE))]
+    mixed = [text for pair in zip(texts, UNSTORABLE, strict=True) for text in (pair[0], pair[1][0])]
 
-    report = await ingest.ingest_texts(app, [text, good], "kb")
+    report = await ingest.ingest_texts(app, mixed, "kb")
 
-    assert [r.reason for r in report.rejections] == [reason]
-    report.rejections[0].source.encode()
-    assert (report.found, report.added) == (2, 1)
-    assert set(await ids(db)) == {"good"}
+    sources = {bad.source: reason for bad, reason in UNSTORABLE}
+    assert len(sources) == len(UNSTORABLE)
+    assert sorted(r.reason for r in report.rejections) == sorted(sources.values())
+    for rejection in report.rejections:
+        assert sources.get(rejection.source, "NOT_TEXT") == rejection.reason
+        rejection.source.encode()
+    assert (report.found, report.added) == (len(mixed), len(texts))
+    assert set(await ids(db)) == {text.source for text in texts}
     await check(db)
 
 
@@ -638,45 +642,38 @@ async def test_a_collection_removed_while_it_is_filled_is_said(
         assert await db.fetch(f"select * from {table}") == [], table  # noqa: S608
 
 
-@pytest.mark.parametrize(
-    ("policy", "reason"),
-    [
-        (ingest.Policy(chunk_size=100), "chunk size 200, not 100"),
-        (ingest.Policy(chunk_overlap=10), "chunk overlap 40, not 10"),
-        (ingest.Policy(language="german"), "language english, not german"),
-    ],
-)
 async def test_another_policy_for_a_collection_that_exists_is_refused(
-    app: App, db: Db, tmp_path: Path, policy: ingest.Policy, reason: str
+    app: App, db: Db, tmp_path: Path
 ) -> None:
     docs = write(tmp_path / "docs", {"a.txt": "words"})
     await bring(app, docs)
     before = await rows(db)
 
-    with pytest.raises(UsageError, match=reason):
-        await bring(app, docs, policy=policy)
+    for policy, reason in (
+        (ingest.Policy(chunk_size=100), "chunk size 200, not 100"),
+        (ingest.Policy(chunk_overlap=10), "chunk overlap 40, not 10"),
+        (ingest.Policy(language="german"), "language english, not german"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            await bring(app, docs, policy=policy)
 
     assert await rows(db) == before
 
 
-@pytest.mark.parametrize(
-    ("policy", "reason"),
-    [
+async def test_a_policy_that_cannot_be_makes_no_collection(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    docs = write(tmp_path / "docs", {"a.txt": "words"})
+    for policy, reason in (
         (ingest.Policy(language="klingon"), "'klingon' is not known; use one of simple, arabic"),
         (ingest.Policy(chunk_size=3), "size"),
         (ingest.Policy(chunk_size=1_000_000), "size"),
         (ingest.Policy(chunk_size=0), "size"),
         (ingest.Policy(chunk_overlap=190), "overlap"),
         (ingest.Policy(chunk_overlap=-1), "overlap"),
-    ],
-)
-async def test_a_policy_that_cannot_be_makes_no_collection(
-    app: App, db: Db, tmp_path: Path, policy: ingest.Policy, reason: str
-) -> None:
-    docs = write(tmp_path / "docs", {"a.txt": "words"})
-
-    with pytest.raises(UsageError, match=reason):
-        await bring(app, docs, policy=policy)
+    ):
+        with pytest.raises(UsageError, match=reason):
+            await bring(app, docs, policy=policy)
 
     assert await db.fetchval("select count(*) from collection") == 0
 
@@ -691,23 +688,34 @@ async def test_the_smallest_policies_work(
     await check(db)
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "A.b-c_1", "kb2", "2kb", "x" * 100, "tài-liệu", "文档", "collection.é"]
-)
-async def test_names_that_a_collection_may_have(app: App, name: str) -> None:
-    await ingest.ingest_texts(app, [ingest.Text(source="a", text="words")], name)
-
-    found = await search_collections(app, query("words", name))
-    assert [hit.collection for hit in found.hits] == [name]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", " ", ".a", "-a", "_a", "a b", "a/b", "a\n", "a;drop", "x" * 101, "a\0", "'", "²", "½x"],
-)
-async def test_names_that_no_collection_may_have_are_refused(app: App, db: Db, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a collection"):
+async def test_names_that_a_collection_may_have(app: App) -> None:
+    for name in ("a", "A.b-c_1", "2kb", "x" * 100, "tài-liệu", "文档", "collection.é"):
         await ingest.ingest_texts(app, [ingest.Text(source="a", text="words")], name)
+
+        found = await search_collections(app, query("words", name))
+        assert [hit.collection for hit in found.hits] == [name]
+
+
+async def test_names_that_no_collection_may_have_are_refused(app: App, db: Db) -> None:
+    bad = (
+        "",
+        " ",
+        ".a",
+        "-a",
+        "_a",
+        "a b",
+        "a/b",
+        "a\n",
+        "a;drop",
+        "x" * 101,
+        "a\0",
+        "'",
+        "²",
+        "½x",
+    )
+    for name in bad:
+        with pytest.raises(UsageError, match="cannot name a collection"):
+            await ingest.ingest_texts(app, [ingest.Text(source="a", text="words")], name)
     assert await db.fetchval("select count(*) from collection") == 0
 
 

@@ -1,5 +1,7 @@
 """How text becomes terms: laws that hold for any text."""
 
+# ruff: noqa: RUF001 -- letters that look like others are what this is about
+
 from __future__ import annotations
 
 import re
