@@ -21,6 +21,9 @@ from ragline.core.dsn import Dsn
 from ragline.db import migrate
 from ragline.ops import embedded
 
+INTRODUCTION = """\
+Written by `make docs` from the comments in the database. All tables are in the schema `ragline`.
+Each embedding space adds a table `embedding_<id>` with `chunk_id` and `embedding`."""
 REFERENCE = Path(__file__).parent / "reference"
 Row = Mapping[str, str]
 
@@ -82,9 +85,7 @@ async def schema_page(dsn: Dsn) -> str:
     lines = [
         "# The schema",
         "",
-        "Written by `make docs` from the comments in the database. All tables are in the schema "
-        "`ragline`. Each embedding space adds a table `embedding_<id>` with `chunk_id` and "
-        "`embedding`.",
+        INTRODUCTION,
         "",
         *_diagram(columns, links),
     ]

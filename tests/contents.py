@@ -28,6 +28,7 @@ _CONTRADICTIONS = {
             from chunk group by document_id
         ) as c on c.document_id = d.id
         where btrim(left(d.body, c.first) || substr(d.body, c.last + 1), E' \\t\\n') <> ''
+          and d.body not like E'---\\n%' -- what a Markdown file says about itself is metadata
     """,
     "terms of chunks without a posting": """
         select c.collection_id, t.term_id, c.id, t.frequency, c.length
