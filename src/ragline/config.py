@@ -26,6 +26,8 @@ _OURS = frozenset({"DATABASE_URL", "POSTGRES_DSN", "RAGLINE_API_KEY", "RAGLINE_R
 _SYSTEM_SERVICE_FOLDER = "/etc/postgresql-common"  # where Debian's libpq looks
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own
 
+_GIVEN = "the DSN given"
+
 Environment = Mapping[str, str]
 _Number = TypeVar("_Number", int, float)
 
@@ -47,16 +49,22 @@ class Config:
     pool_timeout_s: float = 10.0
 
 
-def load(*, data_dir: Path | None = None, environ: Environment | None = None) -> Config:
+def load(
+    *, data_dir: Path | None = None, dsn: str | None = None, environ: Environment | None = None
+) -> Config:
     """Return the settings from the environment, or from `environ` alone.
 
-    `data_dir` goes before RAGLINE_DATA_DIR. Raises ConfigError, naming the variable and its value
+    `data_dir` goes before RAGLINE_DATA_DIR, `dsn` before DATABASE_URL and
+    POSTGRES_DSN. Raises ConfigError, naming the variable and its value
     unless it may hold a secret, and DsnConflict.
     """
     env = os.environ if environ is None else environ
-    dsn, warnings = _dsn(env)
+    if dsn is None:
+        database, warnings = _dsn(env)
+    else:
+        database, warnings = _resolved({**env, _GIVEN: dsn}, _GIVEN)
     return Config(
-        dsn=dsn,
+        dsn=database,
         warnings=warnings,
         data_dir=_folder(data_dir) or _path(env, "RAGLINE_DATA_DIR") or _platform_folder(),
         db_port=_port(env, "RAGLINE_DB_PORT"),
@@ -68,12 +76,6 @@ def load(*, data_dir: Path | None = None, environ: Environment | None = None) ->
         query_timeout_s=_seconds(env, "RAGLINE_QUERY_TIMEOUT", default=30.0),
         pool_timeout_s=_seconds(env, "RAGLINE_POOL_TIMEOUT", default=10.0),
     )
-
-
-def parse(text: str) -> Dsn:
-    """Return the database that a DSN given by a caller names; raises ConfigError."""
-    dsn, _ = _resolved({"the DSN given": text}, "the DSN given")
-    return dsn
 
 
 def pin_threads(count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy.typing as npt
@@ -33,10 +33,7 @@ async def connect(
     Raises ConfigError, DatabaseUnreachable and SchemaMismatch, each with what to do.
     """
     folder = None if data_dir is None else Path(data_dir)
-    config = configuration.load(data_dir=folder)
-    if dsn is not None:
-        config = replace(config, dsn=configuration.parse(dsn))
-    async with open_app(config) as app:
+    async with open_app(configuration.load(data_dir=folder, dsn=dsn)) as app:
         yield Rag(app)
 
 

@@ -14,7 +14,7 @@ from ragline.core.dsn import Dsn
 from ragline.core.results import Answer
 from ragline.models.embed import Embedded
 from ragline.models.embed_fake import FakeEmbedder
-from ragline.rag import ingest
+from ragline.rag import catalog, ingest
 from ragline.rag.answer import NOT_FOUND, answer_question
 from ragline.rag.app import App
 from ragline.rag.ingest import Policy, Text
@@ -160,7 +160,7 @@ async def test_what_the_documents_do_not_say_is_not_found(library: App, db: Db) 
 
 
 async def test_an_empty_collection_answers_nothing(app: App) -> None:
-    await ingest.open_collection(app, "empty", Policy(), None)
+    await catalog.open_collection(app, "empty", Policy(), None)
 
     answer = await ask(app, "anything at all?", "empty")
 

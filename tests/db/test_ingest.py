@@ -720,10 +720,10 @@ async def test_names_that_no_collection_may_have_are_refused(app: App, db: Db) -
 
 
 async def test_a_collection_that_must_be_new_is_a_conflict_when_it_is_not(app: App) -> None:
-    await ingest.open_collection(app, "kb", ingest.Policy(), None, must_be_new=True)
+    await catalog.open_collection(app, "kb", ingest.Policy(), None, must_be_new=True)
 
     with pytest.raises(Conflict, match="'kb' exists already"):
-        await ingest.open_collection(app, "kb", ingest.Policy(), None, must_be_new=True)
+        await catalog.open_collection(app, "kb", ingest.Policy(), None, must_be_new=True)
 
 
 async def test_a_new_way_to_cut_words_means_ingesting_again(

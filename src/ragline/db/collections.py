@@ -99,6 +99,11 @@ async def build_index(connection: Connection, space_id: int) -> bool:
     return bool(await index_state(connection, space_id))
 
 
+async def raise_epoch(connection: Connection, collection_id: int) -> None:
+    """Say that searches of a collection may find other things now."""
+    await connection.execute(queries.block("collections", "raise_epoch"), collection_id)
+
+
 async def analyze(connection: Connection, space_id: int | None) -> None:
     """Tell the planner what a large ingest brought, instead of waiting for autovacuum."""
     tables = ["chunk", "document", "posting", "term", "term_statistic", "collection_statistic"]

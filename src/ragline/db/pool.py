@@ -33,7 +33,9 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# The last: what asyncpg says on a connection that the server ended while nobody used it.
+_BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_LOST = (*_BROKEN, OSError)
 _REFUSED_LOGIN = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidPasswordError,
@@ -129,9 +131,7 @@ class Lease:
         is_lost = error is not None and _is_lost(self._connection)
         await self._pool.release(self._connection)
         # An OSError on a good connection is the caller's own: a file, a time limit.
-        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) or (
-            is_lost and isinstance(error, OSError)
-        ):
+        if isinstance(error, _BROKEN) or (is_lost and isinstance(error, OSError)):
             raise _ours(self._pool.dsn, error) from error
 
 

@@ -52,7 +52,7 @@ async def add_collection(body: CollectionBody, app: Ragline) -> CollectionFacts:
     policy = ingest.Policy(
         language=body.language, chunk_size=body.chunk_size, chunk_overlap=body.chunk_overlap
     )
-    return await ingest.open_collection(
+    return await catalog.open_collection(
         app, body.name, policy, embedder.facts if embedder else None, must_be_new=True
     )
 

@@ -14,9 +14,9 @@ from ragline.core.extraction import Scored, Window
 from ragline.core.results import Answer, Citation, Hit, SearchResult
 from ragline.core.sentences import sentences
 from ragline.db import statistics
-from ragline.models.embed import Embedder
+from ragline.models.embed import Embedder, Vector
 from ragline.rag.app import App
-from ragline.rag.search import Query, search_collections
+from ragline.rag.search import Query, search_with_vector
 
 NOT_FOUND = "Not found in the documents."
 _HITS_READ = 5
@@ -26,14 +26,14 @@ _MOST_CITATIONS = 3
 async def answer_question(app: App, query: Query) -> Answer:
     """Return the best sentences for a question with their citations, or say that there are none."""
     started = time.perf_counter()
-    found = await search_collections(app, query)
+    found, asked = await search_with_vector(app, query)
     searched = time.perf_counter()
     hits = found.hits[:_HITS_READ]
     candidates = _windows(hits, await _languages(app, found))
     weights = await _weights(app, query)
-    embedder = None if query.method == "lexical" else await app.embedder()
-    if embedder is not None and candidates:
-        candidates = await _with_similarity(embedder, query.question, hits, candidates)
+    embedder = await app.embedder() if asked is not None else None
+    if embedder is not None and asked is not None and candidates:
+        candidates = await _with_similarity(embedder, asked, hits, candidates)
     is_found = extraction.is_answered(candidates, weights)
     best_first = extraction.ranked(candidates, weights) if is_found else []
     picked = extraction.chosen(best_first, _MOST_CITATIONS)
@@ -115,9 +115,8 @@ async def _weights(app: App, query: Query) -> dict[str, float]:
 
 
 async def _with_similarity(
-    embedder: Embedder, question: str, hits: Sequence[Hit], candidates: Sequence[Window]
+    embedder: Embedder, asked: Vector, hits: Sequence[Hit], candidates: Sequence[Window]
 ) -> list[Window]:
-    asked = await embedder.embed_query(question)
     embedded = await embedder.embed_documents([_text(hits, window) for window in candidates])
     similarities = _cosines(asked, embedded.vectors)
     return [

@@ -1,14 +1,32 @@
-"""Collections and documents: listing, showing, removing."""
+"""Collections and documents: making, listing, showing, removing."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+import asyncpg
+
+from ragline.core import lexical
+from ragline.core.chunking import ChunkPolicy
 from ragline.core.results import CollectionFacts, DocumentFacts
 from ragline.db import collections as collection_rows
 from ragline.db import documents as document_rows
-from ragline.errors import NotFound
+from ragline.db.pool import Connection
+from ragline.errors import Conflict, ModelError, NotFound, UsageError
+from ragline.models.embed import ModelFacts
 from ragline.rag.app import App
+
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a new collection cuts text; None takes what the collection has, else the defaults."""
+
+    language: str | None = None
+    chunk_size: int | None = None
+    chunk_overlap: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +82,102 @@ async def remove_document(app: App, document_id: int) -> None:
         removed = await document_rows.remove_one(connection, document_id)
     if not removed:
         raise NotFound(f"document {document_id} does not exist")
+
+
+async def open_collection(
+    app: App, name: str, policy: Policy, model: ModelFacts | None, *, must_be_new: bool = False
+) -> CollectionFacts:
+    """Return a collection with its embedding space, making what is missing.
+
+    Raises UsageError for a name or policy that cannot be, Conflict when `must_be_new` and it is not,
+    ModelError when it was embedded with another model.
+    """
+    _check_name(name)
+    pool = await app.pool(app.ingest_workload)
+    async with pool.connection() as connection:
+        facts = None if must_be_new else await collection_rows.one(connection, name)
+        if facts is None:
+            was_added = await _add_collection(connection, name, policy)
+            if must_be_new and not was_added:
+                raise Conflict(f"collection {name!r} exists already")
+            facts = await _read_back(connection, name)
+        _check_policy(facts, policy)
+        if facts.space is None and model is not None:
+            await collection_rows.add_space(
+                connection,
+                facts.id,
+                model_id=model.model_id,
+                weights_hash=model.weights_hash,
+                dimension=model.dimension,
+                metric="cosine",
+                storage="vector",
+                normalised=model.normalised,
+                languages=model.languages,
+                # Only the owner may build one later; empty, it costs nothing now.
+                indexed=app.ingest_workload != "admin",
+            )
+            facts = await _read_back(connection, name)
+    if facts.space and model and facts.space.weights_hash != model.weights_hash:
+        raise ModelError(
+            f"collection {name!r} was embedded with {facts.space.model_id} "
+            f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
+            f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
+            "or set RAGLINE_MODEL_DIR to the first model"
+        )
+    return facts
+
+
+async def _add_collection(connection: Connection, name: str, policy: Policy) -> bool:
+    size = ChunkPolicy().size if policy.chunk_size is None else policy.chunk_size
+    overlap = policy.chunk_overlap
+    checked = ChunkPolicy(
+        size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap
+    )
+    try:
+        return await collection_rows.add(
+            connection,
+            name,
+            language=lexical.check_language(policy.language or "english"),
+            chunk_size=checked.size,
+            chunk_overlap=checked.overlap,
+        )
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name == "collection_name_is_plain":
+            # What is a letter is for the database's locale to say; ours has more of them.
+            raise _bad_name(name) from error
+        raise UsageError(
+            f"chunk size {checked.size} with overlap {checked.overlap} cannot be: the size lies "
+            "between 16 and 4,096 tokens, the overlap is at most half of it"
+        ) from error
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise _bad_name(name)
+
+
+def _bad_name(name: str) -> UsageError:
+    return UsageError(
+        f"{name!r} cannot name a collection: use letters, digits, dot, dash and underscore, "
+        "beginning with a letter or digit, at most 100"
+    )
+
+
+async def _read_back(connection: Connection, name: str) -> CollectionFacts:
+    facts = await collection_rows.one(connection, name)
+    if facts is None:
+        raise UsageError(f"collection {name!r} was removed while it was being made")
+    return facts
+
+
+def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
+    for what, wanted, has in (
+        ("language", policy.language, facts.language),
+        ("chunk size", policy.chunk_size, facts.chunk_size),
+        ("chunk overlap", policy.chunk_overlap, facts.chunk_overlap),
+    ):
+        if wanted is not None and wanted != has:
+            raise UsageError(
+                f"collection {facts.name!r} has {what} {has}, not {wanted}; leave it out, or use "
+                "another collection"
+            )

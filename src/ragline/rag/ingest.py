@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import asyncpg
 import numpy as np
@@ -22,35 +19,27 @@ from ragline.core.results import CollectionFacts, IngestReport, Rejection, Space
 from ragline.db import collections, documents, locks
 from ragline.db.documents import NewDocument
 from ragline.db.pool import Connection, Pool
-from ragline.errors import Conflict, ModelError, UsageError, first
-from ragline.models.embed import Embedder, ModelFacts
-from ragline.rag import files
+from ragline.errors import Conflict, UsageError, first
+from ragline.models.embed import Embedder
+from ragline.rag import catalog, files, sources
 from ragline.rag.app import App
+from ragline.rag.catalog import Policy
 from ragline.rag.formats import Parsed, Rejected
+from ragline.rag.sources import Source, Text
+
+__all__ = ["Policy", "Progress", "Text", "ingest_paths", "ingest_texts", "passage"]
 
 # Raised whenever the same bytes would give another text, or other passages.
 _PARSER_VERSION = 3
 # In characters: a page of text marked as a heading would be repeated with each of its chunks.
 _LONGEST_HEADING = 300
 _LONGEST_TITLE = 1000
-# In bytes; an index entry of PostgreSQL holds little more.
-LONGEST_SOURCE = 2000
-_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 # Enough for a full batch of the model, little enough to lose when interrupted.
 _BATCH_CHUNKS = 256
 _QUEUED_DOCUMENTS = 32
 _BACKFILL_CHUNKS = 512
 # Below this, an exact scan is as fast as the index.
 _INDEX_FROM_CHUNKS = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How a new collection cuts text; None takes what the collection has, else the defaults."""
-
-    language: str | None = None
-    chunk_size: int | None = None
-    chunk_overlap: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,29 +64,6 @@ class _Tally:
     rejections: list[Rejection] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """Something to ingest: where it comes from, what it is, and its bytes when asked."""
-
-    source: str
-    media_type: str
-    read: Callable[[], bytes]
-    title: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    is_file: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """A document given as text rather than as a file."""
-
-    source: str
-    text: str
-    media_type: str = "text/plain"
-    title: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
 async def ingest_paths(
     app: App,
     paths: Sequence[Path],
@@ -119,7 +85,7 @@ async def ingest_paths(
     run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
     await run.learn_known()
     run.pass_over(skipped)
-    await run.take([_file(item) for item in found])
+    await run.take([sources.from_file(item) for item in found])
     pruned = await run.prune(paths, ignore, {item.source for item in found}) if prune else 0
     return await run.end(found=len(found), pruned=pruned, build_index=True)
 
@@ -130,9 +96,9 @@ async def ingest_texts(
     """Bring texts into a collection, which is made when missing; as `ingest_paths` does files."""
     tally = _Tally()
     run = await _Run.begin(app, collection, policy or Policy(), tally, None, len(texts))
-    named = [item.source for item in texts if _fault_of_name(item.source) is None]
+    named = [item.source for item in texts if sources.fault_of_name(item.source) is None]
     await run.learn_known(named)
-    await run.take([_text(item) for item in texts])
+    await run.take([sources.from_text(item) for item in texts])
     return await run.end(found=len(texts), pruned=0, build_index=app.ingest_workload == "admin")
 
 
@@ -165,7 +131,9 @@ class _Run:
         started = time.perf_counter()
         embedder = await app.embedder()
         pool = await app.pool(app.ingest_workload)
-        facts = await open_collection(app, name, policy, embedder.facts if embedder else None)
+        facts = await catalog.open_collection(
+            app, name, policy, embedder.facts if embedder else None
+        )
         return cls(
             app=app,
             pool=pool,
@@ -191,21 +159,21 @@ class _Run:
             else:
                 self.tally.skipped += 1
 
-    async def take(self, sources: Sequence[_Source]) -> None:
+    async def take(self, taken: Sequence[Source]) -> None:
         """Ingest what changed, preparing the next documents while the last ones are embedded."""
         queue: asyncio.Queue[NewDocument | None] = asyncio.Queue(_QUEUED_DOCUMENTS)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._prepare(sources, queue))
+                group.create_task(self._prepare(taken, queue))
                 async for batch in _batches(queue):
                     await self._store(batch)
         except BaseExceptionGroup as several:
             raise first(several) from several
 
     async def _prepare(
-        self, sources: Sequence[_Source], queue: asyncio.Queue[NewDocument | None]
+        self, taken: Sequence[Source], queue: asyncio.Queue[NewDocument | None]
     ) -> None:
-        for source in sources:
+        for source in taken:
             try:
                 document = await self._changed(source)
             except Rejected as error:
@@ -217,12 +185,12 @@ class _Run:
                 await queue.put(document)
         await queue.put(None)
 
-    async def _changed(self, source: _Source) -> NewDocument | None:
+    async def _changed(self, source: Source) -> NewDocument | None:
         """Return a document ready to be embedded and written, or None when nothing changed."""
-        if fault := _fault_of_name(source.source):
+        if fault := sources.fault_of_name(source.source):
             raise fault
-        about = _about(source)
-        data = await asyncio.to_thread(_read, source)
+        about = sources.about(source)
+        data = await asyncio.to_thread(sources.read, source)
         content_hash = hashlib.sha256(data + about).digest()
         if self.known.get(source.source) == (content_hash, self.recipe):
             self.tally.unchanged += 1
@@ -230,7 +198,7 @@ class _Run:
         parsed = await self.app.parsers.parse(data, source.media_type)
         return await asyncio.to_thread(self._compose, source, content_hash, parsed)
 
-    def _compose(self, source: _Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
+    def _compose(self, source: Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
         facts = self.collection
         policy = ChunkPolicy(size=facts.chunk_size, overlap=facts.chunk_overlap)
         chunks = tuple(
@@ -411,93 +379,17 @@ class _Run:
                     [passage(title, headings, body) for _, title, headings, body in missing]
                 )
                 try:
-                    await documents.add_vectors(
-                        connection, space_id, [row[0] for row in missing], embedded.vectors
-                    )
+                    async with connection.transaction():
+                        await documents.add_vectors(
+                            connection, space_id, [row[0] for row in missing], embedded.vectors
+                        )
+                        # Searches find other things from now on.
+                        await collections.raise_epoch(connection, self.collection.id)
                 except (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError):
                     continue  # another ingest embedded or replaced some of them: look again
             self.tally.embedded += len(missing)
             self.tally.truncated += embedded.truncated
             after = missing[-1][0]
-
-
-async def open_collection(
-    app: App, name: str, policy: Policy, model: ModelFacts | None, *, must_be_new: bool = False
-) -> CollectionFacts:
-    """Return a collection with its embedding space, making what is missing.
-
-    Raises UsageError for a name or policy that cannot be, Conflict when `must_be_new` and it is not,
-    ModelError when it was embedded with another model.
-    """
-    _check_name(name)
-    pool = await app.pool(app.ingest_workload)
-    async with pool.connection() as connection:
-        facts = None if must_be_new else await collections.one(connection, name)
-        if facts is None:
-            was_added = await _add_collection(connection, name, policy)
-            if must_be_new and not was_added:
-                raise Conflict(f"collection {name!r} exists already")
-            facts = await _read_back(connection, name)
-        _check_policy(facts, policy)
-        if facts.space is None and model is not None:
-            await collections.add_space(
-                connection,
-                facts.id,
-                model_id=model.model_id,
-                weights_hash=model.weights_hash,
-                dimension=model.dimension,
-                metric="cosine",
-                storage="vector",
-                normalised=model.normalised,
-                languages=model.languages,
-                # Only the owner may build one later; empty, it costs nothing now.
-                indexed=app.ingest_workload != "admin",
-            )
-            facts = await _read_back(connection, name)
-    if facts.space and model and facts.space.weights_hash != model.weights_hash:
-        raise ModelError(
-            f"collection {name!r} was embedded with {facts.space.model_id} "
-            f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
-            f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
-            "or set RAGLINE_MODEL_DIR to the first model"
-        )
-    return facts
-
-
-async def _add_collection(connection: Connection, name: str, policy: Policy) -> bool:
-    size = ChunkPolicy().size if policy.chunk_size is None else policy.chunk_size
-    overlap = policy.chunk_overlap
-    checked = ChunkPolicy(
-        size=size, overlap=min(ChunkPolicy().overlap, size // 4) if overlap is None else overlap
-    )
-    try:
-        return await collections.add(
-            connection,
-            name,
-            language=lexical.check_language(policy.language or "english"),
-            chunk_size=checked.size,
-            chunk_overlap=checked.overlap,
-        )
-    except asyncpg.CheckViolationError as error:
-        if error.constraint_name == "collection_name_is_plain":
-            # What is a letter is for the database's locale to say; ours has more of them.
-            raise _bad_name(name) from error
-        raise UsageError(
-            f"chunk size {checked.size} with overlap {checked.overlap} cannot be: the size lies "
-            "between 16 and 4,096 tokens, the overlap is at most half of it"
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise _bad_name(name)
-
-
-def _bad_name(name: str) -> UsageError:
-    return UsageError(
-        f"{name!r} cannot name a collection: use letters, digits, dot, dash and underscore, "
-        "beginning with a letter or digit, at most 100"
-    )
 
 
 async def _build_index(connection: Connection, space: SpaceFacts) -> list[str]:
@@ -507,26 +399,6 @@ async def _build_index(connection: Connection, space: SpaceFacts) -> list[str]:
             return []
     what = f"{space.dimension} dimensions of {space.model_id}"
     return [f"there is no index for the {what}: searches read every vector"]
-
-
-async def _read_back(connection: Connection, name: str) -> CollectionFacts:
-    facts = await collections.one(connection, name)
-    if facts is None:
-        raise UsageError(f"collection {name!r} was removed while it was being made")
-    return facts
-
-
-def _check_policy(facts: CollectionFacts, policy: Policy) -> None:
-    for what, wanted, has in (
-        ("language", policy.language, facts.language),
-        ("chunk size", policy.chunk_size, facts.chunk_size),
-        ("chunk overlap", policy.chunk_overlap, facts.chunk_overlap),
-    ):
-        if wanted is not None and wanted != has:
-            raise UsageError(
-                f"collection {facts.name!r} has {what} {has}, not {wanted}; leave it out, or use "
-                "another collection"
-            )
 
 
 def passage(title: str | None, headings: Sequence[str], body: str) -> str:
@@ -565,66 +437,6 @@ def _is_below(source: str, folder: str) -> bool:
 
 def _exist(sources: Iterable[str]) -> list[bool]:
     return [Path(source).exists() for source in sources]
-
-
-def _file(item: files.Found) -> _Source:
-    return _Source(source=item.source, media_type=item.media_type, read=item.path.read_bytes)
-
-
-def _text(item: Text) -> _Source:
-    return _Source(
-        source=item.source,
-        media_type=item.media_type,
-        read=lambda: _encoded(item.text),
-        title=item.title,
-        metadata=item.metadata,
-        is_file=False,
-    )
-
-
-def _encoded(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Rejected(
-            "NOT_TEXT", f"it is not valid Unicode: {error.reason} at character {error.start}"
-        ) from error
-
-
-def _fault_of_name(source: str) -> Rejected | None:
-    """Return why no document can have this name, or None."""
-    try:
-        size = len(_encoded(source))
-    except Rejected as error:
-        return error
-    if size == 0:
-        return Rejected("NO_NAME", "the source is empty; give each document a name")
-    if "\0" in source:
-        return Rejected("NUL_BYTE", "its name holds a NUL character, which no name has")
-    if size > LONGEST_SOURCE:
-        shown = f"{source[:80]}…"
-        return Rejected(
-            "NAME_TOO_LONG", f"the name has {size} bytes, more than {LONGEST_SOURCE}: {shown}"
-        )
-    return None
-
-
-def _about(source: _Source) -> bytes:
-    """Return what counts as content beside the bytes; nothing for a file, which is all bytes."""
-    if source.is_file:
-        return b""
-    about = [source.media_type, source.title, source.metadata]
-    try:
-        return json.dumps(about, sort_keys=True, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise Rejected("BAD_METADATA", f"its metadata has no JSON form: {error}") from error
-
-
-def _read(source: _Source) -> bytes:
-    try:
-        return source.read()
-    except OSError as error:
-        raise Rejected("UNREADABLE", f"{source.source} cannot be read: {error.strerror}") from error
 
 
 async def _batches(

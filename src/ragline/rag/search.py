@@ -70,6 +70,13 @@ def query(
 
 async def search_collections(app: App, query: Query) -> SearchResult:
     """Return the best `k` hits over the query's collections, searched side by side."""
+    return (await search_with_vector(app, query))[0]
+
+
+async def search_with_vector(
+    app: App, query: Query
+) -> tuple[SearchResult, npt.NDArray[np.float32] | None]:
+    """Return the same with the question's embedding, which answers need again."""
     started = time.perf_counter()
     targets = [await app.collection(name) for name in query.collections]
     vector, warning = await _question_vector(app, query, targets)
@@ -93,7 +100,7 @@ async def search_collections(app: App, query: Query) -> SearchResult:
     }
     for part in parts:
         stages |= part.stages_ms
-    return SearchResult(
+    result = SearchResult(
         question=query.question,
         method=query.method,
         k=query.k,
@@ -102,6 +109,7 @@ async def search_collections(app: App, query: Query) -> SearchResult:
         used=tuple(part.used for part in parts),
         timings_ms=stages,
     )
+    return result, vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,3 +45,6 @@ where c.relnamespace = 'ragline'::regnamespace and c.relname = $1
 
 -- space_index_statement --
 select space_index_statement($1, true)
+
+-- raise_epoch --
+update collection set epoch = epoch + 1 where id = $1

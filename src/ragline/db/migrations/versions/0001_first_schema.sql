@@ -383,10 +383,11 @@ begin
     end if;
     with taken as (
         delete from ragline.term_statistic
-        where collection_id = collection and term_id in (
+        -- An array: "in (select …)" becomes a nested loop as long as the table was never analysed.
+        where collection_id = collection and term_id = any (array(
             select term_id from ragline.term_statistic
             where collection_id = collection group by term_id having count(*) > most
-        )
+        ))
         returning term_id, chunks
     ), summed as (
         insert into ragline.term_statistic (collection_id, term_id, chunks)

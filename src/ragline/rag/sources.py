@@ -1,0 +1,100 @@
+"""What is ingested: files, and texts given as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragline.rag import files
+from ragline.rag.formats import Rejected
+
+# In bytes; an index entry of PostgreSQL holds little more.
+LONGEST_SOURCE = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Something to ingest: where it comes from, what it is, and its bytes when asked."""
+
+    source: str
+    media_type: str
+    read: Callable[[], bytes]
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_file: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A document given as text rather than as a file."""
+
+    source: str
+    text: str
+    media_type: str = "text/plain"
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def from_file(item: files.Found) -> Source:
+    """Return a file that was found as something to ingest."""
+    return Source(source=item.source, media_type=item.media_type, read=item.path.read_bytes)
+
+
+def from_text(item: Text) -> Source:
+    """Return a text as something to ingest."""
+    return Source(
+        source=item.source,
+        media_type=item.media_type,
+        read=lambda: _encoded(item.text),
+        title=item.title,
+        metadata=item.metadata,
+        is_file=False,
+    )
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Rejected(
+            "NOT_TEXT", f"it is not valid Unicode: {error.reason} at character {error.start}"
+        ) from error
+
+
+def fault_of_name(source: str) -> Rejected | None:
+    """Return why no document can have this name, or None."""
+    try:
+        size = len(_encoded(source))
+    except Rejected as error:
+        return error
+    if size == 0:
+        return Rejected("NO_NAME", "the source is empty; give each document a name")
+    if "\0" in source:
+        return Rejected("NUL_BYTE", "its name holds a NUL character, which no name has")
+    if size > LONGEST_SOURCE:
+        shown = f"{source[:80]}…"
+        return Rejected(
+            "NAME_TOO_LONG", f"the name has {size} bytes, more than {LONGEST_SOURCE}: {shown}"
+        )
+    return None
+
+
+def about(source: Source) -> bytes:
+    """Return what counts as content beside the bytes; nothing for a file, which is all bytes."""
+    if source.is_file:
+        return b""
+    about = [source.media_type, source.title, source.metadata]
+    try:
+        return json.dumps(about, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise Rejected("BAD_METADATA", f"its metadata has no JSON form: {error}") from error
+
+
+def read(source: Source) -> bytes:
+    """Return the bytes; raise Rejected when they cannot be had."""
+    try:
+        return source.read()
+    except OSError as error:
+        raise Rejected("UNREADABLE", f"{source.source} cannot be read: {error.strerror}") from error
