@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -339,6 +340,64 @@ async def test_a_collection_made_anew_under_its_name_is_found_at_once(
         await ingest.ingest_texts(other, _texts(4), "kb")
     found = await search_collections(app, query("ant", "kb"))
     assert len(found.hits) == 4
+
+
+async def test_vectors_that_another_process_added_are_used_at_once(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async with opened(own_dsn, tmp_path, None) as other:
+        await ingest.ingest_texts(other, _texts(5), "kb")
+    async with opened(own_dsn, tmp_path, FakeEmbedder()) as app:
+        assert (await search_collections(app, query("ant", "kb"))).used[0].method == "lexical"
+        async with opened(own_dsn, tmp_path, FakeEmbedder()) as other:
+            await ingest.ingest_texts(other, _texts(5), "kb")
+        for method in ("hybrid", "vector"):
+            found = await search_collections(app, query("ant", "kb", method=method))
+            assert found.used[0].method == method
+            assert not found.warnings
+
+
+async def test_a_collection_made_anew_with_our_model_is_searched_at_once(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async with (
+        opened(own_dsn, tmp_path, FakeEmbedder(64)) as app,
+        opened(own_dsn, tmp_path, FakeEmbedder(65)) as other,
+    ):
+        await ingest.ingest_texts(other, _texts(5), "kb")
+        with pytest.raises(ModelError):
+            await search_collections(app, query("ant", "kb"))
+        async with opened(own_dsn, tmp_path, FakeEmbedder(64)) as third:
+            await catalog.remove_collection(third, "kb")
+            await ingest.ingest_texts(third, _texts(5), "kb")
+        assert (await search_collections(app, query("ant", "kb", method="vector"))).hits
+
+
+async def test_folding_a_collection_never_analysed_reads_its_rows_once(
+    app: App, db: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await ingest.ingest_texts(app, _texts(5), "small")
+    await db.execute(
+        "analyze term_statistic; alter table term_statistic set (autovacuum_enabled = off)"
+    )
+    collection = await db.fetchval(
+        "insert into collection (name, chunk_size, chunk_overlap) values ('large', 200, 40) returning id"
+    )
+    await db.execute(
+        "insert into term_statistic select $1, n % 15000, 1 from generate_series(1, 30000) as n",
+        collection,
+    )
+    async with (await app.pool("serve")).connection() as connection:
+        folded = await asyncio.wait_for(
+            documents.fold_statistics(connection, collection, most=1), timeout=60
+        )
+    assert folded == 30000
+    assert (
+        await db.fetchval(
+            "select count(*) from term_statistic where collection_id = $1", collection
+        )
+        == 15000
+    )
 
 
 @pytest.mark.parametrize("method", ["hybrid", "vector", "lexical"])

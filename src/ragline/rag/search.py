@@ -78,7 +78,7 @@ async def search_with_vector(
 ) -> tuple[SearchResult, npt.NDArray[np.float32] | None]:
     """Return the same with the question's embedding, which answers need again."""
     started = time.perf_counter()
-    targets = [await app.collection(name) for name in query.collections]
+    targets = await _targets(app, query)
     vector, warning = await _question_vector(app, query, targets)
     embedded = time.perf_counter()
     if len(targets) == 1:
@@ -218,6 +218,32 @@ def _compose(
         else tuple(lexical.question_terms(query.question, facts.language)),
         vector=None if method == "lexical" else vector,
     )
+
+
+async def _targets(app: App, query: Query) -> list[CollectionFacts]:
+    """Return the collections as they were a moment ago, or as they are now where that would not do.
+
+    Other processes embed, remove and make collections: what we remember must never be the reason to
+    refuse a search, or to go by words alone.
+    """
+    targets = [await app.collection(name) for name in query.collections]
+    model = await _model(app, query)
+    return [
+        target
+        if _is_as_needed(query, target, model)
+        else await app.collection(target.name, fresh=True)
+        for target in targets
+    ]
+
+
+def _is_as_needed(query: Query, facts: CollectionFacts, model: ModelFacts | None) -> bool:
+    if query.method == "lexical":
+        return True
+    if facts.space is None:
+        return False
+    if query.vector is not None:
+        return query.vector.shape == (facts.space.dimension,)
+    return model is None or facts.space.weights_hash == model.weights_hash
 
 
 async def _question_vector(
