@@ -27,6 +27,7 @@ _SYSTEM_SERVICE_FOLDER = "/etc/postgresql-common"  # where Debian's libpq looks
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own
 
 _GIVEN = "the DSN given"
+_SHORTEST_API_KEY = 16
 
 Environment = Mapping[str, str]
 _Number = TypeVar("_Number", int, float)
@@ -324,6 +325,11 @@ def _api_key(env: Environment, name: str) -> Secret | None:
         raise ConfigError(
             f"{name} (not shown) holds a character that an HTTP header cannot carry; "
             "use letters, digits and punctuation, without spaces"
+        )
+    if len(text) < _SHORTEST_API_KEY:
+        raise ConfigError(
+            f"{name} (not shown) has fewer than {_SHORTEST_API_KEY} characters and could be "
+            "guessed; use a long random text, such as `openssl rand -hex 32` prints"
         )
     return Secret(text)
 

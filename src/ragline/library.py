@@ -51,17 +51,23 @@ class Rag:
         policy: ingesting.Policy | None = None,
         ignore: Sequence[str] = (),
         prune: bool = False,
+        may_empty: bool = False,
         on_progress: Callable[[ingesting.Progress], None] | None = None,
     ) -> IngestReport:
-        """Bring files and folders into a collection; unchanged ones cost nothing."""
+        """Bring files and folders into a collection; unchanged ones cost nothing.
+
+        `prune` removes documents below `paths` whose file is gone; where nothing at all is left there
+        it refuses unless `may_empty`.
+        """
         several = [paths] if isinstance(paths, Path | str) else paths
         return await ingesting.ingest_paths(
             self.app,
-            [Path(path) for path in several],
+            ingesting.named_paths(several),
             collection,
             policy=policy,
             ignore=ignore,
             prune=prune,
+            may_empty=may_empty,
             on_progress=on_progress,
         )
 

@@ -264,6 +264,67 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(
     process.stderr.close()
 
 
+@pytest.mark.parametrize(
+    "arguments", ["search pump -c kb", "search pump -c kb --json", "collection list", "--help"]
+)
+def test_a_full_disk_is_said_in_a_sentence(ragline: Command, arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PROGRAM, *arguments.split()],
+            env=ragline.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "error: stdout cannot be written: No space left on device\n"
+
+
+def test_a_closed_stdout_is_said_in_a_sentence(ragline: Command) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {PROGRAM} collection list --json >&-"],
+        env=ragline.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stdout is closed")
+
+
+def test_file_names_forge_no_line(ragline: Command, tmp_path: Path) -> None:
+    (tmp_path / "a\nwarning: all is well\u2028.txt").write_bytes(b"\0")
+    (tmp_path / "b\nfake w30.txt").write_text("w30 is a word")
+
+    ingested = ragline.run("ingest", tmp_path, "-c", "forged")
+    found = ragline.run("search", "w30", "-c", "forged")
+    answer = ragline.run("ask", "w30 is a word", "-c", "forged")
+
+    assert [line.split()[0] for line in ingested.stderr.splitlines()] == ["rejected"]
+    assert "a\\nwarning: all is well\\u2028.txt" in ingested.stderr
+    assert "b\\nfake w30" in found.stdout
+    assert "b\\nfake w30" in answer.stdout
+
+
+def test_a_folder_that_became_empty_is_pruned_with_yes_only(
+    ragline: Command, tmp_path: Path
+) -> None:
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / name).write_text(f"number {name}")
+    ragline.json("ingest", tmp_path, "-c", "emptied")
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+    refused = ragline.run("ingest", tmp_path, "-c", "emptied", "--prune")
+
+    assert refused.returncode == 2
+    assert f"nothing is left below '{tmp_path}'" in refused.stderr
+    assert "knows 2 document(s) from there: is it mounted?" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert ragline.json("ingest", tmp_path, "-c", "emptied", "--prune", "--yes")["pruned"] == 2
+
+
 def test_what_an_encoding_lacks_is_written_as_escapes(ragline: Command, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("w20 and a pump in Ødegård 🙂")
     narrow = ragline.with_(PYTHONIOENCODING="ascii")
@@ -336,6 +397,9 @@ def test_what_is_not_there_is_said_and_is_no_failure(ragline: Command) -> None:
         ("ingest {docs} -c new --language klingon", "'klingon' is not known"),
         ("ingest {docs} -c 'a b'", "'a b' cannot name a collection"),
         ("ingest {docs} -c new --ignore '!'", "pattern"),
+        ("ingest '' -c new", "a path is empty"),
+        ("ingest {docs} '' -c new", "a path is empty"),
+        ("ingest {docs} -c new -c newer", "given 2 times (new, newer)"),
     ],
 )
 def test_what_cannot_be_asked_ends_with_2_and_a_sentence(
@@ -451,7 +515,7 @@ def test_health_fails_with_3_and_still_prints_its_object(nowhere: Command) -> No
 def test_an_interrupted_ingest_ends_with_130_and_whole_documents(
     ragline: Command, tmp_path: Path
 ) -> None:
-    for number in range(800):
+    for number in range(2000):
         (tmp_path / f"{number}.txt").write_text(f"number w{number % 400} and more words. " * 30)
     process = ragline.start("ingest", tmp_path, "-c", "interrupted")
     while not (written := _documents(ragline, "interrupted")):
@@ -461,11 +525,11 @@ def test_an_interrupted_ingest_ends_with_130_and_whole_documents(
 
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     kept = _documents(ragline, "interrupted")
-    assert written <= kept < 800
+    assert written <= kept < 2000
     facts = ragline.json("collection", "show", "interrupted")
     assert (facts["documents"], facts["chunks"]) == (kept, 2 * kept)
     report = ragline.json("ingest", tmp_path, "-c", "interrupted")
-    assert (report["unchanged"], report["added"]) == (kept, 800 - kept)
+    assert (report["unchanged"], report["added"]) == (kept, 2000 - kept)
 
 
 def _documents(ragline: Command, collection: str) -> int:

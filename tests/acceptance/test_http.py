@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from ragline.config import Config
 from ragline.core.dsn import Dsn, Secret
 from ragline.errors import RaglineError
 from ragline.http.app import create_app
-from ragline.http.limits import MOST_BODY_BYTES
+from ragline.http.limits import DOCUMENTS, OTHERS
 from ragline.models.embed import Embedded, Embedder, Vector
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag.app import App
@@ -216,11 +216,16 @@ async def test_a_document_without_text_is_among_the_rejections_and_the_others_ar
 ) -> None:
     body = two_documents()
     body["documents"].append({"source": "blank", "text": " \n", "media_type": "text/markdown"})
+    body["documents"].append({"source": "nothing", "text": ""})
 
     report = (await client.post("/documents", json=body)).json()
 
     assert report["added"] == 2
-    assert [(r["source"], r["reason"]) for r in report["rejections"]] == [("blank", "EMPTY")]
+    rejections = [(r["source"], r["reason"], r["message"]) for r in report["rejections"]]
+    assert rejections == [
+        ("blank", "EMPTY", "the text has only spaces"),
+        ("nothing", "EMPTY", "the text is empty"),
+    ]
 
 
 async def test_collections_are_made_listed_shown_and_removed(client: httpx.AsyncClient) -> None:
@@ -356,6 +361,88 @@ async def test_a_request_that_takes_too_long_is_stopped_with_504(
     assert "0.5 s" in refused(answer, 504)
     assert slow.was_cancelled
     assert await sleeping_queries(own_dsn) == 0
+
+
+async def test_documents_that_take_too_long_are_504_and_what_is_written_stays_written(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    config = Config(dsn=own_dsn, data_dir=tmp_path, query_timeout_s=3)
+    async with running(config, OneBatchEmbedder()) as service, client_of(service) as client:
+        texts = [{"source": f"{number}", "text": f"{PARIS} {number}"} for number in range(300)]
+        many = {"collection": "kb", "documents": texts}
+        late = refused(await client.post("/documents", json=many), 504)
+        written = (await client.get("/collections/kb")).json()["documents"]
+        use(service, FakeEmbedder())
+        again = (await client.post("/documents", json=many)).json()
+
+    assert "already written stay written" in late
+    assert "sending the same again is safe" in late
+    assert 0 < written < 300
+    assert (again["unchanged"], again["added"]) == (written, 300 - written)
+
+
+@pytest.mark.parametrize("path", ["/documents", "/ask"])
+async def test_a_body_that_does_not_come_in_time_is_408_and_nothing_is_written(
+    own_dsn: Dsn, tmp_path: Path, path: str
+) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"collection":'
+        await asyncio.sleep(5)
+        yield b'"kb"}'
+
+    config = Config(dsn=own_dsn, data_dir=tmp_path, query_timeout_s=0.3)
+    async with running(config, FakeEmbedder()) as service, client_of(service) as client:
+        answer = await client.post(path, content=slow(), headers=JSON)
+
+        assert "0.3 s" in refused(answer, 408)
+        assert answer.headers["connection"] == "close"
+        assert (await client.get("/collections")).json() == {"collections": []}
+
+
+def test_a_slow_body_is_408_over_the_wire_and_ends_the_connection(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    config = Config(dsn=own_dsn, data_dir=tmp_path, query_timeout_s=0.3)
+    head = "POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    with (
+        listening(config, None) as live,
+        socket.create_connection(("127.0.0.1", int(live.url.rsplit(":", 1)[1]))) as wire,
+    ):
+        wire.settimeout(20)
+        wire.sendall(f'{head}{{"question":'.encode())
+        answer = b"".join(iter(lambda: wire.recv(65_536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/search", {"question": "yeast", "collection": "kb", "method": "vector"}),
+        ("/ask", {"question": "yeast", "collection": "kb"}),
+        ("/documents", two_documents()),
+    ],
+)
+async def test_a_collection_of_another_model_is_409(
+    service: FastAPI, filled: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    use(service, FakeEmbedder(32))
+
+    answer = await filled.post(path, json=body)
+
+    assert "fake-64" in refused(answer, 409)
+    assert answer.json()["type"] == "urn:ragline:model-error"
+
+
+async def test_a_collection_removed_while_it_is_filled_is_409(
+    service: FastAPI, filled: httpx.AsyncClient, db: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    use(service, RemovingEmbedder(db))
+
+    answer = await filled.post("/documents", json=documents(text="More."))
+
+    assert "removed while it was filled" in refused(answer, 409)
+    assert answer.json()["type"] == "urn:ragline:conflict"
 
 
 async def test_the_unforeseen_is_500_without_internals_and_with_an_id_that_the_log_has(
@@ -608,9 +695,25 @@ async def test_an_unknown_route_is_404(visitor: httpx.AsyncClient, path: str) ->
 
 
 async def test_a_body_beyond_the_limit_is_413(visitor: httpx.AsyncClient) -> None:
-    answer = await visitor.post("/ask", content=b" " * (MOST_BODY_BYTES + 1), headers=JSON)
+    large = await visitor.post(
+        "/documents", content=b" " * (DOCUMENTS.body_bytes + 1), headers=JSON
+    )
+    long = await visitor.post("/ask", content=b" " * (OTHERS.body_bytes + 1), headers=JSON)
 
-    assert "16,777,216" in refused(answer, 413)
+    assert "2,097,152 bytes; send fewer" in refused(large, 413)
+    assert "`ragline ingest`" in refused(large, 413)
+    assert "262,144" in refused(long, 413)
+
+
+async def test_the_longest_question_for_the_most_collections_is_within_the_limit(
+    visitor: httpx.AsyncClient,
+) -> None:
+    names = [f"{number:03}" + "\U0001f600" * 97 for number in range(100)]
+    asked = {"question": "\U0001f600" * 10_000, "collection": names}
+
+    answer = await visitor.post("/ask", content=as_json(asked), headers=JSON)
+
+    assert "does not exist" in refused(answer, 404)
 
 
 # Who may ask
@@ -729,11 +832,11 @@ def listening(config: Config, embedder: Embedder | None) -> Iterator[Live]:
 
 def test_a_body_beyond_the_limit_is_told_so_over_the_wire(own_dsn: Dsn, tmp_path: Path) -> None:
     def endless() -> Iterator[bytes]:
-        for _ in range(2 * MOST_BODY_BYTES // 65_536):
+        for _ in range(2 * DOCUMENTS.body_bytes // 65_536):
             yield b" " * 65_536
 
     with listening(Config(dsn=own_dsn, data_dir=tmp_path), None) as live:
-        for body in (b" " * (MOST_BODY_BYTES + 1), endless()):
+        for body in (b" " * (DOCUMENTS.body_bytes + 1), endless()):
             refused(httpx.post(f"{live.url}/ask", content=body, headers=JSON), 413)
         asked = {**JSON, "expect": "100-continue", "content-length": str(10**12)}
         with socket.create_connection(("127.0.0.1", int(live.url.rsplit(":", 1)[1]))) as wire:
@@ -940,6 +1043,32 @@ class BrokenEmbedder(FakeEmbedder):
 
     async def embed_documents(self, texts: Any) -> Embedded:
         raise self.error
+
+
+class OneBatchEmbedder(FakeEmbedder):
+    """A model that never comes to the end of its second batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        self.batches += 1
+        if self.batches > 1:
+            await asyncio.sleep(60)
+        return await super().embed_documents(texts)
+
+
+class RemovingEmbedder(FakeEmbedder):
+    """A model during whose work somebody removes the collection."""
+
+    def __init__(self, db: "asyncpg.Connection[asyncpg.Record]") -> None:
+        super().__init__()
+        self.db = db
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        await self.db.execute("delete from collection where name = 'kb'")
+        return await super().embed_documents(texts)
 
 
 def use(service: FastAPI, embedder: Embedder) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 AS_ROOT = os.geteuid() == 0
+NOBODY = pwd.getpwnam("nobody").pw_uid
 PREFIX = "ragline-test-"
 ENDLESS = "select count(*) from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 
@@ -289,17 +290,49 @@ def test_a_deep_data_directory_gets_a_short_private_socket_folder(base: Path) ->
     assert not cluster.socket_dir.exists()
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="only root can give files to others")
 def test_a_prepared_socket_folder_is_not_trusted(base: Path) -> None:
     home = places.Home(base / ("deep" * 30))
     who = owner.require()
-    planted = places.socket_folder(home, who)
-    planted.rmdir()
-    planted.symlink_to(base)
+    planted = []
     try:
+        # Each name that is taken leaves the next shared folder, as long as there is one.
+        for _ in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]):
+            folder = places.socket_folder(home, who)
+            assert folder == places.socket_folder(home, who)
+            assert folder not in planted
+            folder.rmdir()
+            folder.symlink_to(base)
+            os.chown(folder, NOBODY, -1, follow_symlinks=False)
+            planted.append(folder)
         with pytest.raises(EmbeddedServerError, match="not a private folder"):
             places.socket_folder(home, who)
     finally:
-        planted.unlink()
+        for link in planted:
+            link.unlink()
+
+
+@pytest.mark.parametrize(
+    ("uid", "shell", "is_person"),
+    [
+        (1000, "/bin/bash", True),
+        (1000, "", True),
+        (1000, "/usr/sbin/nologin", False),
+        (1000, "/bin/false", False),
+        (999, "/bin/bash", False),
+    ],
+)
+def test_a_person_called_ragline_is_not_the_system_user(
+    monkeypatch: pytest.MonkeyPatch, uid: int, shell: str, is_person: bool
+) -> None:
+    entry = pwd.struct_passwd(("ragline", "x", uid, uid, "", "/home/ragline", shell))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: entry)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    if not is_person:
+        assert owner.require().uid == uid
+        return
+    with pytest.raises(EmbeddedServerError, match=r"is a person who can log in.*usermod --shell"):
+        owner.require()
 
 
 # What cannot be used

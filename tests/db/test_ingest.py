@@ -273,6 +273,52 @@ async def test_prune_removes_what_is_ignored_now(app: App, db: Db, tmp_path: Pat
     assert set(await ids(db)) == {"1.txt"}
 
 
+async def test_prune_refuses_a_path_below_which_nothing_is_left_unless_told(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    full = write(tmp_path / "full", {"1.txt": "one"})
+    mount = write(tmp_path / "mount", {"2.txt": "two", "in/3.txt": "three"})
+    await bring(app, full, mount)
+    (mount / "2.txt").unlink()
+    (mount / "in/3.txt").unlink()
+    write(full, {"4.txt": "four"})
+    before = await rows(db)
+
+    with pytest.raises(UsageError, match=r"mount'.* knows 2 document\(s\) .*is it mounted\?"):
+        await bring(app, full, mount, prune=True)
+
+    assert await rows(db) == before
+    assert (await bring(app, full, mount, prune=True, may_empty=True)).pruned == 2
+    assert set(await ids(db)) == {"1.txt", "4.txt"}
+
+
+async def test_prune_of_an_empty_path_that_nothing_is_known_of_is_no_matter(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    docs = write(tmp_path / "docs", {"1.txt": "one", "2.txt": "two"})
+    (tmp_path / "new").mkdir()
+    await bring(app, docs)
+    (docs / "1.txt").unlink()
+
+    assert (await bring(app, docs, tmp_path / "new", prune=True)).pruned == 1
+
+
+async def test_prune_goes_on_where_only_files_of_other_kinds_are_left(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    docs = write(tmp_path / "docs", {"1.txt": "one", "picture.png": b"\x89PNG"})
+    await bring(app, docs)
+    (docs / "1.txt").unlink()
+
+    assert (await bring(app, docs, prune=True)).pruned == 1
+
+
+def test_an_empty_path_is_refused_rather_than_taken_for_the_current_folder() -> None:
+    with pytest.raises(UsageError, match="a path is empty"):
+        ingest.named_paths(["docs", ""])
+    assert ingest.named_paths(["docs", Path(), "."]) == [Path("docs"), Path(), Path()]
+
+
 async def test_prune_keeps_what_another_ingest_brought_in_meanwhile(
     app: App, db: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

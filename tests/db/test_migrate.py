@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from alembic.script import ScriptDirectory
 from conftest import connect, opened
 from ragline.core.budget import ROLES
 from ragline.core.dsn import Dsn, Secret
-from ragline.db import migrate, schema
+from ragline.db import migrate, queries, schema
 from ragline.db.migrate import SchemaStatus
 from ragline.errors import (
     DatabaseUnreachable,
@@ -34,6 +35,7 @@ from ragline.errors import (
     RaglineError,
     SchemaMismatch,
 )
+from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import ingest
 from ragline.rag.search import query, search_collections
 from servers import ask, own_database
@@ -462,8 +464,13 @@ async def test_owner_takes_over_what_was_migrated_without_roles(empty: Dsn, tmp_
         async with opened(plain, tmp_path, None) as app:
             await ingest.ingest_texts(app, texts, "kb")
         await _add_space(plain)
-        assert not migrate.status(empty).isolated
+        for act in (migrate.status, apply):
+            with pytest.raises(PreconditionFailed, match=r"belongs to plain_owner.*grant ragline"):
+                await asyncio.to_thread(act, empty)
 
+        ask(empty, "grant ragline_owner to plain_owner")
+        assert (await asyncio.to_thread(apply, plain)).isolated
+        ask(empty, "revoke ragline_owner from plain_owner")
         assert (await asyncio.to_thread(apply, empty)).isolated
 
         reference = await _fresh_catalog(empty)
@@ -477,6 +484,183 @@ async def test_owner_takes_over_what_was_migrated_without_roles(empty: Dsn, tmp_
             assert [hit.source for hit in result.hits] == ["s"]
     finally:
         await asyncio.to_thread(_forget_plain_owner, empty)
+
+
+# What a stranger with CREATE on the database can prepare
+
+
+@pytest.fixture
+def squatted(empty: Dsn) -> Iterator[Dsn]:
+    """A schema `ragline` whose owner may do nothing else in the cluster."""
+    ask(empty, "create role squatter login")
+    ask(empty, f"grant create on database {empty.database} to squatter")
+    squatter = empty.login("squatter", None)
+    ask(squatter, "create schema ragline")
+    try:
+        yield squatter
+    finally:
+        _forget(empty, "squatter")
+
+
+_EVIL = """
+    create function ragline.evil() returns text language plpgsql as $$ begin
+        execute 'alter role squatter superuser'; return '0001'; end $$
+"""
+
+
+def _is_superuser(dsn: Dsn) -> object:
+    return ask(dsn, "select rolsuper from pg_roles where rolname = 'squatter'")
+
+
+async def test_view_in_the_place_of_the_version_is_never_read(squatted: Dsn, empty: Dsn) -> None:
+    ask(squatted, _EVIL)
+    ask(squatted, "create view ragline.alembic_version as select ragline.evil() as version_num")
+    for act in (migrate.status, apply):
+        with pytest.raises(PreconditionFailed, match=r"'ragline'.* belongs to squatter"):
+            await asyncio.to_thread(act, empty)
+    with pytest.raises(PreconditionFailed, match=r"'ragline'.* belongs to squatter"):
+        await schema.version(empty, "serve")
+    assert _is_superuser(empty) is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """
+        alter table ragline.alembic_version rename to v;
+        create view ragline.alembic_version as select ragline.evil() as version_num
+        """,
+        """
+        create trigger t before update or delete on ragline.alembic_version
+        execute function ragline.evil_trigger()
+        """,
+        "alter table ragline.alembic_version enable row level security",
+        "alter table ragline.alembic_version add check (ragline.evil() <> '')",
+        "alter table ragline.alembic_version owner to squatter",
+    ],
+)
+async def test_version_that_is_not_a_plain_table_of_ours_is_never_read(
+    empty: Dsn, squatted: Dsn, change: str
+) -> None:
+    ask(squatted, "drop schema ragline")
+    await asyncio.to_thread(apply, empty)
+    ask(empty, "alter role squatter superuser")  # only to prepare it: the checks are what counts
+    ask(squatted, _EVIL.replace("alter role squatter superuser", "create table public.ran ()"))
+    ask(
+        squatted,
+        "create function ragline.evil_trigger() returns trigger language plpgsql as "
+        "$$ begin perform ragline.evil(); return null; end $$",
+    )
+    ask(squatted, change)
+    ask(squatted, "drop table if exists public.ran")
+    ask(empty, "alter role squatter nosuperuser")
+
+    for act in (migrate.status, apply):
+        with pytest.raises(PreconditionFailed, match="not the plain table"):
+            await asyncio.to_thread(act, empty)
+    with pytest.raises(PreconditionFailed, match="not the plain table"):
+        await schema.version(empty, "serve")
+    assert ask(empty, "select to_regclass('public.ran')") is None
+
+
+def test_schema_with_a_back_door_is_not_taken_over(squatted: Dsn, empty: Dsn) -> None:
+    ask(squatted, "create table ragline.alembic_version (version_num varchar(32) primary key)")
+    ask(
+        squatted,
+        "create function ragline.run(text) returns void language plpgsql security definer "
+        "as $$ begin execute $1; end $$",
+    )
+    with pytest.raises(PreconditionFailed, match="belongs to squatter"):
+        apply(empty)
+    owner = ask(empty, "select proowner::regrole::text from pg_proc where proname = 'run'")
+    assert owner == "squatter"
+
+
+def test_function_of_a_stranger_in_a_schema_of_ours_is_not_taken_over(
+    squatted: Dsn, empty: Dsn
+) -> None:
+    ask(squatted, "create function ragline.run() returns int language sql as 'select 1'")
+    ask(empty, f"alter schema ragline owner to {empty.user}")
+    with pytest.raises(PreconditionFailed, match=r"function run .*belongs to squatter"):
+        apply(empty)
+
+
+def test_schema_of_the_vectors_must_be_closed(empty: Dsn) -> None:
+    ask(empty, "create role squatter login")
+    squatter = empty.login("squatter", None)
+    try:
+        ask(empty, "grant create on schema public to public")
+        ask(
+            squatter,
+            "create function public.evil(oid, regnamespace) returns boolean language plpgsql as "
+            "$$ begin execute 'alter role squatter superuser'; return true; end $$",
+        )
+        for sign in ("=", "<>"):
+            ask(
+                squatter,
+                f"create operator public.{sign} "
+                "(leftarg = oid, rightarg = regnamespace, function = public.evil)",
+            )
+        assert migrate.status(empty).applied is None
+        with pytest.raises(PreconditionFailed, match='revoke create on schema "public" from pub'):
+            apply(empty)
+        assert tables(empty) == 0
+
+        ask(empty, "revoke create on schema public from public")
+        assert apply(empty).is_current
+        assert apply(empty).is_current
+        assert _is_superuser(empty) is False
+    finally:
+        _forget(empty, "squatter")
+
+
+_KINDS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
+
+
+async def test_no_operator_of_another_schema_is_taken(own_dsn: Dsn, tmp_path: Path) -> None:
+    """Every mixture of numbers has an operator in `public` that says so when it runs."""
+    db = await connect(own_dsn)
+    await db.execute("set search_path = pg_catalog")
+    signs = ["+", "-", "*", "/", "=", "<>", "<", ">", "<=", ">="]
+    exists = "select to_regoperator($1) is not null"
+    # Not oid with numbers: asyncpg's own look at types mixes them, hence the schema must be closed.
+    pairs = [*itertools.product(_KINDS, _KINDS), ("oid", "regnamespace"), ("oid", "regrole")]
+    for left, right in pairs:
+        for sign in signs:
+            kind = "double precision" if sign in "+-*/" else "boolean"
+            if await db.fetchval(exists, f"{sign}({left}, {right})"):
+                continue
+            name = f"public.evil_{signs.index(sign)}"
+            await db.execute(
+                f"create or replace function {name}({left}, {right}) returns {kind} "
+                "language plpgsql as "
+                f"$$ begin raise exception 'taken {sign} {left} {right}'; end $$; "
+                f"create operator public.{sign} "
+                f"(leftarg = {left}, rightarg = {right}, function = {name})"
+            )
+    for name, arguments in (("unnest", "text[]"), ("cardinality", "text[]"), ("nextval", "text")):
+        await db.execute(
+            f"create function public.{name}({arguments}) returns bigint language plpgsql "
+            f"as $$ begin raise exception 'taken {name}'; end $$"
+        )
+    await db.close()
+    async with opened(own_dsn, tmp_path, FakeEmbedder()) as app:
+        texts = [ingest.Text(source=f"s{n}", text=f"ant bee {n}") for n in range(3)]
+        await ingest.ingest_texts(app, texts, "kb")
+        for method in ("hybrid", "vector", "lexical"):
+            result = await search_collections(app, query("bee 1", "kb", method=method))
+            assert result.hits
+        for name, block in queries.blocks("collections").items():
+            if name in {"space_index", "one_collection", "all_collections"}:
+                pool = await app.pool("admin")
+                async with pool.connection() as connection:
+                    await connection.fetch(block, *["kb"] * block.count("$1"))
+    assert (await asyncio.to_thread(apply, own_dsn)).is_current
+
+
+def _forget(dsn: Dsn, role: str) -> None:
+    ask(dsn, f"drop owned by {role} cascade")
+    ask(dsn, f"drop role {role}")
 
 
 def _plain_owner(dsn: Dsn) -> Dsn:

@@ -519,7 +519,8 @@ async def test_collection_removed_beside_a_writer_leaves_no_statistics(
 
 
 async def test_epoch_is_raised_once_for_each_changed_document(own: Db, own_kb: int) -> None:
-    await chunk(own, await document(own, own_kb, source="one"))
+    async with own.transaction():
+        await chunk(own, await document(own, own_kb, source="one"))
     assert await _epoch(own, own_kb) == 1
     async with own.transaction():
         await document(own, own_kb, source="two")
@@ -532,6 +533,41 @@ async def test_epoch_is_raised_once_for_each_changed_document(own: Db, own_kb: i
 
     await own.execute("delete from document where source = 'one'")
     assert await _epoch(own, own_kb) == 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update chunk set body = 'bee' where ordinal = 0",
+        "update chunk set ordinal = ordinal + 5",
+        "delete from chunk where ordinal = 1",
+        """
+        insert into chunk overriding system value
+        select (jsonb_populate_record(c, '{"id": 99, "ordinal": 7}')).*
+        from chunk c where ordinal = 1
+        """,
+    ],
+)
+async def test_chunks_changed_apart_from_their_document_raise_the_epoch(
+    own: Db, own_kb: int, change: str
+) -> None:
+    id_ = await document(own, own_kb)
+    await chunk(own, id_)
+    await chunk(own, id_, ordinal=1)
+    before = await _epoch(own, own_kb)
+    await own.execute(change)
+    assert await _epoch(own, own_kb) > before
+
+
+async def test_epoch_says_in_its_comment_when_it_is_raised(db: Db) -> None:
+    comment = await db.fetchval(
+        "select col_description('collection'::regclass, attnum) from pg_attribute "
+        "where attrelid = 'collection'::regclass and attname = 'epoch'"
+    )
+    assert comment == (
+        "Raised in every transaction that changes the content, at least once for each changed "
+        "document; never lowered."
+    )
 
 
 async def test_epoch_is_not_raised_by_a_rollback(own: Db, own_kb: int) -> None:
@@ -555,7 +591,8 @@ async def test_two_writers_of_one_collection_do_not_wait_before_their_commit(
     await second.execute("set lock_timeout = '500ms'")
     async with own.transaction():
         await chunk(own, await document(own, own_kb, source="one"))
-        await chunk(second, await document(second, own_kb, source="two"))
+        async with second.transaction():
+            await chunk(second, await document(second, own_kb, source="two"))
     assert await _epoch(own, own_kb) == 2
     await assert_statistics_follow(own, own_kb)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -438,12 +437,3 @@ async def test_any_dimension_can_be_stored_and_searched(
         )
         assert found.hits[0].chunk_id == rows[number]["id"]
         assert found.hits[0].vector_distance == pytest.approx(0, abs=2e-3)
-
-
-def test_statements_paste_no_value(request: pytest.FixtureRequest) -> None:
-    target = search.Target(collection="x'; drop", collection_id=7, space_id=3, dimension=8)
-    statements: Sequence[str] = [
-        search.statement(target, method, 10, 40, is_iterative=True)
-        for method in ("hybrid", "vector", "lexical")
-    ]
-    assert not any("drop" in sql for sql in statements)

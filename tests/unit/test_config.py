@@ -348,7 +348,7 @@ def test_what_asyncpg_ignores_is_a_warning_and_what_it_cannot_protect_an_error(
         ("RAGLINE_QUERY_TIMEOUT", "", "query_timeout_s", 30.0),
         ("RAGLINE_POOL_TIMEOUT", "1", "pool_timeout_s", 1.0),
         ("RAGLINE_POOL_TIMEOUT", "", "pool_timeout_s", 10.0),
-        ("RAGLINE_API_KEY", "k-1", "api_key", Secret("k-1")),
+        ("RAGLINE_API_KEY", "k-1-and-15-others", "api_key", Secret("k-1-and-15-others")),
         ("RAGLINE_API_KEY", "", "api_key", None),
         ("RAGLINE_MODEL_DIR", "/models/x", "model_dir", Path("/models/x")),
         ("RAGLINE_MODEL_DIR", "", "model_dir", None),
@@ -385,9 +385,17 @@ def test_api_key_that_no_header_can_carry_is_refused_unseen(tmp_path: Path, key:
     assert PASSWORD not in str(caught.value)
 
 
-def test_config_prints_no_secret(tmp_path: Path) -> None:
-    loaded = load(tmp_path, RAGLINE_API_KEY=PASSWORD, DATABASE_URL=SAME[0])
+@pytest.mark.parametrize("key", [PASSWORD, "s3cr3t-is-short"])
+def test_api_key_that_could_be_guessed_is_refused_unseen(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=r"RAGLINE_API_KEY .* fewer than 16") as caught:
+        load(tmp_path, RAGLINE_API_KEY=key)
+    assert PASSWORD not in str(caught.value)
 
+
+def test_config_prints_no_secret(tmp_path: Path) -> None:
+    loaded = load(tmp_path, RAGLINE_API_KEY=PASSWORD * 3, DATABASE_URL=SAME[0])
+
+    assert loaded.api_key is not None
     assert PASSWORD not in repr(loaded)
 
 

@@ -41,8 +41,8 @@ def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
     from ragline.cli import output
 
-    output.accept_any_text()
     try:
+        output.prepare_stdout()
         app()
     except RaglineError as error:
         output.note(f"error: {error}")

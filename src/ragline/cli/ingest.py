@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import AsJson, Collection, DataDir, Quiet
+from ragline.cli.options import AsJson, DataDir, Quiet
+from ragline.errors import UsageError
 
 if TYPE_CHECKING:
     from ragline.core.results import IngestReport
@@ -21,11 +21,20 @@ _MOST_REJECTIONS_SHOWN = 20
 
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
-    collection: Collection,
+    # Not Path, which makes "here" of an empty text.
+    paths: Annotated[list[str], typer.Argument(help="Files and folders.", show_default=False)],
+    # Not str, of which Typer takes the last without a word.
+    collection: Annotated[
+        list[str],
+        typer.Option("--collection", "-c", metavar="<str>", help="Name of the collection."),
+    ],
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Remove documents below PATHS whose file is gone or ignored."),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="With --prune: also where nothing is left below a path."),
     ] = False,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern to leave out, as in .gitignore; repeatable.")
@@ -52,17 +61,19 @@ def ingest(
     """Bring text, Markdown, HTML and PDF files into a collection; unchanged files cost nothing."""
     from ragline.rag import ingest as rag
 
+    name, folders = _only(collection), rag.named_paths(paths)
     policy = rag.Policy(language=language, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
     with progress_bar(shown=not quiet and not as_json) as on_progress:
         report = runtime.with_app(
             data_dir,
             lambda app: rag.ingest_paths(
                 app,
-                paths,
-                collection,
+                folders,
+                name,
                 policy=policy,
                 ignore=ignore or (),
                 prune=prune,
+                may_empty=yes,
                 on_progress=on_progress,
             ),
         )
@@ -72,6 +83,16 @@ def ingest(
     output.emit(report, as_json=as_json, text=summary(report))
     if strict and report.rejections:
         raise typer.Exit(3)
+
+
+def _only(collections: list[str]) -> str:
+    name, *others = collections
+    if others:
+        raise UsageError(
+            f"--collection is given {len(collections)} times ({', '.join(collections)}); documents "
+            "go into one at a time: run it once for each"
+        )
+    return name
 
 
 def summary(report: IngestReport) -> str:
@@ -113,7 +134,10 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
 
 
 def _remarks(report: IngestReport) -> list[str]:
-    lines = [f"rejected  {r.source}  {r.reason}  {r.message}" for r in report.rejections]
+    lines = [
+        output.on_one_line(f"rejected  {r.source}  {r.reason}  {r.message}")
+        for r in report.rejections
+    ]
     if len(lines) > _MOST_REJECTIONS_SHOWN:
         rest = len(lines) - _MOST_REJECTIONS_SHOWN
         lines = [*lines[:_MOST_REJECTIONS_SHOWN], f"… and {rest} more: --json names them all"]

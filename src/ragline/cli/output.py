@@ -5,22 +5,61 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ragline.errors import RaglineError
+
 _CONTROLS = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
+
+
+# Whatever begins a new line, or steers a terminal.
+_UNPRINTABLE = {c: repr(chr(c))[1:-1] for c in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+class StdoutFailed(RaglineError):
+    """What was asked for could not be written to stdout: a full disk, a closed descriptor."""
+
+
+class _Stdout(io.TextIOWrapper):
+    """Says that it cannot be written in an error of its own, also to those who print help."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> Exception:
+        if isinstance(error, BrokenPipeError):
+            return error  # a reader that left, at which Typer ends quietly
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        return StdoutFailed(f"stdout cannot be written: {error.strerror}")
 
 
 def emit(value: object, *, as_json: bool, text: str | None = None) -> None:
     """Print `value` as one JSON object, or `text` for people, on stdout."""
     if as_json or text is None:
         is_unicode = sys.stdout.encoding.lower().startswith("utf")
-        print(json.dumps(plain(value), ensure_ascii=not is_unicode))  # noqa: T201
+        print(json.dumps(plain(value), ensure_ascii=not is_unicode), flush=True)  # noqa: T201
     elif text:
-        print(_harmless(text))  # noqa: T201
+        print(_harmless(text), flush=True)  # noqa: T201
+
+
+def on_one_line(text: str) -> str:
+    """Return `text` with escapes for its control characters: a name must not forge a line."""
+    return text.translate(_UNPRINTABLE)
 
 
 def note(message: str) -> None:
@@ -28,10 +67,18 @@ def note(message: str) -> None:
     print(_harmless(message), file=sys.stderr)  # noqa: T201
 
 
-def accept_any_text() -> None:
-    """Have stdout write what its encoding lacks as escapes, as stderr does, instead of failing."""
+def prepare_stdout() -> None:
+    """Have stdout write what its encoding lacks as escapes, as stderr does, and fail in a sentence."""
+    if sys.stdout is None:
+        raise StdoutFailed("stdout is closed, so there is no place for the result; leave it open")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        encoding, is_line_buffered = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = _Stdout(
+            sys.stdout.detach(),
+            encoding=encoding,
+            errors="backslashreplace",
+            line_buffering=is_line_buffered,
+        )
 
 
 def _harmless(text: str) -> str:

@@ -76,7 +76,8 @@ def answer_text(answer: Answer) -> str:
     """Return an answer with its numbered citations for people."""
     lines = [textwrap.fill(answer.text, 100)]
     lines += [
-        f"  [{c.number}] {c.title or c.source}, characters {c.start}-{c.end} ({c.source})"
+        f"  [{c.number}] {output.on_one_line(c.title or c.source)}, characters {c.start}-{c.end} "
+        f"({output.on_one_line(c.source)})"
         for c in answer.citations
     ]
     return "\n".join(lines)
@@ -93,7 +94,9 @@ def _shown(result: SearchResult, *, explain: bool) -> str:
         return "nothing found"
     lines = []
     for place, hit in enumerate(result.hits, start=1):
-        lines.append(f"{place:>3}. {hit.title or hit.source}  {hit.start}-{hit.end}")
+        lines.append(
+            f"{place:>3}. {output.on_one_line(hit.title or hit.source)}  {hit.start}-{hit.end}"
+        )
         if explain:
             lines.append(f"     {_ranks(hit)}")
         lines.append(textwrap.indent(textwrap.shorten(hit.body, 240, placeholder=" …"), "     "))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# Set on the demo's labelled questions: docs/decisions/005-extractive-answers.md has the table.
+# Set on the demo's labelled questions: docs/decisions/006-extractive-answers.md has the table.
 _WINDOW_WEIGHT = 0.5
 _HIT_WEIGHT = 0.5
 _WORDS_WEIGHT = 0.1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragline.core.dsn import Dsn, Secret
-from ragline.db import pool
+from ragline.db import pool, queries
 from ragline.db.roles import acts_as_owner, is_isolated, one, set_logins
 from ragline.db.roles import role_password as role_password
 from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, SchemaMismatch
@@ -80,6 +80,7 @@ def apply(dsn: Dsn, *, lock_timeout_ms: int, role_secret: Secret | None) -> Sche
         _check_server(connection)
         _pending(_applied(connection))
         _check_schema_is_ours(connection)
+        _check_vector_schema_is_closed(connection)
     with _explained(dsn, lock_timeout_ms):
         _in_one_transaction(
             dsn, lambda bind: _upgrade(dsn, bind, lock_timeout_ms, role_secret), tries=_TRIES
@@ -105,29 +106,59 @@ def _upgrade(
         [f"{lock_timeout_ms}ms"],
     )
     connection.execute(_sql("bootstrap.sql"))
+    _check_nothing_runs_as_us(connection)
+    _check_vector_schema_is_closed(connection)
     _act_as_owner(connection)
     alembic = _alembic()
     alembic.attributes["connection"] = bind
     with _ONE_AT_A_TIME:
         command.upgrade(alembic, "head")
     connection.execute("reset role")
+    connection.execute("set local search_path = pg_catalog, pg_temp")
     if is_isolated(connection):
         connection.execute(_sql("grants.sql"))
         set_logins(dsn, connection, role_secret)
 
 
 def _act_as_owner(connection: psycopg.Connection[Any]) -> None:
-    """Create objects as the owner, in our schema, with the vector type in reach."""
-    connection.execute(
-        """
-        select set_config('search_path', format('ragline, %I, pg_temp', n.nspname), true)
-        from pg_catalog.pg_extension e
-        join pg_catalog.pg_namespace n on n.oid = e.extnamespace
-        where e.extname = 'vector'
-        """
-    )
+    """Create objects as the owner, in our schema, with no other schema in reach."""
+    connection.execute("set local search_path = ragline, pg_temp")
     if acts_as_owner(connection):
         connection.execute("set local role ragline_owner")
+
+
+def _check_nothing_runs_as_us(connection: psycopg.Connection[Any]) -> None:
+    """Refuse a schema in which somebody else could have put what runs with our rights."""
+    complaint = one(connection, queries.block("catalog", "complaint"))
+    if complaint is not None:
+        raise PreconditionFailed(complaint)
+
+
+def _check_vector_schema_is_closed(connection: psycopg.Connection[Any]) -> None:
+    """Refuse a schema of pgvector in which everybody may create: searches look for operators there."""
+    # Without the extension yet: where it usually goes. Where it really went is looked at again.
+    found = one(
+        connection,
+        """
+        select n.nspname::text
+        from pg_catalog.pg_namespace n
+        left join pg_catalog.pg_extension e on e.extname = 'vector'
+        cross join lateral pg_catalog.aclexplode(n.nspacl) a
+        where n.oid = coalesce(e.extnamespace, (
+            select oid from pg_catalog.pg_namespace where nspname = 'public'
+        ))
+          and a.grantee = 0::oid and a.privilege_type = 'CREATE'
+        limit 1
+        """,
+    )
+    if found is not None:
+        raise PreconditionFailed(
+            f"every user may create objects in schema {found!r}, where pgvector is: an operator put "
+            f"there could run as ragline. Run `revoke create on schema {pool.quoted(found)} from "
+            "public` as its owner or a superuser, or keep pgvector in a schema of its own (`create "
+            "schema ext; create extension vector schema ext`); then run `ragline migrate apply` "
+            "again. Nothing was changed"
+        )
 
 
 def _check_schema_is_ours(connection: psycopg.Connection[Any]) -> None:
@@ -188,6 +219,7 @@ def dsn_place(connection: psycopg.Connection[Any]) -> str:
 
 
 def _applied(connection: psycopg.Connection[Any]) -> str | None:
+    _check_nothing_runs_as_us(connection)
     if one(connection, "select to_regclass('ragline.alembic_version')::text") is None:
         return None
     found = one(connection, "select version_num from ragline.alembic_version")
@@ -245,7 +277,7 @@ def _in_one_transaction(
 
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(dsn.for_psycopg("admin")),
+        creator=lambda: _login(dsn, autocommit=False),
         poolclass=sqlalchemy.pool.NullPool,
     )
     for left in reversed(range(tries)):
@@ -305,12 +337,22 @@ def _explained(dsn: Dsn, lock_timeout_ms: int) -> Iterator[None]:
         raise
 
 
+def _login(dsn: Dsn, *, autocommit: bool) -> psycopg.Connection[Any]:
+    """Connect, and look nowhere but in the catalog: we may be a superuser in a stranger's schema."""
+    import psycopg
+
+    connection = psycopg.connect(dsn.for_psycopg("admin"), autocommit=True)
+    connection.execute("set search_path = pg_catalog, pg_temp")
+    connection.autocommit = autocommit
+    return connection
+
+
 @contextmanager
 def _connected(dsn: Dsn, lock_timeout_ms: int) -> Iterator[psycopg.Connection[Any]]:
     import psycopg
 
     try:
-        connection = psycopg.connect(dsn.for_psycopg("admin"), autocommit=True)
+        connection = _login(dsn, autocommit=True)
     except psycopg.OperationalError as error:
         # Asked once more by the driver whose errors say what is wrong, not only that it is.
         asyncio.run(pool.ask_once(dsn, "admin", "select 1"))

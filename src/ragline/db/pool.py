@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from ragline.errors import (
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
+
+_log = logging.getLogger(__name__)
 
 # The last: what asyncpg says on a connection that the server ended while nobody used it.
 _BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -165,6 +168,9 @@ async def open_pool(
             facts = await _first_contact(dsn, workload, timeout_s)
         except _LOST as error:
             raise await unreachable.explain(dsn, error, _connect) from error
+        if facts.has_roles:
+            # Without roles that is how this server is; with them somebody should know.
+            _log.warning("workload %s is not isolated: %s", workload, why)
     if facts.vector_schema is None:
         raise PreconditionFailed(
             "this database has no vector extension yet: run `ragline migrate apply`"
@@ -203,6 +209,7 @@ async def open_pool(
 @dataclass(frozen=True, slots=True)
 class _ServerFacts:
     vector_schema: str | None
+    has_roles: bool
     may_use_schema: bool
     statement_timeout_ms: int
     connection_limit: int
@@ -246,6 +253,7 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
                 (select n.nspname::text from pg_catalog.pg_extension e
                  join pg_catalog.pg_namespace n on n.oid = e.extnamespace
                  where e.extname = 'vector'),
+                exists (select from pg_catalog.pg_roles where rolname = 'ragline_owner'),
                 coalesce(pg_catalog.has_schema_privilege(
                     (select oid from pg_catalog.pg_namespace where nspname = 'ragline'), 'usage'
                 ), true),
@@ -261,16 +269,28 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
         await connection.close()
     if row is None:
         raise DatabaseUnreachable("the server did not say which role it let in")
-    schema, may_use, timeout_ms, limit, max_connections, reserved = row
+    schema, has_roles, may_use, timeout_ms, limit, max_connections, reserved = row
     budget = connection_budget(max_connections, reserved)
-    return _ServerFacts(schema, may_use, timeout_ms, budget if limit is None else limit, budget)
+    return _ServerFacts(
+        vector_schema=schema,
+        has_roles=has_roles,
+        may_use_schema=may_use,
+        statement_timeout_ms=timeout_ms,
+        connection_limit=budget if limit is None else limit,
+        budget=budget,
+    )
 
 
-async def ask_once(dsn: Dsn, workload: Workload, sql: str) -> Any:
-    """Return the one value of a question asked before there are pools; None without its table."""
+async def ask_once(dsn: Dsn, workload: Workload, sql: str, *, unless: str | None = None) -> Any:
+    """Return the one value of a question asked before there are pools; None without its table.
+
+    `unless` is asked first; what it answers is the reason not to go on.
+    """
     try:
         connection = await _connect(dsn, workload)
         try:
+            if unless is not None and (complaint := await connection.fetchval(unless)) is not None:
+                raise PreconditionFailed(complaint)
             return await connection.fetchval(sql)
         finally:
             await connection.close()

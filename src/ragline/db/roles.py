@@ -57,7 +57,7 @@ def is_isolated(connection: psycopg.Connection[Any]) -> bool:
             select count(*) = cardinality(%s::text[])
                and not exists (
                    select from pg_catalog.pg_namespace
-                   where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole
+                   where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole::oid
                )
             from pg_catalog.pg_roles where rolname = any(%s::text[])
             """,

@@ -125,8 +125,8 @@ def statement(
         return _with_content(target, ranked, columns="r.score", order="r.score desc, r.chunk_id")
     ranked = f"""
         select coalesce(v.chunk_id, l.chunk_id) as chunk_id,
-               coalesce(1.0::float8 / ({RRF_K} + v.rank), 0)
-               + coalesce(1.0::float8 / ({RRF_K} + l.rank), 0) as fused,
+               coalesce(1.0::float8 / ({RRF_K} + v.rank)::float8, 0)
+               + coalesce(1.0::float8 / ({RRF_K} + l.rank)::float8, 0) as fused,
                v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
         from (
             select n.*, row_number() over (order by n.distance, n.chunk_id) as rank
@@ -176,23 +176,31 @@ def _nearest(target: Target, *, limit: int, is_iterative: bool) -> str:
 
 
 def _best(target: Target, *, limit: int, terms: str) -> str:
-    """The best chunks by BM25, weighed now from raw counts: exact after every write."""
+    """The best chunks by BM25, weighed now from raw counts: exact after every write.
+
+    Both sides of an operator have its very types: a nearer match in another schema would be taken.
+    """
     return f"""
         select p.chunk_id,
-               sum(q.weight * p.frequency
-                   / (p.frequency + {BM25_K1} * ({1 - BM25_B} + {BM25_B} * p.length / q.mean_length))
+               sum(q.weight * p.frequency::float8 / (
+                   p.frequency::float8 + {BM25_K1}::float8
+                   * ({1 - BM25_B}::float8 + {BM25_B}::float8 * p.length::float8 / q.mean_length))
                ) as score
         from (
             select t.id as term_id, n.mean_length,
-                   w.times * {BM25_K1 + 1}
-                   * ln(1 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8)) as weight
+                   w.times * {BM25_K1 + 1}::float8
+                   * ln(1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8))
+                   as weight
             from (
-                select word, count(*)::float8 as times from unnest({terms}::text[]) as word group by 1
+                select word, count(*)::float8 as times
+                from pg_catalog.unnest({terms}::text[]) as word group by 1
             ) as w
             join term t on t.term = w.word
             cross join (
                 select sum(chunks)::float8 as chunks,
-                       greatest(sum(tokens)::float8 / nullif(sum(chunks), 0), 1) as mean_length
+                       greatest(
+                           sum(tokens)::float8 / nullif(sum(chunks)::float8, 0::float8), 1
+                       ) as mean_length
                 from collection_statistic where collection_id = {target.collection_id:d}
             ) as n
             cross join lateral (
@@ -200,7 +208,7 @@ def _best(target: Target, *, limit: int, terms: str) -> str:
                 from term_statistic
                 where collection_id = {target.collection_id:d} and term_id = t.id
             ) as s
-            where s.chunks > 0
+            where s.chunks > 0::float8
             offset 0
         ) as q
         join posting p

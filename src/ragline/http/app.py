@@ -11,12 +11,12 @@ from fastapi.security import HTTPBearer
 from ragline.config import Config
 from ragline.http import ask, collections, documents, health, problems, search
 from ragline.http.guard import Guard
-from ragline.http.limits import MOST_BODY_BYTES, Edge, Limits
+from ragline.http.limits import Edge, Limits
 from ragline.wiring import open_app
 
 # Each ingest starts parsers of its own; more at once would only take each other's processors.
 _INGESTS_AT_ONCE = 4
-_ANYWHERE = problems.declared(403, 413, 421, 500, 504)
+_ANYWHERE = problems.declared(403, 408, 413, 421, 500, 504)
 _BEHIND_THE_KEY = problems.declared(401, 503)
 
 
@@ -52,7 +52,7 @@ def create_app(config: Config) -> FastAPI:
     service.include_router(health.router)
     problems.install(service, (*behind_the_key, health.router))
     # The last one added is the first one to see a request.
-    service.add_middleware(Limits, deadline_s=config.query_timeout_s, body_bytes=MOST_BODY_BYTES)
+    service.add_middleware(Limits, deadline_s=config.query_timeout_s)
     service.add_middleware(Guard, key=config.api_key)
     service.add_middleware(Edge)
     return service

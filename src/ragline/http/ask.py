@@ -18,7 +18,7 @@ class AskBody(Body):
     k: Hits = 10
 
 
-@router.post("/ask", dependencies=[JsonOnly], responses=problems.declared(400, 404, 413, 415, 422))
+@router.post("/ask", dependencies=[JsonOnly], responses=problems.declared(400, 404, 409, 415, 422))
 async def ask(body: AskBody, app: Ragline) -> Answer:
     """Answer a question with sentences of the documents, each with its citation."""
     return await answer.answer_question(app, search.query(body.question, body.collection, k=body.k))

@@ -44,7 +44,7 @@ async def list_collections(app: Ragline) -> CollectionList:
     "/collections",
     status_code=201,
     dependencies=[JsonOnly],
-    responses=problems.declared(400, 409, 413, 415, 422),
+    responses=problems.declared(400, 409, 415, 422),
 )
 async def add_collection(body: CollectionBody, app: Ragline) -> CollectionFacts:
     """Make an empty collection."""

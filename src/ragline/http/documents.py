@@ -83,7 +83,7 @@ async def list_documents(page: Annotated[PageQuery, Query()], app: Ragline) -> D
     return DocumentPage(documents=shown, next_after=None if is_last else shown[-1].id)
 
 
-@router.post("/documents", dependencies=[JsonOnly], responses=problems.declared(400, 413, 415, 422))
+@router.post("/documents", dependencies=[JsonOnly], responses=problems.declared(400, 409, 415, 422))
 async def add_documents(body: DocumentsBody, app: Ragline, request: Request) -> IngestReport:
     """Bring texts into a collection; unchanged ones cost nothing, changed ones are replaced.
 

@@ -4,16 +4,43 @@ import asyncio
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 
+from fastapi import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragline.http import problems
 
-MOST_BODY_BYTES = 16 * 1024 * 1024
 # A client that hears "too large" only after it has sent everything: read on, up to here.
-_MOST_DRAINED_BYTES = 8 * MOST_BODY_BYTES
+_MOST_DRAINED_BYTES = 64 * 1024 * 1024
 _CLIENT_GONE = 499
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How large a body a route takes, and what to do when it was too large or took too long."""
+
+    body_bytes: int
+    too_large: str
+    too_late: str
+
+
+# What is embedded within the deadline, and no more memory than a few of them at once may take.
+DOCUMENTS = Allowance(
+    body_bytes=2 * 1024 * 1024,
+    too_large="send fewer documents at once, and bring in larger ones with `ragline ingest`",
+    too_late=(
+        "documents already written stay written, and sending the same again is safe and goes on "
+        "from there; send fewer at once, use `ragline ingest`, or raise RAGLINE_QUERY_TIMEOUT"
+    ),
+)
+# The longest question in all its escapes, for a hundred collections with the longest names.
+OTHERS = Allowance(
+    body_bytes=256 * 1024,
+    too_large="nothing that this route takes is as long",
+    too_late="ask for less, or raise RAGLINE_QUERY_TIMEOUT",
+)
 
 log = logging.getLogger("ragline.http")
 
@@ -57,30 +84,45 @@ class Edge:
 class Limits:
     """Reads the body, then runs the request until it is done, too late, or nobody waits for it."""
 
-    def __init__(self, app: ASGIApp, *, deadline_s: float, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, deadline_s: float) -> None:
         self.app = app
         self.deadline_s = deadline_s
-        self.body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        allowance = _allowance(scope)
         request = _Request(scope=scope, receive=receive, send=send)
         try:
             async with asyncio.timeout(self.deadline_s) as deadline:
-                if await request.read(self.body_bytes):
+                if await request.read(allowance):
                     await request.run(self.app, deadline)
         except TimeoutError:
             if request.is_gone:
                 return
             if request.is_answered or not deadline.expired():
                 raise
-            detail = (
-                f"not done within {self.deadline_s:g} s, so it was stopped; ask for less, or raise "
-                "RAGLINE_QUERY_TIMEOUT"
-            )
-            await problems.response(scope, 504, detail)(scope, receive, send)
+            late = self._too_slow(scope) if request.is_being_read else self._too_late(scope)
+            await late(scope, receive, send)
+
+    def _too_slow(self, scope: Scope) -> Response:
+        detail = (
+            f"the body did not come within {self.deadline_s:g} s, so nothing was done; send it "
+            "faster, or send less"
+        )
+        # What still comes of the body is not the next request.
+        return problems.response(scope, 408, detail, headers={"Connection": "close"})
+
+    def _too_late(self, scope: Scope) -> Response:
+        advice = _allowance(scope).too_late
+        detail = f"not done within {self.deadline_s:g} s, so it was stopped; {advice}"
+        return problems.response(scope, 504, detail)
+
+
+def _allowance(scope: Scope) -> Allowance:
+    is_documents = (scope["method"], scope["path"]) == ("POST", "/documents")
+    return DOCUMENTS if is_documents else OTHERS
 
 
 class _Request:
@@ -89,18 +131,26 @@ class _Request:
     def __init__(self, *, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.is_gone = False
+        self.is_being_read = False
         self.is_answered = False
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
 
-    async def read(self, most: int) -> bool:
+    async def read(self, allowance: Allowance) -> bool:
         """Read the body; False when there is nothing left to do."""
+        self.is_being_read = True
+        is_read = await self._read(allowance)
+        self.is_being_read = False
+        return is_read
+
+    async def _read(self, allowance: Allowance) -> bool:
+        most = allowance.body_bytes
         headers = Headers(scope=self.scope)
         length = headers.get("content-length", "")
         waits_for_leave = headers.get("expect", "").lower() == "100-continue"
         if waits_for_leave and length.isdecimal() and int(length[:20]) > most:
-            await self._refuse(most)
+            await self._refuse(allowance)
             return False
         parts: list[bytes] = []
         size, more = 0, True
@@ -115,7 +165,7 @@ class _Request:
             if size <= most:
                 parts.append(part)
         if size > most:
-            await self._refuse(most)
+            await self._refuse(allowance)
             return False
         self._body = b"".join(parts)
         return True
@@ -128,8 +178,8 @@ class _Request:
         finally:
             watcher.cancel()
 
-    async def _refuse(self, most: int) -> None:
-        detail = f"the body has more than {most:,} bytes; send fewer or smaller documents at once"
+    async def _refuse(self, allowance: Allowance) -> None:
+        detail = f"the body has more than {allowance.body_bytes:,} bytes; {allowance.too_large}"
         await problems.response(self.scope, 413, detail)(self.scope, self._receive, self._answer)
 
     async def _replay(self) -> Message:

@@ -25,7 +25,7 @@ class SearchBody(Body):
 
 
 @router.post(
-    "/search", dependencies=[JsonOnly], responses=problems.declared(400, 404, 413, 415, 422)
+    "/search", dependencies=[JsonOnly], responses=problems.declared(400, 404, 409, 415, 422)
 )
 async def search(body: SearchBody, app: Ragline) -> SearchResult:
     """Find the chunks that fit a question best, by vectors and words together or by one alone."""

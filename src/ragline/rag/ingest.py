@@ -27,7 +27,15 @@ from ragline.rag.catalog import Policy
 from ragline.rag.formats import Parsed, Rejected
 from ragline.rag.sources import Source, Text
 
-__all__ = ["Policy", "Progress", "Text", "ingest_paths", "ingest_texts", "passage"]
+__all__ = [
+    "Policy",
+    "Progress",
+    "Text",
+    "ingest_paths",
+    "ingest_texts",
+    "named_paths",
+    "passage",
+]
 
 # Raised whenever the same bytes would give another text, or other passages.
 _PARSER_VERSION = 3
@@ -72,22 +80,33 @@ async def ingest_paths(
     policy: Policy | None = None,
     ignore: Sequence[str] = (),
     prune: bool = False,
+    may_empty: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
     """Bring files and folders into a collection, which is made when missing.
 
     Unchanged files cost nothing, changed ones are replaced, each in one transaction, so that an
     interrupted run is continued by running it again. `prune` removes documents below `paths` whose
-    file is gone.
+    file is gone; it is refused where nothing at all is left below a path, unless `may_empty`.
     """
     tally = _Tally()
     found, skipped = await asyncio.to_thread(_find, paths, ignore)
     run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
     await run.learn_known()
+    if prune and not may_empty:
+        run.check_not_emptied(paths, [*found, *skipped])
     run.pass_over(skipped)
     await run.take([sources.from_file(item) for item in found])
     pruned = await run.prune(paths, ignore, {item.source for item in found}) if prune else 0
     return await run.end(found=len(found), pruned=pruned, build_index=True)
+
+
+def named_paths(given: Iterable[Path | str]) -> list[Path]:
+    """Return paths as such; raise UsageError for an empty text, of which Path makes "here"."""
+    several = list(given)
+    if "" in several:
+        raise UsageError("a path is empty; name a file or folder, or write . for the current one")
+    return [Path(path) for path in several]
 
 
 async def ingest_texts(
@@ -150,6 +169,19 @@ class _Run:
         """Look up what is there already, of all documents or of some."""
         async with self.pool.connection() as connection:
             self.known = await documents.known(connection, self.collection.id, sources)
+
+    def check_not_emptied(
+        self, paths: Sequence[Path], present: Sequence[files.Found | files.Skipped]
+    ) -> None:
+        """Raise UsageError when all that is known below a path is gone, as from a lost mount."""
+        for root in (str(path.resolve()) for path in paths):
+            known = sum(_is_below(source, root) for source in self.known)
+            if known and not any(_is_below(item.source, root) for item in present):
+                raise UsageError(
+                    f"nothing is left below {root!r}, and collection {self.collection.name!r} knows "
+                    f"{known} document(s) from there: is it mounted? Nothing was changed; to remove "
+                    "them all, repeat with --yes (may_empty=True in Python)"
+                )
 
     def pass_over(self, skipped: Sequence[files.Skipped]) -> None:
         """Count files of other kinds; report those that should have been, or once were, taken in."""

@@ -47,11 +47,18 @@ def from_text(item: Text) -> Source:
     return Source(
         source=item.source,
         media_type=item.media_type,
-        read=lambda: _encoded(item.text),
+        read=lambda: _content(item.text),
         title=item.title,
         metadata=item.metadata,
         is_file=False,
     )
+
+
+def _content(text: str) -> bytes:
+    # Parsers would speak of a file that there is not.
+    if not text.strip():
+        raise Rejected("EMPTY", "the text is empty" if not text else "the text has only spaces")
+    return _encoded(text)
 
 
 def _encoded(text: str) -> bytes:

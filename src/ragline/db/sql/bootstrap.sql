@@ -63,12 +63,15 @@ begin
         may_hand_over := pg_catalog.pg_has_role(current_user, 'ragline_owner', acting);
     end if;
 
+    -- Into the schema that the user's own settings choose; all else here sees the catalog only.
+    set local search_path to default;
     create extension if not exists vector;
     if is_superuser and exists (
         select from pg_catalog.pg_available_extensions where name = 'pg_stat_statements'
     ) then
         create extension if not exists pg_stat_statements;
     end if;
+    set local search_path = pg_catalog, pg_temp;
     select n.nspname into vector_schema
     from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
     where e.extname = 'vector';
@@ -92,20 +95,44 @@ begin
         end if;
         comment on schema ragline is 'Everything that ragline keeps in this database.';
     elsif may_hand_over then
-        -- Migrated before by a user who could not make the roles: the owner takes it over.
+        -- What a stranger made would run, or let him run what he likes, as the owner.
+        for item in
+            select o.what, pg_catalog.pg_get_userbyid(o.owner) as owner
+            from (
+                select format('schema %I', nspname) as what, nspowner as owner
+                from pg_catalog.pg_namespace where nspname = 'ragline'
+                union all
+                select format('relation %I', relname), relowner
+                from pg_catalog.pg_class where relnamespace = 'ragline'::regnamespace::oid
+                union all
+                select format('function %I', proname), proowner
+                from pg_catalog.pg_proc where pronamespace = 'ragline'::regnamespace::oid
+                union all
+                select format('operator %s', oprname), oprowner
+                from pg_catalog.pg_operator where oprnamespace = 'ragline'::regnamespace::oid
+            ) as o
+            join pg_catalog.pg_roles r on r.oid = o.owner
+            where not r.rolsuper and r.rolname not in ('ragline_owner', current_user)
+        loop
+            raise insufficient_privilege using message = format(
+                '%s in schema ragline belongs to %I, and is not taken over', item.what, item.owner
+            );
+        end loop;
+        -- Migrated before by this user, when the roles could not be made: the owner takes it over.
         for item in
             select format('schema %I', nspname) as object
             from pg_catalog.pg_namespace
-            where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole
+            where nspname = 'ragline' and nspowner <> 'ragline_owner'::regrole::oid
             union all
             select format('table ragline.%I', relname)
             from pg_catalog.pg_class
-            where relnamespace = 'ragline'::regnamespace and relkind in ('r', 'p')
-              and relowner <> 'ragline_owner'::regrole
+            where relnamespace = 'ragline'::regnamespace::oid and relkind in ('r', 'p')
+              and relowner <> 'ragline_owner'::regrole::oid
             union all
             select format('function %s', oid::regprocedure)
             from pg_catalog.pg_proc
-            where pronamespace = 'ragline'::regnamespace and proowner <> 'ragline_owner'::regrole
+            where pronamespace = 'ragline'::regnamespace::oid
+              and proowner <> 'ragline_owner'::regrole::oid
         loop
             execute format('alter %s owner to ragline_owner', item.object);
         end loop;

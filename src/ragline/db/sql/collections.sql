@@ -30,7 +30,7 @@ returning id
 delete from collection where name = $1 returning id
 
 -- add_space --
-select create_space($1, $2, $3, $4, $5, $6, $7, $8::text[], $9)
+select ragline.create_space($1, $2, $3, $4, $5, $6, $7, $8::text[], $9)
 
 -- activate_space --
 -- only the first one to come: a later switch is a gated change
@@ -41,10 +41,10 @@ returning active_space_id
 select i.indisvalid as valid
 from pg_catalog.pg_index i
 join pg_catalog.pg_class c on c.oid = i.indexrelid
-where c.relnamespace = 'ragline'::regnamespace and c.relname = $1
+where c.relnamespace = 'ragline'::regnamespace::oid and c.relname = $1
 
 -- space_index_statement --
-select space_index_statement($1, true)
+select ragline.space_index_statement($1, true)
 
 -- raise_epoch --
 update collection set epoch = epoch + 1 where id = $1

@@ -16,19 +16,20 @@ delete from document where id = $1
 returning collection_id
 
 -- chunk_ids --
-select nextval(pg_get_serial_sequence('chunk', 'id')) from generate_series(1, $1::int)
+select pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('chunk', 'id')::regclass)
+from generate_series(1, $1::int)
 
 -- add_terms --
 -- sorted: two writers that meet in the dictionary queue, but never in a circle
 insert into term (term)
-select t from unnest($1::text[]) as t order by t
+select t from pg_catalog.unnest($1::text[]) as t order by t
 on conflict (term) do nothing
 
 -- term_ids --
 select term, id from term where term = any ($1::text[])
 
 -- fold_statistics --
-select fold_statistics($1, $2)
+select ragline.fold_statistics($1, $2)
 
 -- documents_page --
 select d.id, d.source, d.title, d.media_type, d.characters, d.metadata, d.ingested_at,

@@ -30,7 +30,9 @@ begin
         execute format('grant usage on schema ragline to %I', item.rolname);
         execute format('grant select on all tables in schema ragline to %I', item.rolname);
     end loop;
-    grant insert, update, delete on ragline.document, ragline.chunk to ragline_serve;
+    -- No update: a document whose content changes is deleted and inserted again.
+    revoke update on ragline.document, ragline.chunk from ragline_serve;
+    grant insert, delete on ragline.document, ragline.chunk to ragline_serve;
     grant insert on ragline.collection, ragline.term to ragline_serve;
     grant update (active_space_id) on ragline.collection to ragline_serve;
     grant delete on ragline.collection to ragline_serve;
@@ -40,8 +42,13 @@ begin
         ragline.fold_statistics(integer, integer)
     to ragline_serve;
     -- create_space() grants this too, to roles that exist by then.
-    for item in select id from ragline.embedding_space loop
-        execute format('grant insert, delete on ragline.%I to ragline_serve', 'embedding_' || item.id);
+    -- From the catalog: a table of ours is never read with a superuser's rights.
+    for item in
+        select relname from pg_catalog.pg_class
+        where relnamespace = 'ragline'::regnamespace::oid and relkind = 'r'
+          and relname ~ '^embedding_[0-9]+$'
+    loop
+        execute format('grant insert, delete on ragline.%I to ragline_serve', item.relname);
     end loop;
 
     for setting in

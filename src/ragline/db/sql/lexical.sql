@@ -15,4 +15,4 @@ select w.word,
        (select coalesce(sum(s.chunks), 0)::bigint
         from term t join term_statistic s on s.collection_id = $1 and s.term_id = t.id
         where t.term = w.word) as chunks
-from unnest($2::text[]) as w (word)
+from pg_catalog.unnest($2::text[]) as w (word)

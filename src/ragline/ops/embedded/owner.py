@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ragline.errors import EmbeddedServerError
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 SYSTEM_USER = "ragline"
 _CHILD_TIMEOUT_S = 300
+_LOGIN_DEFS = Path("/etc/login.defs")
+_USUAL_FIRST_PERSON = 1000
+_NO_SHELLS = ("nologin", "false")
 _TOOLS = "/usr/sbin:/usr/bin:/sbin:/bin"
 # Nothing of the caller's environment: PG* variables would confuse the programs, and whoever can
 # run programs in the server could read the keys in it.
@@ -100,7 +105,24 @@ def _system_user() -> Owner | None:
             f"the system user {SYSTEM_USER!r} has user id 0, and PostgreSQL refuses to run as "
             "root; give it an id of its own, or set DATABASE_URL"
         )
+    if entry.pw_uid >= _first_person() and Path(entry.pw_shell or "/bin/sh").name not in _NO_SHELLS:
+        raise EmbeddedServerError(
+            f"user {SYSTEM_USER!r} (id {entry.pw_uid}) is a person who can log in with "
+            f"{entry.pw_shell or '/bin/sh'}, and the server's files would be theirs; rename that "
+            f"user, or close it (`usermod --shell /usr/sbin/nologin {SYSTEM_USER}`), or run as an "
+            "ordinary user, or set DATABASE_URL"
+        )
     return Owner(name=SYSTEM_USER, uid=entry.pw_uid, gid=entry.pw_gid, by_root=True)
+
+
+def _first_person() -> int:
+    """Return the lowest id that the system gives to people."""
+    try:
+        text = _LOGIN_DEFS.read_text(errors="replace")
+    except OSError:  # BusyBox has no such file
+        return _USUAL_FIRST_PERSON
+    found = re.search(r"^\s*UID_MIN\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else _USUAL_FIRST_PERSON
 
 
 def _create_system_user() -> Owner:

@@ -119,11 +119,17 @@ def socket_folder(home: Home, owner: Owner) -> Path:
     mark = hashlib.sha256(os.fsencode(home.root)).hexdigest()[:12]
     short = f"ragline-{owner.uid}-{mark}"
     shared = dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"])  # noqa: S108 - checked below
-    for folder in [home.run, *(Path(base) / short for base in shared)]:
+    fitting = [
+        folder
+        for folder in (home.run, *(Path(base) / short for base in shared))
         # libpq reads a comma as the end of one host and the start of the next.
-        fits = len(os.fsencode(folder / ".s.PGSQL.65535")) <= _SOCKET_PATH_BYTES
-        if fits and "," not in str(folder):
-            return _private(folder, owner)
+        if len(os.fsencode(folder / ".s.PGSQL.65535")) <= _SOCKET_PATH_BYTES
+        and "," not in str(folder)
+    ]
+    # Anybody can take a name in a shared folder, and only they or root can remove it.
+    free = (folder for folder in fitting if folder == home.run or not _is_taken(folder, owner))
+    if fitting:
+        return _private(next(free, fitting[0]), owner)
     raise EmbeddedServerError(
         f"no folder is short enough for a Unix socket ({_SOCKET_PATH_BYTES} bytes); {_CHOOSE}"
     )
@@ -202,6 +208,15 @@ def _first_closed(owner: Owner, folder: Path) -> Path | None:
     script = 'for p; do [ -x "$p" ] || { printf %s "$p"; exit; }; done'
     said = owners.run(owner, ["/bin/sh", "-c", script, "sh", *chain]).stdout
     return Path(said) if said else None
+
+
+def _is_taken(folder: Path, owner: Owner) -> bool:
+    try:
+        return folder.lstat().st_uid != owner.uid
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _private(folder: Path, owner: Owner) -> Path:

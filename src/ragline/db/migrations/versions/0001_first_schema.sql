@@ -1,4 +1,4 @@
--- search_path is "ragline, <schema of vector>, pg_temp"; the role is ragline_owner where it exists.
+-- search_path is "ragline, pg_temp": qualify what is in the schema of vector. The role is ragline_owner where it exists.
 
 comment on table alembic_version is 'Which version the schema has; kept by Alembic.';
 comment on column alembic_version.version_num is 'The last migration applied.';
@@ -23,7 +23,7 @@ comment on column collection.language is 'How its words are cut for BM25: a stem
 comment on column collection.chunk_size is 'Most tokens (estimated) in a chunk.';
 comment on column collection.chunk_overlap is 'Most tokens (estimated) that neighbouring chunks share.';
 comment on column collection.active_space_id is 'The embedding space that searches use; none yet means lexical search only.';
-comment on column collection.epoch is 'Raised once for every document inserted, changed or deleted, at the end of that transaction.';
+comment on column collection.epoch is 'Raised in every transaction that changes the content, at least once for each changed document; never lowered.';
 comment on column collection.created_at is 'When it was made.';
 
 create table embedding_space (
@@ -262,6 +262,22 @@ end
 $$;
 create constraint trigger content_raises_epoch after insert or update or delete on document
     deferrable initially deferred for each row execute function raise_epoch();
+
+-- Chunks changed apart from their document: one that this transaction wrote raises it itself.
+create function raise_epoch_of_chunk() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update ragline.collection c set epoch = epoch + 1
+    where c.id in (
+        select d.collection_id from ragline.document d
+        where d.id in (new.document_id, old.document_id)
+          and d.xmin <> pg_current_xact_id()::xid
+    );
+    return null;
+end
+$$;
+create constraint trigger content_raises_epoch after insert or update or delete on chunk
+    deferrable initially deferred for each row execute function raise_epoch_of_chunk();
 
 create function forget_collection() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
