@@ -38,7 +38,6 @@ test: $(READY) ## every test, on a real PostgreSQL
 	$(BIN)/python -m pytest
 
 bench: $(READY) ## speed, as interleaved ratios against a hand-written baseline
-	$(BIN)/ragline model fetch --quiet
 	$(BIN)/python bench/vector_search.py
 
 docs: $(READY) ## write the generated pages of docs/reference
