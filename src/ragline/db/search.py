@@ -93,13 +93,6 @@ async def count_matches(connection: Connection, target: Target, method: Method, 
     return count
 
 
-async def active_space(connection: Connection, collection_id: int) -> int | None:
-    """Return the space that searches of a collection use now."""
-    sql = "select active_space_id from collection where id = $1"
-    space: int | None = await connection.fetchval(sql, collection_id)
-    return space
-
-
 def values(method: Method, ask: Ask) -> list[object]:
     """Return what is bound to a method's statement, in order."""
     vector: list[object] = [ask.vector, str(ask.ef_search)]
