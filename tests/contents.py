@@ -11,8 +11,32 @@ if TYPE_CHECKING:
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+# Which chunk holds which term, as searches see it: the blocks without the dead, and the fresh.
+POSTINGS = """
+    select b.collection_id, b.term_id, b.first_chunk_id + o.chunk as chunk_id
+    from posting_block b cross join lateral unnest(b.offsets) as o (chunk)
+    where not exists (
+        select from dead_chunk d
+        where d.collection_id = b.collection_id and d.chunk_id = b.first_chunk_id + o.chunk
+    )
+    union all
+    select f.collection_id, t.term_id, f.chunk_id
+    from fresh_chunk f cross join lateral unnest(f.term_ids) as t (term_id)
+"""
+
 # Each statement finds what contradicts another table; a sound database has no such row.
-_CONTRADICTIONS = {
+CONTRADICTIONS = {
+    "keys of metadata that filters do not find": """
+        select d.id, d.collection_id, left(m.key, 200)
+        from document d cross join lateral jsonb_object_keys(d.metadata) as m (key)
+        except
+        select document_id, collection_id, substr(field, 2) from attribute where field !~ '^\\['
+    """,
+    "attributes that no document has": """
+        select document_id, collection_id, substr(field, 2) from attribute
+        except select d.id, d.collection_id, left(m.key, 200)
+        from document d cross join lateral jsonb_object_keys(d.metadata) as m (key)
+    """,
     "chunks whose text is not at their offsets": """
         select c.id from chunk c join document d on d.id = c.document_id
         where c.body <> substr(d.body, c.start_char + 1, c.end_char - c.start_char)
@@ -30,25 +54,56 @@ _CONTRADICTIONS = {
         where btrim(left(d.body, c.first) || substr(d.body, c.last + 1), E' \\t\\n') <> ''
           and d.body not like E'---\\n%' -- what a Markdown file says about itself is metadata
     """,
-    "terms of chunks without a posting": """
-        select c.collection_id, t.term_id, c.id, t.frequency, c.length
-        from chunk c, unnest(c.term_ids, c.frequencies) as t (term_id, frequency)
-        except all select collection_id, term_id, chunk_id, frequency, length from posting
+    "terms of chunks without a posting": f"""
+        select c.collection_id, t.term_id, c.id from chunk c, unnest(c.term_ids) as t (term_id)
+        except all ({POSTINGS})
+    """,  # noqa: S608 -- our own text
+    "postings without a chunk": f"""
+        ({POSTINGS})
+        except all select c.collection_id, t.term_id, c.id
+        from chunk c, unnest(c.term_ids) as t (term_id)
+    """,  # noqa: S608 -- our own text
+    "fresh chunks that are not as their chunk": """
+        select f.chunk_id from fresh_chunk f left join chunk c on c.id = f.chunk_id
+        where (f.collection_id, f.term_ids, f.frequencies, f.length)
+              is distinct from (c.collection_id, c.term_ids, c.frequencies, c.length)
     """,
-    "postings without a chunk": """
-        select collection_id, term_id, chunk_id, frequency, length from posting
-        except all
-        select c.collection_id, t.term_id, c.id, t.frequency, c.length
-        from chunk c, unnest(c.term_ids, c.frequencies) as t (term_id, frequency)
+    "dead chunks that no block names": """
+        select d.chunk_id from dead_chunk d cross join lateral unnest(d.term_ids) as t (term_id)
+        where not exists (
+            select from posting_block b
+            where b.collection_id = d.collection_id and b.term_id = t.term_id
+              and d.chunk_id - b.first_chunk_id = any (b.offsets)
+        )
     """,
-    "term statistics that are not the count of postings": """
+    "blocks that overlap, are empty or are a class too many": """
         select * from (
-            select collection_id, term_id, sum(chunks) as n from term_statistic group by 1, 2
+            select b.*, lead(first_chunk_id) over (
+                partition by collection_id, term_id, impact order by first_chunk_id
+            ) as next
+            from posting_block b
+        ) as b
+        where b.offsets = '{}' or (b.impact = 0 and b.next is not null)
+           or b.impact > 0 and exists (
+               select from unnest(b.offsets) as o (chunk)
+               where o.chunk < 0 or b.first_chunk_id + o.chunk >= b.next
+           )
+    """,
+    "term statistics that are not the count of postings": f"""
+        select * from (
+            select collection_id, term_id, sum(n) as n
+            from (
+                select collection_id, term_id, chunks as n from term_statistic
+                union all
+                select f.collection_id, t.term_id, 1 from fresh_chunk f, unnest(f.term_ids) as t (term_id)
+                union all
+                select d.collection_id, t.term_id, -1 from dead_chunk d, unnest(d.term_ids) as t (term_id)
+            ) as counted group by 1, 2
         ) as s full join (
-            select collection_id, term_id, count(*) as n from posting group by 1, 2
+            select collection_id, term_id, count(*) as n from ({POSTINGS}) as posting group by 1, 2
         ) as p using (collection_id, term_id)
         where coalesce(s.n, 0) <> coalesce(p.n, 0)
-    """,
+    """,  # noqa: S608 -- our own text
     "collection statistics that are not the count of chunks": """
         select * from (
             select collection_id, sum(chunks) as n, sum(tokens) as tokens
@@ -67,7 +122,7 @@ _CONTRADICTIONS = {
 
 async def check(db: Db, *, with_vectors: bool = True) -> None:
     """Assert that all tables agree, counted anew; with vectors, that every chunk has one."""
-    for what, sql in _CONTRADICTIONS.items():
+    for what, sql in CONTRADICTIONS.items():
         assert await db.fetch(sql) == [], what
     if with_vectors:
         for collection, space in await active_spaces(db):
@@ -119,12 +174,13 @@ async def content(db: Db, collection: str) -> dict[str, Any]:
         collection,
     )
     postings = await db.fetch(
-        """
-        select d.source, c.ordinal, t.term, p.frequency, p.length
-        from posting p join term t on t.id = p.term_id join chunk c on c.id = p.chunk_id
+        f"""
+        select d.source, c.ordinal, t.term,
+               get_byte(c.frequencies, array_position(c.term_ids, t.id) - 1), c.length
+        from ({POSTINGS}) as p join term t on t.id = p.term_id join chunk c on c.id = p.chunk_id
         join document d on d.id = c.document_id
         join collection l on l.id = p.collection_id where l.name = $1
-        """,
+        """,  # noqa: S608 -- our own text
         collection,
     )
     return {

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import asyncpg
 
+from ragline.core import access
+from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import queries
 from ragline.db.pool import Connection
@@ -11,6 +15,8 @@ from ragline.db.pool import Connection
 
 async def one(connection: Connection, name: str) -> CollectionFacts | None:
     """Return a collection, or None where there is none of that name."""
+    if not _is_text(name):
+        return None
     row = await connection.fetchrow(queries.block("collections", "one_collection"), name)
     return None if row is None else _facts(row)
 
@@ -32,8 +38,15 @@ async def add(
 
 async def remove(connection: Connection, name: str) -> bool:
     """Remove a collection with everything in it; False when there is none of that name."""
+    if not _is_text(name):
+        return False
     gone = await connection.fetchval(queries.block("collections", "remove_collection"), name)
     return gone is not None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be sent at all; PostgreSQL has no NUL, UTF-8 no halves of characters."""
+    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 async def add_space(
@@ -99,6 +112,17 @@ async def build_index(connection: Connection, space_id: int) -> bool:
     return bool(await index_state(connection, space_id))
 
 
+async def keep_calibration(connection: Connection, space_id: int, calibration: Calibration) -> None:
+    """Store what was measured of a space, in the place of what was before."""
+    await connection.execute(
+        queries.block("collections", "keep_calibration"),
+        space_id,
+        calibration.exact_chunks,
+        json.dumps(access.to_json(calibration)),
+        calibration.chunks,
+    )
+
+
 async def raise_epoch(connection: Connection, collection_id: int) -> None:
     """Say that searches of a collection may find other things now."""
     await connection.execute(queries.block("collections", "raise_epoch"), collection_id)
@@ -106,10 +130,20 @@ async def raise_epoch(connection: Connection, collection_id: int) -> None:
 
 async def analyze(connection: Connection, space_id: int | None) -> None:
     """Tell the planner what a large ingest brought, instead of waiting for autovacuum."""
-    tables = ["chunk", "document", "posting", "term", "term_statistic", "collection_statistic"]
+    tables = [
+        "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk", "term", "term_statistic",
+        "collection_statistic",
+    ]  # fmt: skip
     if space_id is not None:
         tables.append(f"embedding_{space_id:d}")
     await connection.execute("analyze " + ", ".join(tables))
+
+
+async def tidy_postings(connection: Connection) -> None:
+    """Free the space of what folding rewrote, now instead of when autovacuum comes by."""
+    await connection.execute(
+        "vacuum (analyze) posting_block, fresh_chunk, dead_chunk, term_statistic", timeout=None
+    )
 
 
 def _facts(row: asyncpg.Record) -> CollectionFacts:
@@ -124,6 +158,7 @@ def _facts(row: asyncpg.Record) -> CollectionFacts:
             storage=row["storage"],
             normalised=row["normalised"],
             languages=tuple(row["languages"]),
+            calibration=_calibration(row),
         )
     return CollectionFacts(
         id=row["id"],
@@ -136,4 +171,14 @@ def _facts(row: asyncpg.Record) -> CollectionFacts:
         documents=row["documents"],
         chunks=row["chunks"],
         space=space,
+    )
+
+
+def _calibration(row: asyncpg.Record) -> Calibration | None:
+    if row["exact_chunks"] is None:
+        return None
+    return Calibration(
+        exact_chunks=row["exact_chunks"],
+        levels=access.levels_from_json(json.loads(row["levels"])),
+        chunks=row["calibrated_chunks"],
     )

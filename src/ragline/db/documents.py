@@ -17,6 +17,11 @@ from ragline.db import queries
 from ragline.db.pool import Connection
 from ragline.errors import Conflict
 
+# A byte a term: BM25 saturates long before.
+_MOST_COUNTED = 255
+# Below this, reading the fresh chunks costs a search less than a millisecond.
+_MOST_UNFOLDED = 500
+_FOLDED_AT_ONCE = 10_000
 # Two writers of the same source: the later one replaces what the earlier one wrote.
 _TRIES = 5
 
@@ -126,7 +131,7 @@ async def _insert(
                 list(chunk.headings),
                 chunk.tokens,
                 [numbers[term] for term in counts],
-                list(counts.values()),
+                bytes(min(count, _MOST_COUNTED) for count in counts.values()),
                 sum(counts.values()),
             )
             for id_, chunk, counts in zip(ids, document.chunks, document.term_counts, strict=True)
@@ -194,17 +199,29 @@ async def remove(connection: Connection, collection_id: int, sources: Sequence[s
     return count
 
 
-async def remove_one(connection: Connection, document_id: int) -> bool:
-    """Remove a document; False when there is none of that id."""
+async def remove_one(connection: Connection, document_id: int) -> int | None:
+    """Remove a document; return its collection's id, or None when there is none of that id."""
     sql = queries.block("documents", "remove_document")
-    return await connection.fetchval(sql, document_id) is not None
+    collection_id: int | None = await connection.fetchval(sql, document_id)
+    return collection_id
 
 
-async def fold_statistics(connection: Connection, collection_id: int, *, most: int = 8) -> int:
-    """Add up the statistics of terms with more than `most` appended rows; return the rows taken."""
-    sql = queries.block("documents", "fold_statistics")
-    folded: int = await connection.fetchval(sql, collection_id, most)
-    return folded
+async def fold_postings(
+    connection: Connection, collection_id: int, *, most_left: int = _MOST_UNFOLDED
+) -> int:
+    """Move new and removed chunks into the postings' blocks, when more than `most_left` wait.
+
+    Returns how many were moved; 0 also while another process is at it. Searches find the same.
+    """
+    count_sql = queries.block("documents", "unfolded")
+    fold_sql = queries.block("documents", "fold_postings")
+    moved = 0
+    while await connection.fetchval(count_sql, collection_id, most_left + 1) > most_left:
+        step = await connection.fetchval(fold_sql, collection_id, _FOLDED_AT_ONCE)
+        if step == 0:
+            break
+        moved += step
+    return moved
 
 
 async def page(

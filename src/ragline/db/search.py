@@ -1,39 +1,24 @@
-"""Search: one statement per collection, composed here and nowhere else."""
+"""Search: one statement per collection, run and read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import asyncpg
 import numpy.typing as npt
 
-from ragline.core.fusion import RRF_K
 from ragline.core.results import Hit, Method
-from ragline.db import queries
+from ragline.db import statements
 from ragline.db.pool import Connection
+from ragline.db.statements import Scope, Target
 
-# Robertson and Zaragoza (2009): the usual middle of the range that works for most collections.
-BM25_K1 = 1.2
-BM25_B = 0.75
-HNSW_LARGEST_VECTOR = 2000
-HNSW_LARGEST_HALFVEC = 4000
-_OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The tables that a collection is searched in. `space_id` is None without vectors."""
-
-    collection: str
-    collection_id: int
-    space_id: int | None = None
-    dimension: int = 0
-    metric: str = "cosine"
-    storage: str = "vector"
+__all__ = [
+    "Ask", "Found", "Scope", "Target", "count_matches", "explained", "run", "stages_ms",
+    "vector_access",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +27,19 @@ class Ask:
 
     An iterative scan goes on until its limit is met: rows deleted but not yet vacuumed can eat up
     what `ef_search` finds. It costs a tenth more, so `vector` asks for it only when rows are missing.
+    `is_exact` compares every vector and weighs every chunk with a word. `scope` is a filter's SQL,
+    `scope_values` what it binds.
     """
 
     k: int
     candidates: int
     ef_search: int
     is_iterative: bool = False
+    is_exact: bool = False
     terms: tuple[str, ...] = ()
     vector: npt.ArrayLike | None = None
+    scope: Scope | None = None
+    scope_values: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +52,7 @@ class Found:
 
 async def run(connection: Connection, target: Target, method: Method, ask: Ask) -> Found:
     """Return the best `ask.k` chunks of one collection, in one round trip."""
-    sql = statement(target, method, ask.k, ask.candidates, is_iterative=ask.is_iterative)
-    rows = await connection.fetch(sql, *values(method, ask))
+    rows = await connection.fetch(_statement(target, method, ask), *values(method, ask))
     hits = tuple(_hit(target, method, row, place) for place, row in enumerate(rows, start=1))
     return Found(hits, rows[0][0] if rows else None)
 
@@ -72,7 +61,7 @@ async def explained(
     connection: Connection, target: Target, method: Method, ask: Ask
 ) -> dict[str, Any]:
     """Return the plan of the same statement with the times of its parts, by running it once more."""
-    sql = statement(target, method, ask.k, ask.candidates, is_iterative=ask.is_iterative)
+    sql = _statement(target, method, ask)
     row = await connection.fetchval(f"explain (analyze, format json) {sql}", *values(method, ask))
     plan: dict[str, Any] = json.loads(row)[0]
     return plan
@@ -80,157 +69,27 @@ async def explained(
 
 async def count_matches(connection: Connection, target: Target, method: Method, ask: Ask) -> int:
     """Return how many chunks could have been returned, counted no further than `ask.k`."""
-    count = 0
-    if method != "lexical" and target.space_id is not None:
-        table = _table(target)
-        sql = f"select count(*) from (select 1 from {table} limit $1) as nearest"  # noqa: S608
-        count = await connection.fetchval(sql, ask.k)
-    if method != "vector" and count < ask.k and ask.terms:
-        sql = queries.block("lexical", "any_terms")
-        count = max(
-            count, await connection.fetchval(sql, target.collection_id, list(ask.terms), ask.k)
-        )
+    sql = statements.counting_statement(target, method, ask.k, ask.scope)
+    count: int = await connection.fetchval(sql, *ask.scope_values, list(ask.terms))
     return count
 
 
 def values(method: Method, ask: Ask) -> list[object]:
     """Return what is bound to a method's statement, in order."""
-    vector: list[object] = [ask.vector, str(ask.ef_search)]
-    if method == "vector":
-        return vector
-    return [list(ask.terms)] if method == "lexical" else [*vector, list(ask.terms)]
+    vector: list[object] = [] if method == "lexical" else [ask.vector, str(ask.ef_search)]
+    words: list[object] = [] if method == "vector" else [list(ask.terms)]
+    return [*ask.scope_values, *vector, *words]
 
 
-@lru_cache(maxsize=1024)
-def statement(
-    target: Target, method: Method, k: int, candidates: int, *, is_iterative: bool
-) -> str:
-    """Return the SQL of a search. What the user says is bound; names and limits are our integers.
-
-    Limits are written out: bound, PostgreSQL guesses a tenth of the table, finds the generic plan too
-    dear, and plans every query anew, which costs as much as half the search.
-    """
-    if method == "vector":
-        ranked = _nearest(target, limit=k, is_iterative=is_iterative)
-        return _with_content(target, ranked, columns="r.distance", order="r.distance, r.chunk_id")
-    if method == "lexical":
-        ranked = _best(target, limit=k, terms="$1")
-        return _with_content(target, ranked, columns="r.score", order="r.score desc, r.chunk_id")
-    ranked = f"""
-        select coalesce(v.chunk_id, l.chunk_id) as chunk_id,
-               coalesce(1.0::float8 / ({RRF_K} + v.rank)::float8, 0)
-               + coalesce(1.0::float8 / ({RRF_K} + l.rank)::float8, 0) as fused,
-               v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
-        from (
-            select n.*, row_number() over (order by n.distance, n.chunk_id) as rank
-            from ({_nearest(target, limit=candidates, is_iterative=True)}) as n
-        ) as v
-        full join (
-            select b.*, row_number() over (order by b.score desc, b.chunk_id) as rank
-            from ({_best(target, limit=candidates, terms="$3")}) as b
-        ) as l using (chunk_id)
-        order by fused desc, least(v.rank, l.rank), chunk_id
-        limit {k:d}
-    """  # noqa: S608 -- built from constants and integers only
-    return _with_content(
+def _statement(target: Target, method: Method, ask: Ask) -> str:
+    return statements.statement(
         target,
-        ranked,
-        columns="r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score",
-        order="r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id",
-    )
-
-
-def _with_content(target: Target, ranked: str, *, columns: str, order: str) -> str:
-    return f"""
-        select (select active_space_id from collection where id = {target.collection_id:d}),
-               r.chunk_id, c.document_id, d.source, d.title, c.body, c.start_char, c.end_char,
-               c.headings, d.metadata, {columns}
-        from ({ranked}) as r
-        join chunk c on c.id = r.chunk_id
-        join document d on d.id = c.document_id
-        order by {order}
-    """  # noqa: S608 -- built from constants and integers only
-
-
-def _nearest(target: Target, *, limit: int, is_iterative: bool) -> str:
-    """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
-    column = _indexed_column(target)
-    distance = f"{column} {_OPERATORS[target.metric]} $1::{_indexed_type(target)}"
-    settings = "set_config('hnsw.ef_search', $2, true)"
-    if is_iterative:
-        settings += " || set_config('hnsw.iterative_scan', 'strict_order', true)"
-    return f"""
-        select chunk_id, {distance} as distance
-        from {_table(target)}
-        where (select {settings}) is not null
-        order by {distance}
-        limit {limit:d}
-    """  # noqa: S608 -- built from constants and integers only
-
-
-def _best(target: Target, *, limit: int, terms: str) -> str:
-    """The best chunks by BM25, weighed now from raw counts: exact after every write.
-
-    Both sides of an operator have its very types: a nearer match in another schema would be taken.
-    """
-    return f"""
-        select p.chunk_id,
-               sum(q.weight * p.frequency::float8 / (
-                   p.frequency::float8 + {BM25_K1}::float8
-                   * ({1 - BM25_B}::float8 + {BM25_B}::float8 * p.length::float8 / q.mean_length))
-               ) as score
-        from (
-            select t.id as term_id, n.mean_length,
-                   w.times * {BM25_K1 + 1}::float8
-                   * ln(1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8))
-                   as weight
-            from (
-                select word, count(*)::float8 as times
-                from pg_catalog.unnest({terms}::text[]) as word group by 1
-            ) as w
-            join term t on t.term = w.word
-            cross join (
-                select sum(chunks)::float8 as chunks,
-                       greatest(
-                           sum(tokens)::float8 / nullif(sum(chunks)::float8, 0::float8), 1
-                       ) as mean_length
-                from collection_statistic where collection_id = {target.collection_id:d}
-            ) as n
-            cross join lateral (
-                select sum(chunks)::float8 as chunks
-                from term_statistic
-                where collection_id = {target.collection_id:d} and term_id = t.id
-            ) as s
-            where s.chunks > 0::float8
-            offset 0
-        ) as q
-        join posting p
-          on p.collection_id = {target.collection_id:d} and p.term_id = q.term_id
-        group by p.chunk_id
-        order by score desc, p.chunk_id
-        limit {limit:d}
-    """  # noqa: S608 -- built from constants and integers only
-
-
-def _table(target: Target) -> str:
-    return f"embedding_{target.space_id:d}"
-
-
-def _indexed_type(target: Target) -> str:
-    """What the index holds: beyond 2,000 dimensions only half precision fits its pages."""
-    if target.storage == "vector" and not _is_halved(target):
-        return f"vector({target.dimension:d})"
-    return f"halfvec({target.dimension:d})"
-
-
-def _indexed_column(target: Target) -> str:
-    return f"(embedding::halfvec({target.dimension:d}))" if _is_halved(target) else "embedding"
-
-
-def _is_halved(target: Target) -> bool:
-    return (
-        target.storage == "vector"
-        and HNSW_LARGEST_VECTOR < target.dimension <= HNSW_LARGEST_HALFVEC
+        method,
+        ask.k,
+        ask.candidates,
+        is_iterative=ask.is_iterative,
+        is_exact=ask.is_exact,
+        scope=ask.scope,
     )
 
 
@@ -283,8 +142,8 @@ def vector_access(plan: Mapping[str, Any]) -> str | None:
 def stages_ms(plan: Mapping[str, Any], collection: str) -> dict[str, float]:
     """Return the milliseconds of the parts of an analysed plan, measured by the server."""
     found = {
-        "vector": _half_ms(plan["Plan"], "embedding_", "posting"),
-        "lexical": _half_ms(plan["Plan"], "posting", "embedding_"),
+        "vector": _half_ms(plan["Plan"], "embedding_", "posting_block"),
+        "lexical": _half_ms(plan["Plan"], "posting_block", "embedding_"),
         "planning": plan["Planning Time"],
         "statement": plan["Execution Time"],
     }
@@ -292,11 +151,12 @@ def stages_ms(plan: Mapping[str, Any], collection: str) -> dict[str, float]:
 
 
 def _half_ms(node: Mapping[str, Any], wanted: str, other: str) -> float | None:
-    """Return the time of the largest subtree that reads one half's table and nothing else's."""
+    """Return the time of the largest subtree that reads one half's table and not what hits show."""
     tables = {str(n.get("Relation Name", "")) for n in _nodes(node)}
     if not any(table.startswith(wanted) for table in tables):
         return None
-    if not any(table.startswith(other) or table in {"chunk", "document"} for table in tables):
+    shown = any(n.get("Alias") in {"content", "origin"} for n in _nodes(node))
+    if not shown and not any(table.startswith(other) for table in tables):
         total: float = node["Actual Total Time"] * node["Actual Loops"]
         return total
     halves = (_half_ms(child, wanted, other) for child in node.get("Plans", ()))

@@ -13,7 +13,10 @@ from ragline.core.results import CollectionFacts
 from ragline.db import collections
 from ragline.db.pool import Pool
 from ragline.errors import NotFound, UsageError
+from ragline.models.accounting import Metered, Spending
 from ragline.models.embed import Embedder
+from ragline.models.llm import ChatModel
+from ragline.rag.filtering import Sample
 from ragline.rag.parsing import ParserPool
 
 
@@ -24,16 +27,22 @@ class App:
     config: Config
     open_pool: Callable[[Workload], Awaitable[Pool]] = field(repr=False)
     open_embedder: Callable[[], Awaitable[Embedder | None]] = field(repr=False)
+    open_chat_model: Callable[[], Awaitable[ChatModel | None]] = field(repr=False)
     search_workload: Workload = "serve"
     ingest_workload: Workload = "admin"
     pools: dict[Workload, Pool] = field(default_factory=dict)
     known: dict[str, CollectionFacts] = field(default_factory=dict)
+    samples: dict[int, Sample] = field(default_factory=dict, repr=False)
     counters: Counter[str] = field(default_factory=Counter)
     parsers: ParserPool = field(default_factory=ParserPool, repr=False)
     _embedder: Embedder | None = None
     _looked_for_embedder: bool = False
+    _chat_model: ChatModel | None = None
+    _looked_for_chat_model: bool = False
     _is_closed: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    # A remote model may take its time to answer; nobody else should wait for it.
+    _opening_embedder: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def pool(self, workload: Workload) -> Pool:
         """Return the pool of a workload, opening it at its first use."""
@@ -49,11 +58,27 @@ class App:
         """Return the configured model, loading it at its first use; None without weights."""
         self._check_open()
         if not self._looked_for_embedder:
-            async with self._opening:
+            async with self._opening_embedder:
                 if not self._looked_for_embedder:
                     self._embedder = await self.open_embedder()
                     self._looked_for_embedder = True
         return self._embedder
+
+    async def chat_model(self) -> ChatModel | None:
+        """Return the configured chat model, opening it at its first use; None where none is."""
+        self._check_open()
+        if not self._looked_for_chat_model:
+            async with self._opening:
+                if not self._looked_for_chat_model:
+                    self._chat_model = await self.open_chat_model()
+                    self._looked_for_chat_model = True
+        return self._chat_model
+
+    @property
+    def spent(self) -> tuple[Spending, ...]:
+        """What each opened model has taken, of those that cost something."""
+        models: tuple[object, ...] = (self._embedder, self._chat_model)
+        return tuple(model.spent for model in models if isinstance(model, Metered))
 
     async def collection(self, name: str, *, fresh: bool = False) -> CollectionFacts:
         """Return a collection; searches live with facts of a moment ago and check them."""
@@ -70,13 +95,15 @@ class App:
         return facts
 
     async def close(self) -> None:
-        """Close the parsers, the pools, once what they lent came back, and the model."""
+        """Close the parsers, the pools, once what they lent came back, and the models."""
         self._is_closed = True
         await self.parsers.close()
         for pool in self.pools.values():
             await pool.close()
         if self._embedder is not None:
             await self._embedder.close()
+        if self._chat_model is not None:
+            await self._chat_model.close()
 
     def _check_open(self) -> None:
         if self._is_closed:

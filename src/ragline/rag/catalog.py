@@ -79,9 +79,10 @@ async def remove_document(app: App, document_id: int) -> None:
     """Remove a document with its chunks, postings and vectors; NotFound when there is none."""
     pool = await app.pool(app.ingest_workload)
     async with pool.connection() as connection:
-        removed = await document_rows.remove_one(connection, document_id)
-    if not removed:
-        raise NotFound(f"document {document_id} does not exist")
+        collection_id = await document_rows.remove_one(connection, document_id)
+        if collection_id is None:
+            raise NotFound(f"document {document_id} does not exist")
+        await document_rows.fold_postings(connection, collection_id)
 
 
 async def open_collection(

@@ -11,61 +11,26 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from ragline.core import fusion, lexical
-from ragline.core.results import CollectionFacts, Hit, Method, SearchResult, Used
+from ragline.core import filters, fusion, languages, lexical
+from ragline.core.results import (
+    CollectionFacts,
+    Hit,
+    Method,
+    SearchResult,
+    SpaceFacts,
+    Used,
+)
 from ragline.db import collections, search
 from ragline.db.pool import Connection
 from ragline.errors import ModelError, NotFound, UsageError, first
 from ragline.models.embed import ModelFacts
+from ragline.rag import filtering
 from ragline.rag.app import App
+from ragline.rag.query import LARGEST_EF_SEARCH, LONGEST_QUESTION, MOST_HITS, Query, query
 
-MOST_HITS = 1000
-LONGEST_QUESTION = 10_000
-_METHODS: tuple[Method, ...] = ("hybrid", "vector", "lexical")
-# hnsw.ef_search accepts no more than this.
-_LARGEST_EF_SEARCH = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What to search for. `ef_search` None means max(100, 2k), at most 1,000.
-
-    A `vector` given by the caller stands for the question's embedding, shape (dimension,).
-    """
-
-    question: str
-    collections: tuple[str, ...]
-    k: int = 10
-    method: Method = "hybrid"
-    ef_search: int | None = None
-    explain: bool = False
-    vector: npt.NDArray[np.float32] | None = None
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-
-def query(
-    question: str,
-    collection: str | Sequence[str],
-    *,
-    k: int = 10,
-    method: Method = "hybrid",
-    ef_search: int | None = None,
-    explain: bool = False,
-    vector: npt.ArrayLike | None = None,
-) -> Query:
-    """Return a checked query; raises UsageError. Each collection is searched once."""
-    names = (collection,) if isinstance(collection, str) else tuple(dict.fromkeys(collection))
-    return Query(
-        question=question,
-        collections=names,
-        k=k,
-        method=method,
-        ef_search=ef_search,
-        explain=explain,
-        vector=None if vector is None else np.asarray(vector, dtype=np.float32),
-    )
+__all__ = [
+    "LONGEST_QUESTION", "MOST_HITS", "Query", "query", "search_collections", "search_with_vector",
+]  # fmt: skip
 
 
 async def search_collections(app: App, query: Query) -> SearchResult:
@@ -168,38 +133,91 @@ async def _ask(
     vector: npt.NDArray[np.float32] | None,
 ) -> tuple[_Part, bool]:
     """Search one collection as it was when `facts` were read; say whether that still holds."""
-    target = _target(facts)
-    method = _possible(query.method, facts, vector)
+    target = target_of(facts)
+    foreign = _foreign_language(query, facts)
+    method = "lexical" if foreign else _possible(query.method, facts, vector)
     ask = _compose(query, facts, method, vector)
+    plan = None
+    if query.filter is not None:
+        plan = await filtering.plan(
+            app.samples, connection, target, facts, query.filter, k=query.k, is_exact=query.exact
+        )
+        ask = _within(plan, query, ask)
     found = await search.run(connection, target, method, ask)
-    warnings: list[str] = []
+    warnings: tuple[str, ...] = ()
     if len(found.hits) < query.k:
-        matching = await search.count_matches(connection, target, method, ask)
-        if matching > len(found.hits) and method == "vector":
-            ask = replace(ask, is_iterative=True)
-            found = await search.run(connection, target, method, ask)
-        if matching > len(found.hits):
-            app.counters["search_short_results"] += 1
-            warnings.append(
-                f"collection {facts.name!r}: {len(found.hits)} of {query.k} hits returned although "
-                f"more match; raise ef_search (now {ask.ef_search})"
-            )
+        found, ask, warnings = await _completed(app, connection, target, method, ask, found)
     is_current = bool(found.hits) and found.active_space_id == target.space_id
-    used = Used(
+    used = _used(query, facts, method, ask, plan)
+    stages: Mapping[str, float] = {}
+    if query.explain:
+        explained = await search.explained(connection, target, method, ask)
+        used = replace(used, vector_plan=search.vector_access(explained))
+        stages = search.stages_ms(explained, facts.name)
+    if foreign and facts.space:
+        warnings += (_why_words_alone(facts.name, foreign, facts.space),)
+    return _Part(hits=found.hits, used=used, warnings=warnings, stages_ms=stages), is_current
+
+
+async def _completed(
+    app: App,
+    connection: Connection,
+    target: search.Target,
+    method: Method,
+    ask: search.Ask,
+    found: search.Found,
+) -> tuple[search.Found, search.Ask, tuple[str, ...]]:
+    """Search once more with less haste when fewer hits came than match; warn when that is not enough."""
+    matching = await search.count_matches(connection, target, method, ask)
+    if matching > len(found.hits) and (wider := _wider(ask, method)) is not None:
+        app.counters["search_widened"] += 1
+        found, ask = await search.run(connection, target, method, wider), wider
+    if matching <= len(found.hits):
+        return found, ask, ()
+    app.counters["search_short_results"] += 1
+    warning = (
+        f"collection {target.collection!r}: {len(found.hits)} of {ask.k} hits returned although "
+        f"more match; raise ef_search (now {ask.ef_search})"
+    )
+    return found, ask, (warning,)
+
+
+def _wider(ask: search.Ask, method: Method) -> search.Ask | None:
+    if ask.scope is not None and not ask.scope.is_small:
+        return replace(ask, scope=replace(ask.scope, is_small=True))
+    if method == "vector" and not ask.is_iterative:
+        return replace(ask, is_iterative=True)
+    return replace(ask, is_exact=True) if method == "lexical" and not ask.is_exact else None
+
+
+def _within(plan: filtering.Plan, query: Query, ask: search.Ask) -> search.Ask:
+    ef_search = query.ef_search or plan.access.ef_search or ask.ef_search
+    return replace(ask, ef_search=ef_search, scope=plan.scope, scope_values=plan.values)
+
+
+def _used(
+    query: Query,
+    facts: CollectionFacts,
+    method: Method,
+    ask: search.Ask,
+    plan: filtering.Plan | None,
+) -> Used:
+    is_walked = method != "lexical" and not ask.is_exact and not (ask.scope and ask.scope.is_small)
+    access = plan.access if plan else None
+    if access and ask.scope and ask.scope.is_small and access.kind == "index":
+        access = replace(access, kind="exact", ef_search=None, rows=None)
+    return Used(
         collection=facts.name,
         method=method,
         model_id=facts.space.model_id if facts.space and method != "lexical" else None,
-        ef_search=ask.ef_search if method != "lexical" else None,
-        is_iterative=ask.is_iterative or method == "hybrid",
+        ef_search=ask.ef_search if is_walked else None,
+        is_iterative=is_walked and (ask.is_iterative or method == "hybrid" or bool(ask.scope)),
         candidates=ask.candidates,
         terms=ask.terms,
+        is_exact=ask.is_exact,
+        filter=filters.to_text(query.filter) if query.filter else None,
+        access=access,
     )
-    stages: Mapping[str, float] = {}
-    if query.explain:
-        plan = await search.explained(connection, target, method, ask)
-        used = replace(used, vector_plan=search.vector_access(plan))
-        stages = search.stages_ms(plan, facts.name)
-    return _Part(hits=found.hits, used=used, warnings=tuple(warnings), stages_ms=stages), is_current
 
 
 def _compose(
@@ -208,11 +226,11 @@ def _compose(
     method: Method,
     vector: npt.NDArray[np.float32] | None,
 ) -> search.Ask:
-    ef_search = query.ef_search or min(_LARGEST_EF_SEARCH, max(100, 2 * query.k))
     return search.Ask(
         k=query.k,
-        candidates=max(40, 2 * query.k),
-        ef_search=ef_search,
+        candidates=fusion.candidates(query.k),
+        ef_search=query.ef_search or min(LARGEST_EF_SEARCH, max(100, 2 * query.k)),
+        is_exact=query.exact,
         terms=()
         if method == "vector"
         else tuple(lexical.question_terms(query.question, facts.language)),
@@ -263,7 +281,9 @@ async def _question_vector(
         return None, _lexical_only(query, "there is no model: run `ragline model fetch`")
     for target in targets:
         _check_model(query, target, embedder.facts)
-    if not query.question.strip():
+    if not query.question.strip() or all(
+        target.space is None or _foreign_language(query, target) for target in targets
+    ):
         return None, ()
     return await embedder.embed_query(query.question), ()
 
@@ -298,13 +318,29 @@ def _check_model(query: Query, facts: CollectionFacts, model: ModelFacts | None)
         )
 
 
+def _foreign_language(query: Query, facts: CollectionFacts) -> str | None:
+    """Return the question's language where it gives the collection's vectors no weight."""
+    if query.method != "hybrid" or query.vector is not None or facts.space is None:
+        return None
+    return languages.foreign(query.question, facts.language, facts.space.languages)
+
+
+def _why_words_alone(collection: str, language: str, space: SpaceFacts) -> str:
+    return (
+        f"collection {collection!r} was searched by words alone: the question is in {language!r}, "
+        f"and the model {space.model_id} knows {', '.join(space.languages)}; method 'vector' asks it "
+        "all the same"
+    )
+
+
 def _possible(
     method: Method, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
 ) -> Method:
     return "lexical" if method == "hybrid" and (vector is None or facts.space is None) else method
 
 
-def _target(facts: CollectionFacts) -> search.Target:
+def target_of(facts: CollectionFacts) -> search.Target:
+    """Return the tables that a collection is searched in."""
     if facts.space is None:
         return search.Target(collection=facts.name, collection_id=facts.id)
     return search.Target(
@@ -319,35 +355,3 @@ def _target(facts: CollectionFacts) -> search.Target:
 
 def _same_place(one: CollectionFacts, other: CollectionFacts) -> bool:
     return (one.id, one.space, one.language) == (other.id, other.space, other.language)
-
-
-def _check(query: Query) -> None:
-    if query.method not in _METHODS:
-        raise UsageError(f"method {query.method!r} is not one of {', '.join(_METHODS)}")
-    if not 1 <= query.k <= MOST_HITS:
-        raise UsageError(f"k is {query.k}; it must lie between 1 and {MOST_HITS}")
-    if query.ef_search is not None and not 1 <= query.ef_search <= _LARGEST_EF_SEARCH:
-        raise UsageError(
-            f"ef_search is {query.ef_search}; it must lie between 1 and {_LARGEST_EF_SEARCH}"
-        )
-    if not query.collections:
-        raise UsageError("name at least one collection to search")
-    if query.vector is None and not query.question.strip():
-        raise UsageError("the question is empty")
-    if len(query.question) > LONGEST_QUESTION:
-        raise UsageError(
-            f"the question has {len(query.question):,} characters; at most {LONGEST_QUESTION:,} are "
-            "searched for"
-        )
-    if "\x00" in query.question or not _is_encodable(query.question):
-        raise UsageError(
-            "the question holds a character that no text has (NUL or a lone surrogate)"
-        )
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,22 +2,26 @@
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages,
+       k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
 from collection c
 left join embedding_space s on s.id = c.active_space_id
+left join search_calibration k on k.space_id = s.id
 where c.name = $1
 
 -- all_collections --
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages,
+       k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
 from collection c
 left join embedding_space s on s.id = c.active_space_id
+left join search_calibration k on k.space_id = s.id
 order by c.name
 
 -- add_collection --
@@ -48,3 +52,9 @@ select ragline.space_index_statement($1, true)
 
 -- raise_epoch --
 update collection set epoch = epoch + 1 where id = $1
+
+-- keep_calibration --
+insert into search_calibration (space_id, exact_chunks, levels, chunks) values ($1, $2, $3, $4)
+on conflict (space_id) do update
+set exact_chunks = excluded.exact_chunks, levels = excluded.levels, chunks = excluded.chunks,
+    measured_at = now()

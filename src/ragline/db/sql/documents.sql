@@ -28,8 +28,16 @@ on conflict (term) do nothing
 -- term_ids --
 select term, id from term where term = any ($1::text[])
 
--- fold_statistics --
-select ragline.fold_statistics($1, $2)
+-- fold_postings --
+select ragline.fold_postings($1, $2)
+
+-- unfolded --
+-- chunks that searches read beside the blocks, counted up to $2
+select count(*) from (
+    (select 1 from fresh_chunk where collection_id = $1 limit $2)
+    union all
+    (select 1 from dead_chunk where collection_id = $1 limit $2)
+) as waiting
 
 -- documents_page --
 select d.id, d.source, d.title, d.media_type, d.characters, d.metadata, d.ingested_at,

@@ -39,7 +39,9 @@ begin
     grant usage on all sequences in schema ragline to ragline_serve;
     grant execute on function
         ragline.create_space(integer, text, text, integer, text, text, boolean, text[], boolean),
-        ragline.fold_statistics(integer, integer)
+        ragline.fold_postings(integer, integer),
+        -- A check runs with the rights of who writes.
+        ragline.are_distinct(integer[])
     to ragline_serve;
     -- create_space() grants this too, to roles that exist by then.
     -- From the catalog: a table of ours is never read with a superuser's rights.

@@ -1,0 +1,55 @@
+"""Samples of what a collection holds: metadata to estimate filters by, vectors to measure with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ragline.db.pool import Connection
+from ragline.db.statements import Target, table
+
+# Pages are drawn whole: more than are needed, then some of these.
+_SPARE = 3
+
+
+async def metadata(
+    connection: Connection, target: Target, *, chunks: int, size: int
+) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the metadata of documents, and for each how many of about `size` drawn chunks are its."""
+    drawn = f"s.chunk_id from {table(target)} s tablesample system ($2)"
+    if target.space_id is None:
+        drawn = "s.id as chunk_id from chunk s tablesample system ($2) where s.collection_id = $1"
+    sql = f"""
+        select d.metadata, drawn.chunks
+        from (
+            select c.document_id, count(*) as chunks
+            from (
+                select {drawn} order by random() limit $3
+            ) as s
+            join chunk c on c.id = s.chunk_id and c.collection_id = $1
+            group by c.document_id
+        ) as drawn
+        join document d on d.id = drawn.document_id
+    """  # noqa: S608 -- names and an integer of our own
+    rows = await connection.fetch(sql, target.collection_id, _percent(size, chunks), size)
+    return [(json.loads(row[0]), row[1]) for row in rows]
+
+
+async def vectors(
+    connection: Connection, target: Target, *, chunks: int, size: int
+) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
+    """Return up to `size` chunks, drawn at random, and their vectors."""
+    sql = f"""
+        select chunk_id, embedding from {table(target)} tablesample system ($1)
+        order by random() limit $2
+    """  # noqa: S608 -- names and an integer of our own
+    rows = await connection.fetch(sql, _percent(size, chunks), size)
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _percent(size: int, chunks: int) -> float:
+    return min(100.0, 100.0 * _SPARE * size / max(1, chunks))
