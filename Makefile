@@ -37,8 +37,17 @@ test: $(READY) ## every test, on a real PostgreSQL
 	$(BIN)/ragline model fetch --quiet
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## speed, as interleaved ratios against a hand-written baseline
-	$(BIN)/python bench/vector_search.py
+# Three of them share a corpus; the one that changes documents comes last.
+bench: $(READY) ## speed and quality, as interleaved ratios against hand-written baselines
+	$(BIN)/ragline model fetch --quiet
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; broken=; \
+	for one in vector_search lexical "hybrid --data $$folder" "filters --data $$folder" \
+	  "writers --data $$folder" ingest squad cranfield int8; do \
+	  set -- $$one; name=$$1; shift; \
+	  echo; echo "bench/$$name.py"; \
+	  $(BIN)/python bench/$$name.py "$$@" || broken="$$broken $$name"; \
+	done; \
+	if [ -n "$$broken" ]; then echo; echo "broken or not run:$$broken"; exit 1; fi
 
 docs: $(READY) ## write the generated pages of docs/reference
 	$(BIN)/python docs/build.py

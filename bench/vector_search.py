@@ -22,7 +22,7 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from measure import Block, Ratio, interleaved
+from measure import Block, Ratio, interleaved, shared_out
 from ragline.config import Config
 from ragline.core.dsn import Dsn
 from ragline.db.vectors import decode_vector, encode_vector
@@ -246,7 +246,7 @@ async def _recall_bare(
 
 
 def _library(app: App, name: str, asked: npt.NDArray[np.float32], clients: int) -> Block:
-    async def client(numbers: Sequence[int]) -> None:
+    async def client(_: int, numbers: Sequence[int]) -> None:
         for number in numbers:
             found = await search_collections(
                 app,
@@ -254,7 +254,7 @@ def _library(app: App, name: str, asked: npt.NDArray[np.float32], clients: int) 
             )
             assert len(found.hits) == K
 
-    return _shared_out(lambda _, numbers: client(numbers), clients)
+    return shared_out(client, clients)
 
 
 async def _bare(
@@ -269,16 +269,7 @@ async def _bare(
             rows = await statements[who].fetch(asked[number])
             assert len(rows) == K
 
-    return _shared_out(client, len(connections))
-
-
-def _shared_out(client: Any, clients: int) -> Block:
-    async def block(numbers: Sequence[int]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for who in range(clients):
-                group.create_task(client(who, list(numbers)[who::clients]))
-
-    return block
+    return shared_out(client, len(connections))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pwd
 import re
@@ -10,10 +9,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
-from ragline.core import dsn_merge, libpq
+from ragline.core import dsn_merge, libpq, remote, settings
 from ragline.core.dsn import Dsn, DsnConflict, Secret, missing, not_for_asyncpg
+from ragline.core.remote import EmbeddingEndpoint, Endpoint
 from ragline.errors import ConfigError
 
 _THREAD_VARIABLES = (
@@ -22,7 +22,20 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
-_OURS = frozenset({"DATABASE_URL", "POSTGRES_DSN", "RAGLINE_API_KEY", "RAGLINE_ROLE_SECRET"})
+_OURS = frozenset(
+    {
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "DATABASE_URL",
+        "OPENAI_API_KEY",
+        "POSTGRES_DSN",
+        "RAGLINE_API_KEY",
+        "RAGLINE_CHAT_KEY",
+        "RAGLINE_EMBED_KEY",
+        "RAGLINE_ROLE_SECRET",
+    }
+)
 _SYSTEM_SERVICE_FOLDER = "/etc/postgresql-common"  # where Debian's libpq looks
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own
 
@@ -30,7 +43,6 @@ _GIVEN = "the DSN given"
 _SHORTEST_API_KEY = 16
 
 Environment = Mapping[str, str]
-_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +54,13 @@ class Config:
     data_dir: Path
     db_port: int | None = None
     model_dir: Path | None = None
+    model_precision: Literal["fp32", "int8"] = "fp32"
+    """Of the default model; a folder of one's own holds what it holds."""
+    embedding: EmbeddingEndpoint | None = None
+    """The remote embedding model; None is the one on this machine."""
+    chat: Endpoint | None = None
+    """The model that writes answers; None is none: answers are made of the documents' sentences."""
+    prices: Path | None = None
     threads: int = 1
     api_key: Secret | None = None
     role_secret: Secret | None = None
@@ -64,19 +83,36 @@ def load(
         database, warnings = _dsn(env)
     else:
         database, warnings = _resolved({**env, _GIVEN: dsn}, _GIVEN)
+    embedding, chat = remote.embedding_endpoint(env), remote.chat_endpoint(env)
     return Config(
         dsn=database,
-        warnings=warnings,
+        warnings=(*warnings, *remote.warnings(embedding.endpoint if embedding else None, chat)),
         data_dir=_folder(data_dir) or _path(env, "RAGLINE_DATA_DIR") or _platform_folder(),
         db_port=_port(env, "RAGLINE_DB_PORT"),
         model_dir=_path(env, "RAGLINE_MODEL_DIR"),
-        threads=_whole(env, "RAGLINE_THREADS", default=_usable_cpus(), at_most=1024),
+        model_precision=_precision(env),
+        embedding=embedding,
+        chat=chat,
+        prices=_path(env, "RAGLINE_PRICES"),
+        threads=settings.whole(env, "RAGLINE_THREADS", default=_usable_cpus(), at_most=1024),
         api_key=_api_key(env, "RAGLINE_API_KEY"),
         role_secret=_role_secret(env),
-        lock_timeout_ms=_whole(env, "RAGLINE_LOCK_TIMEOUT_MS", default=2000, at_most=3_600_000),
-        query_timeout_s=_seconds(env, "RAGLINE_QUERY_TIMEOUT", default=30.0),
-        pool_timeout_s=_seconds(env, "RAGLINE_POOL_TIMEOUT", default=10.0),
+        lock_timeout_ms=settings.whole(
+            env, "RAGLINE_LOCK_TIMEOUT_MS", default=2000, at_most=3_600_000
+        ),
+        query_timeout_s=settings.seconds(env, "RAGLINE_QUERY_TIMEOUT", default=30.0),
+        pool_timeout_s=settings.seconds(env, "RAGLINE_POOL_TIMEOUT", default=10.0),
     )
+
+
+def _precision(env: Environment) -> Literal["fp32", "int8"]:
+    chosen = settings.choice(env, "RAGLINE_MODEL_PRECISION", ("fp32", "int8"), default="fp32")
+    if chosen == "int8" and env.get("RAGLINE_MODEL_DIR"):
+        raise ConfigError(
+            "RAGLINE_MODEL_PRECISION is 'int8', which is a form of the default model, but "
+            "RAGLINE_MODEL_DIR names another one; unset one of them"
+        )
+    return "int8" if chosen == "int8" else "fp32"
 
 
 def pin_threads(count: int) -> None:
@@ -91,7 +127,7 @@ def pin_threads(count: int) -> None:
 
 
 def child_environment(environ: Environment | None = None) -> dict[str, str]:
-    """Return the environment for a child process: no PG* variables, no DSN, no API key."""
+    """Return the environment for a child process: no PG* variables, no DSN, no key."""
     env = os.environ if environ is None else environ
     return {
         name: value
@@ -290,48 +326,18 @@ def _usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _number(
-    env: Environment, name: str, kind: type[_Number], low: _Number, high: _Number, what: str
-) -> _Number | None:
-    text = env.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        value = kind(text)
-    except ValueError:
-        value = kind(-1)
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ConfigError(f"{name} is {text!r}; write {what} from {low} to {high}, or unset it")
-    return value
-
-
-def _whole(env: Environment, name: str, *, default: int, at_most: int) -> int:
-    return _number(env, name, int, 1, at_most, "a whole number") or default
-
-
 def _port(env: Environment, name: str) -> int | None:
-    return _number(env, name, int, 1, 65535, "a port")
-
-
-def _seconds(env: Environment, name: str, *, default: float) -> float:
-    return _number(env, name, float, 0.001, 86400.0, "seconds") or default
+    return settings.number(env, name, int, 1, 65535, "a port")
 
 
 def _api_key(env: Environment, name: str) -> Secret | None:
-    text = env.get(name, "").strip()
-    if not text:
-        return None
-    if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ConfigError(
-            f"{name} (not shown) holds a character that an HTTP header cannot carry; "
-            "use letters, digits and punctuation, without spaces"
-        )
-    if len(text) < _SHORTEST_API_KEY:
+    key = settings.header_secret(env, name)
+    if key is not None and len(key.reveal()) < _SHORTEST_API_KEY:
         raise ConfigError(
             f"{name} (not shown) has fewer than {_SHORTEST_API_KEY} characters and could be "
             "guessed; use a long random text, such as `openssl rand -hex 32` prints"
         )
-    return Secret(text)
+    return key
 
 
 def _role_secret(env: Environment) -> Secret | None:

@@ -56,6 +56,24 @@ class ModelError(PreconditionFailed):
     status = 409
 
 
+class RemoteModelError(ModelError):
+    """A model that answers over the network did not."""
+
+    status = 503
+
+
+class ModelRefused(RemoteModelError):
+    """The provider refuses: a wrong key, an unknown model, a text too long. Repeating is no use."""
+
+
+class ModelUnavailable(RemoteModelError):
+    """The provider cannot be reached, stalls, fails or has no time for us; repeating may help."""
+
+
+class ModelReplyInvalid(RemoteModelError):
+    """The provider's answer is not what its protocol says; nothing of it is used."""
+
+
 class EmbeddedServerError(PreconditionFailed):
     """The embedded PostgreSQL cannot be made, started or reached."""
 

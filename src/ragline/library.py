@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 
 from ragline import config as configuration
+from ragline.core.filters import Filter
 from ragline.core.results import (
     Answer,
     CollectionFacts,
     IngestReport,
     Method,
     SearchResult,
+    Sentence,
 )
 from ragline.db import collections
+from ragline.errors import UsageError
 from ragline.rag import answer, search
+from ragline.rag import generate as generating
 from ragline.rag import ingest as ingesting
 from ragline.rag.app import App
 from ragline.wiring import open_app
@@ -52,18 +57,26 @@ class Rag:
         ignore: Sequence[str] = (),
         prune: bool = False,
         may_empty: bool = False,
+        fields: ingesting.Fields | None = None,
+        allow_urls: bool | ingesting.UrlPolicy = False,
         on_progress: Callable[[ingesting.Progress], None] | None = None,
     ) -> IngestReport:
-        """Bring files and folders into a collection; unchanged ones cost nothing.
+        """Bring files, folders and web pages into a collection; unchanged ones cost nothing.
 
-        `prune` removes documents below `paths` whose file is gone; where nothing at all is left there
-        it refuses unless `may_empty`.
+        `prune` removes documents below `paths` whose file or row is gone; where nothing at all is left
+        there it refuses unless `may_empty`. `fields` says what the fields of JSONL and CSV are. Web
+        pages are refused unless `allow_urls`; a policy says how much may be fetched, and from where.
         """
         several = [paths] if isinstance(paths, Path | str) else paths
+        folders, urls = ingesting.named(several)
+        url_policy = ingesting.UrlPolicy() if allow_urls is True else allow_urls or None
         return await ingesting.ingest_paths(
             self.app,
-            ingesting.named_paths(several),
+            folders,
             collection,
+            fields=fields,
+            urls=urls,
+            url_policy=url_policy,
             policy=policy,
             ignore=ignore,
             prune=prune,
@@ -91,8 +104,15 @@ class Rag:
         ef_search: int | None = None,
         explain: bool = False,
         vector: npt.ArrayLike | None = None,
+        filter: Filter | Mapping[str, Any] | str | None = None,  # noqa: A002 - its name everywhere
+        exact: bool = False,
     ) -> SearchResult:
-        """Return the best `k` chunks, best first. `vector` stands for the question's embedding."""
+        """Return the best `k` chunks, best first. `vector` stands for the question's embedding.
+
+        Only chunks of documents whose metadata fits `filter` are found: an expression of
+        `ragline.core.filters`, its JSON form, or text such as `lang = "en" and year >= 2020`. `exact`
+        takes no shortcut: every vector is compared, every chunk with a word weighed.
+        """
         query = search.query(
             question,
             collection,
@@ -101,12 +121,49 @@ class Rag:
             ef_search=ef_search,
             explain=explain,
             vector=vector,
+            filter=filter,
+            exact=exact,
         )
         return await search.search_collections(self.app, query)
 
-    async def ask(self, question: str, *, collection: str | Sequence[str], k: int = 10) -> Answer:
-        """Return the best sentences of the best chunks with citations, or `found = False`."""
-        return await answer.answer_question(self.app, search.query(question, collection, k=k))
+    async def ask(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str],
+        k: int = 10,
+        filter: Filter | Mapping[str, Any] | str | None = None,  # noqa: A002 - its name everywhere
+        generate: bool = False,
+        limits: generating.Limits | None = None,
+    ) -> Answer:
+        """Return the best sentences of the best chunks with citations, or `found = False`.
+
+        With `generate` the configured chat model writes the answer from those chunks, within
+        `limits`; raises ModelError when there is none, or when it fails.
+        """
+        query = search.query(question, collection, k=k, filter=filter)
+        if generate:
+            return await generating.generated_answer(self.app, query, limits)
+        if limits is not None:
+            raise UsageError("limits are those of a generated answer: ask with generate=True")
+        return await answer.answer_question(self.app, query)
+
+    def stream(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str],
+        k: int = 10,
+        filter: Filter | Mapping[str, Any] | str | None = None,  # noqa: A002 - its name everywhere
+        limits: generating.Limits | None = None,
+    ) -> AsyncGenerator[Sentence | Answer, None]:
+        """Yield the sentences of a generated answer as they are written, and last the answer.
+
+        A ModelError behind some sentences says that they are no answer. Leave early with
+        `contextlib.aclosing`, so that the model stops writing.
+        """
+        query = search.query(question, collection, k=k, filter=filter)
+        return generating.stream_answer(self.app, query, limits)
 
     async def collections(self) -> list[CollectionFacts]:
         """Return every collection by name."""

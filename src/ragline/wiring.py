@@ -15,8 +15,9 @@ from ragline.db import pool as pools
 from ragline.db import schema
 from ragline.db.migrate import role_password
 from ragline.errors import SchemaMismatch
-from ragline.models import embed
+from ragline.models import embed, llm
 from ragline.models.embed import Embedder
+from ragline.models.llm import ChatModel
 from ragline.ops import embedded
 from ragline.rag.app import App
 
@@ -51,12 +52,16 @@ async def open_app(
         )
 
     async def open_embedder() -> Embedder | None:
-        return await asyncio.to_thread(embed.open_embedder, config)
+        return await embed.open_configured_embedder(config)
+
+    async def open_chat_model() -> ChatModel | None:
+        return await asyncio.to_thread(llm.open_chat_model, config)
 
     app = App(
         config=config,
         open_pool=open_pool,
         open_embedder=open_embedder,
+        open_chat_model=open_chat_model,
         search_workload=search_workload,
         ingest_workload=ingest_workload,
     )

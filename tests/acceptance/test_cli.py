@@ -24,11 +24,13 @@ from ragline.ops import embedded
 COMMANDS = (
     "ingest, search, ask, serve, health, collection, collection list, collection show, "
     "collection remove, migrate, migrate plan, migrate apply, migrate status, db, db start, db stop, "
-    "db status, db url, db psql, dsn, dsn show, model, model fetch, model show"
+    "db status, db url, db psql, dsn, dsn show, model, model check, "
+    "model fetch, model show"
 ).split(", ")
 HEAVY = {
     *("asyncpg", "numpy", "sqlalchemy", "alembic", "onnxruntime", "fastapi", "uvicorn", "psycopg"),
     *("pydantic", "tokenizers", "onnx", "starlette", "pypdf", "selectolax", "snowballstemmer"),
+    *("httpx2", "boto3"),
 }
 SECRET = "hemlich-0815"  # not a real one
 # Serving would go on for ever; fetching downloads; these start the embedded server whatever the DSN.

@@ -25,7 +25,7 @@ from ragline.models.embed import Embedded
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import catalog, files, ingest
 from ragline.rag.app import App
-from ragline.rag.formats import Parsed
+from ragline.rag.compose import Composed, Cut
 from ragline.rag.search import query, search_collections
 
 FORMATS = {
@@ -34,7 +34,10 @@ FORMATS = {
     "page.html": "<html><title>T</title><body><h1>Head &amp; tail</h1><p>One&nbsp;two.<pre>a\n b</pre>"
     + "<p>日本語の文章です。次の文。" * 40,
 }
-TABLES = ("document", "chunk", "posting", "term", "term_statistic", "collection_statistic")
+TABLES = (
+    *("document", "chunk", "fresh_chunk", "dead_chunk", "posting_block", "term", "term_statistic"),
+    "collection_statistic",
+)
 
 
 def write(folder: Path, texts: Mapping[str, str | bytes]) -> Path:
@@ -115,12 +118,12 @@ class Parsing:
 
     def __init__(self, app: App) -> None:
         self.count = 0
-        self._parse = app.parsers.parse
-        app.parsers.parse = self._counted  # type: ignore[method-assign]
+        self._compose = app.parsers.compose
+        app.parsers.compose = self._counted  # type: ignore[method-assign]
 
-    async def _counted(self, source: Path | bytes, media_type: str) -> Parsed:
+    async def _counted(self, source: Path | bytes, media_type: str, cut: Cut) -> Composed:
         self.count += 1
-        return await self._parse(source, media_type)
+        return await self._compose(source, media_type, cut)
 
 
 class CountingEmbedder(FakeEmbedder):
@@ -315,8 +318,8 @@ async def test_prune_goes_on_where_only_files_of_other_kinds_are_left(
 
 def test_an_empty_path_is_refused_rather_than_taken_for_the_current_folder() -> None:
     with pytest.raises(UsageError, match="a path is empty"):
-        ingest.named_paths(["docs", ""])
-    assert ingest.named_paths(["docs", Path(), "."]) == [Path("docs"), Path(), Path()]
+        ingest.named(["docs", ""])
+    assert ingest.named(["docs", Path(), "."]) == ([Path("docs"), Path(), Path()], [])
 
 
 async def test_prune_keeps_what_another_ingest_brought_in_meanwhile(
@@ -684,7 +687,7 @@ async def test_a_collection_removed_while_it_is_filled_is_said(
         with pytest.raises(UsageError, match="'kb' was removed"):
             await task
 
-    for table in ("document", "chunk", "posting", "collection_statistic"):
+    for table in ("document", "chunk", "fresh_chunk", "dead_chunk", "posting_block"):
         assert await db.fetch(f"select * from {table}") == [], table  # noqa: S608
 
 

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
+import contents
 from conftest import connect, opened
 from ragline.core.budget import ROLES
 from ragline.core.dsn import Dsn, Secret
@@ -37,6 +39,7 @@ from ragline.errors import (
 )
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import ingest
+from ragline.rag.app import App
 from ragline.rag.search import query, search_collections
 from servers import ask, own_database
 
@@ -103,13 +106,13 @@ def catalog(dsn: Dsn) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-def downgrade(dsn: Dsn) -> None:
+def downgrade(dsn: Dsn, to: str = "base") -> None:
     def work(bind: Any) -> None:
         connection = bind.connection.driver_connection
         migrate._act_as_owner(connection)
         alembic = migrate._alembic()
         alembic.attributes["connection"] = bind
-        command.downgrade(alembic, "base")
+        command.downgrade(alembic, to)
 
     migrate._in_one_transaction(dsn, work, tries=1)
 
@@ -222,6 +225,61 @@ def test_there_and_back_and_there_again_leaves_the_same_catalog(empty: Dsn) -> N
 
     apply(empty)
     assert catalog(empty) == once
+
+
+def test_each_step_down_and_up_again_leaves_the_same_catalog(empty: Dsn) -> None:
+    apply(empty)
+    once = catalog(empty)
+    for version in reversed(schema.VERSIONS[:-1]):
+        downgrade(empty, version)
+        assert migrate.status(empty).applied == version
+    apply(empty)
+    assert catalog(empty) == once
+
+
+async def test_documents_of_the_first_schema_are_searched_as_before(
+    empty: Dsn, tmp_path: Path
+) -> None:
+    """Migrated down with its documents and up again, a database finds the same, and can be changed."""
+    await asyncio.to_thread(apply, empty)
+    words = ("ant", "bee", "cat", "dog", "eel", "fox")
+    texts = [
+        ingest.Text(
+            source=f"t{n}",
+            text=" ".join(random.Random(n).choices(words, range(6, 0, -1), k=7)),
+            metadata={"n": n, "tags": [words[n % 6]]},
+        )
+        for n in range(700)
+    ]
+
+    async def found(app: App) -> list[list[tuple[str, float]]]:
+        return [
+            [(hit.source, hit.score) for hit in result.hits]
+            for question in ("ant", "fox eel", "cat dog bee")
+            for condition in (None, "n < 300")
+            for result in [
+                await search_collections(
+                    app, query(question, "kb", k=50, method="lexical", filter=condition, exact=True)
+                )
+            ]
+        ]
+
+    async with opened(empty, tmp_path, None) as app:
+        await ingest.ingest_texts(app, texts, "kb")
+        before = await found(app)
+    await asyncio.to_thread(downgrade, empty, "0001")
+    posted = ask(empty, "select count(*) from ragline.posting where frequency > 1")
+    assert posted > 0
+    await asyncio.to_thread(apply, empty)
+    async with opened(empty, tmp_path, None) as app:
+        for ours, then in zip(await found(app), before, strict=True):
+            assert dict(ours) == pytest.approx(dict(then))
+        await ingest.ingest_texts(app, texts[:10], "kb")
+    connection = await connect(empty)
+    try:
+        await contents.check(connection, with_vectors=False)
+    finally:
+        await connection.close()
 
 
 def test_schema_newer_than_the_code_is_refused(empty: Dsn) -> None:

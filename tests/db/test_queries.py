@@ -14,7 +14,7 @@ from conftest import connect
 from ragline.core.budget import ROLES, WORKLOADS, Workload
 from ragline.core.dsn import Dsn
 from ragline.core.results import Method
-from ragline.db import queries, search
+from ragline.db import queries, statements
 from ragline.db.search import Target
 from servers import own_database
 
@@ -62,7 +62,7 @@ def test_every_file_of_sql_blocks_is_listed() -> None:
 
 _BLOCKS = [(file, name) for file in queries.FILES for name in queries.blocks(file)]
 # Indexes are built by ingest from the command line, which works as admin.
-_ADMIN_ONLY = {"raise_epoch", "space_index_statement"}
+_ADMIN_ONLY = {"keep_calibration", "raise_epoch", "space_index_statement"}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_search_fits_the_schema_for_every_role_that_searches(
     )
     methods: tuple[Method, ...] = get_args(Method)
     for method, is_iterative in itertools.product(methods, (False, True)):
-        sql = search.statement(target, method, 10, 100, is_iterative=is_iterative)
+        sql = statements.statement(target, method, 10, 100, is_iterative=is_iterative)
         prepared = await sessions[workload].prepare(sql)
         assert len(prepared.get_parameters()) == {"vector": 2, "lexical": 1, "hybrid": 3}[method]
 
@@ -126,7 +126,7 @@ async def test_search_uses_the_index_of_its_space_where_there_is_one(
         storage=storage,
     )
     db = sessions["serve"]
-    sql = search.statement(target, "vector", 10, 100, is_iterative=False)
+    sql = statements.statement(target, "vector", 10, 100, is_iterative=False)
     vector = "[" + ",".join(["1"] * dimension) + "]"
     sql = sql.replace("$1", f"'{vector}'::{storage}").replace("$2", "'100'")
     async with db.transaction():

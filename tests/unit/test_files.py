@@ -137,3 +137,36 @@ def test_an_unreadable_file_or_folder_is_rejected(tmp_path: Path) -> None:
         assert names(tmp_path) == ["z.md"]
     finally:
         (tmp_path / "sub").chmod(0o700)
+
+
+def test_folders_nested_without_end_are_rejected(tmp_path: Path) -> None:
+    write(tmp_path, "a.md")
+    folder = tmp_path
+    for _ in range(210):
+        folder /= "d"
+        folder.mkdir()
+    (folder / "deep.md").write_text("Words.")
+
+    assert names(tmp_path) == ["a.md"]
+    assert skipped(tmp_path) == [("d", "TOO_DEEP", True)]
+
+
+def test_a_folder_whose_ignore_file_is_too_long_is_left_out_whole(tmp_path: Path) -> None:
+    write(tmp_path, "a.md", "sub/b.md")
+    (tmp_path / "sub" / ".raglineignore").write_text("x\n" * 600_000)
+
+    assert names(tmp_path) == ["a.md"]
+    assert skipped(tmp_path) == [("sub", "UNREADABLE", True)]
+
+
+def test_what_tools_generate_is_not_mentioned(tmp_path: Path) -> None:
+    write(tmp_path, "a.js", "a.min.js", "a.min.css", "package-lock.json", "pnpm-lock.yaml")
+
+    assert names(tmp_path) == ["a.js"]
+    assert skipped(tmp_path) == []
+
+
+def test_files_of_rows_may_be_of_any_size(tmp_path: Path) -> None:
+    write(tmp_path, "rows.csv", "rows.jsonl", "long.md", text="x" * 2000)
+
+    assert skipped(tmp_path) == [("long.md", "TOO_LARGE", True)]

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
 from ragline.core.chunking import ChunkPolicy, chunk
-from ragline.rag.formats import PARSERS, Parsed, Rejected, html, markdown, media_type, parse, text
+from ragline.rag.formats import (
+    DOCX,
+    PARSERS,
+    Parsed,
+    Rejected,
+    html,
+    markdown,
+    media_type,
+    parse,
+    text,
+)
 from ragline.rag.formats import pdf as pdf_format
 
 
@@ -279,8 +289,13 @@ def test_html_without_words_is_rejected(source: bytes) -> None:
     assert rejected.value.reason == "NO_TEXT"
 
 
-def test_html_may_be_nested_to_any_depth() -> None:
+def test_html_may_be_nested_deep_but_not_without_end() -> None:
     assert html.parse(b"<div>" * 50_000 + b"deep").text == "deep"
+    flat = b"<div>flat</div>" * 60_000 + b"</div>" * 60_000
+    assert html.parse(flat).text.startswith("flat")
+    with pytest.raises(Rejected) as rejected:
+        html.parse(b"<div>" * 50_001 + b"deeper")
+    assert rejected.value.reason == "TOO_DEEP"
 
 
 # -- PDF -------------------------------------------------------------------------------------------
@@ -378,7 +393,16 @@ def test_a_pdf_with_wrong_bytes_is_read_or_rejected(data: st.DataObject) -> None
         ("page", b"\n<!DOCTYPE html>", "text/html"),
         ("program", b"\x7fELF\0", None),
         ("latin", b"caf\xe9 au lait", None),
-        ("a.docx", b"PK", None),
+        ("a.docx", b"PK", DOCX),
+        ("a.odt", b"PK", None),
+        ("a.py", b"x = 1", "text/x-python"),
+        ("a.TS", b"x = 1", "text/typescript"),
+        ("run", b"#!/usr/bin/env python3\nx = 1", "text/x-python"),
+        ("run", b"#!/bin/bash -e\nls", "text/x-shellscript"),
+        ("run", b"#!/usr/bin/env -S node --x\nls", "text/javascript"),
+        ("run", b"#!/usr/bin/perl\nls", "text/plain"),
+        ("rows.csv", b"id,text", "text/csv"),
+        ("rows.ndjson", b"{}", "application/jsonl"),
         ("empty", b"", None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Laws of reciprocal rank fusion and of merging collections."""
+"""Laws of fusing the two halves of a search and of merging collections."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core.fusion import merge, rrf
+from ragline.core.fusion import candidates, combined, merge
 from ragline.core.results import Hit, Method
 
-ranks = st.one_of(st.none(), st.integers(1, 1000))
+shares = st.one_of(st.none(), st.floats(0, 1))
 methods = st.sampled_from(["hybrid", "vector", "lexical"])
 
 
-def hit(collection: str, number: int, vector: int | None, words: int | None, score: float) -> Hit:
+def hit(collection: str, number: int, vector: int | None, words: float | None, score: float) -> Hit:
     return Hit(
         collection=collection,
         chunk_id=number,
@@ -29,20 +29,26 @@ def hit(collection: str, number: int, vector: int | None, words: int | None, sco
         metadata={},
         score=score,
         vector_rank=vector,
-        lexical_rank=words,
+        lexical_rank=None if words is None else 1,
+        lexical_score=words,
     )
 
 
 @st.composite
 def results(draw: st.DrawFn) -> list[list[Hit]]:
-    """Ranked lists of several collections, as a hybrid search returns them."""
+    """Ranked lists of several collections, as a hybrid search returns them: some by words alone."""
     lists, number = [], 0
     for collection in range(draw(st.integers(0, 4))):
-        pairs = draw(st.lists(st.tuples(ranks, ranks).filter(any), max_size=8))
         found = []
-        for vector, words in pairs:
-            number += 1
-            found.append(hit(f"c{collection}", number, vector, words, rrf(vector, words)))
+        if draw(st.booleans()):
+            for vector, words in draw(st.lists(st.tuples(shares, shares).filter(any), max_size=8)):
+                number += 1
+                place = None if vector is None else number
+                found.append(hit(f"c{collection}", number, place, words, combined(vector, words)))
+        else:
+            for score in draw(st.lists(st.floats(0.1, 40), max_size=8)):
+                number += 1
+                found.append(hit(f"c{collection}", number, None, score, score))
         lists.append(sorted(found, key=lambda h: (-h.score, h.chunk_id)))
     return lists
 
@@ -51,29 +57,38 @@ def ids(hits: Sequence[Hit]) -> list[int]:
     return [h.chunk_id for h in hits]
 
 
-@given(st.integers(1, 1000), st.integers(1, 1000))
-def test_a_better_rank_never_scores_less(one: int, other: int) -> None:
-    assert (one < other) == (rrf(one) > rrf(other))
-    assert (one < other) == (rrf(one, 5) > rrf(other, 5))
+@given(shares, shares, st.floats(0, 1))
+def test_a_better_share_never_scores_less(
+    vector: float | None, words: float | None, better: float
+) -> None:
+    before = combined(vector, words)
+
+    assert combined(max(vector or 0, better), words) >= before
+    assert combined(vector, max(words or 0, better)) >= before
 
 
-@given(st.lists(ranks, max_size=6), st.integers(1, 1000))
-def test_standing_in_one_more_list_scores_more(some: list[int | None], rank: int) -> None:
-    assert rrf(*some, rank) > rrf(*some)
-    assert rrf(*some, None) == rrf(*some)
+@given(shares, shares)
+def test_a_score_lies_between_nothing_and_the_best_of_both(
+    vector: float | None, words: float | None
+) -> None:
+    assert 0 <= combined(vector, words) <= combined(1, 1) == pytest.approx(1)
 
 
-@given(ranks, ranks)
-def test_the_order_of_the_lists_does_not_matter(one: int | None, other: int | None) -> None:
-    assert rrf(one, other) == rrf(other, one)
+def test_not_among_a_halfs_candidates_is_nothing_there() -> None:
+    assert combined(None, None) == 0
+    assert combined(None, 0.5) == combined(0, 0.5)
+    assert combined(0.5, None) == combined(0.5, 0)
 
 
-def test_known_scores() -> None:
-    assert rrf() == rrf(None, None) == 0
-    assert rrf(1) == pytest.approx(1 / 61)
-    assert rrf(1, 2) == pytest.approx(1 / 61 + 1 / 62)
-    # Second in both lists beats first in one: what fusion is for.
-    assert rrf(2, 2) > rrf(1, None)
+def test_fairly_good_in_both_halves_beats_best_in_one() -> None:
+    assert combined(0.8, 0.6) > combined(1, None)
+    assert combined(0.8, 0.6) > combined(None, 1)
+
+
+@given(st.integers(1, 1000))
+def test_each_half_hands_over_more_than_is_asked_for(k: int) -> None:
+    assert candidates(k) >= 2 * k
+    assert candidates(k) <= candidates(k + 1)
 
 
 @given(results(), methods, st.integers(1, 40))
@@ -118,11 +133,20 @@ def test_scores_that_do_not_compare_are_merged_by_rank(lists: list[list[Hit]]) -
     assert found == sorted(found)
 
 
-def test_a_collection_without_vectors_does_not_outrank_others_by_its_raw_bm25() -> None:
-    fused = [hit("both", 1, 1, 1, rrf(1, 1)), hit("both", 2, 2, None, rrf(2))]
-    words = [hit("words", 3, None, 1, 17.3), hit("words", 4, None, 2, 9.1)]
+def test_a_collection_searched_by_words_alone_does_not_outrank_others_by_its_raw_bm25() -> None:
+    fused = [hit("both", 1, 1, 9.0, 0.97), hit("both", 2, 2, None, 0.61)]
+    words = [hit("words", 3, None, 17.3, 17.3), hit("words", 4, None, 8.65, 8.65)]
 
     merged = merge([fused, words], "hybrid", 10)
 
-    assert ids(merged) == [1, 3, 2, 4]
-    assert [h.score for h in merged] == [rrf(1, 1), rrf(1), rrf(2), rrf(2)]
+    assert ids(merged) == [3, 1, 2, 4]
+    assert [h.score for h in merged] == pytest.approx([1, 0.97, 0.61, 0.5])
+
+
+def test_a_collection_searched_by_words_alone_is_seen_beside_others() -> None:
+    fused = [hit("both", n, n, None, 0.7 - n / 100) for n in range(1, 11)]
+    words = [hit("words", 20 + n, None, 10.0 - n, 10.0 - n) for n in range(10)]
+
+    merged = merge([fused, words], "hybrid", 10)
+
+    assert {h.collection for h in merged} == {"both", "words"}

@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 
 from ragline.core.results import Method
-from ragline.db import search
+from ragline.db import search, statements
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 # The name of the collection is the user's; no statement may hold it.
@@ -37,7 +37,9 @@ class Case:
         return SNAPSHOTS / f"{self.name}.sql"
 
     def sql(self) -> str:
-        found = search.statement(self.target, self.method, 10, 40, is_iterative=self.is_iterative)
+        found = statements.statement(
+            self.target, self.method, 10, 40, is_iterative=self.is_iterative
+        )
         return "\n".join(line.rstrip() for line in dedent(found).strip().splitlines()) + "\n"
 
 
@@ -95,7 +97,7 @@ def test_an_iterative_scan_of_the_hybrid_method_is_not_for_its_caller_to_choose(
 ) -> None:
     space = SPACES["vector-384"]
     once, iterative = (
-        search.statement(space, method, 10, 40, is_iterative=is_iterative)
+        statements.statement(space, method, 10, 40, is_iterative=is_iterative)
         for is_iterative in (False, True)
     )
 

@@ -10,9 +10,10 @@ from ragline.cli import output, runtime
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
+    from ragline.core.access import Calibration
     from ragline.core.results import CollectionFacts
 
-app = typer.Typer(help="List, show and remove collections.", no_args_is_help=True)
+app = typer.Typer(help="List, show, measure and remove collections.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the collection.")]
 
 
@@ -31,6 +32,37 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show one collection with its embedding space."""
     found = runtime.with_app(data_dir, lambda app: app.collection(name, fresh=True))
     output.emit(found, as_json=as_json, text=_line(found))
+
+
+@app.command()
+def calibrate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Measure how searches with a filter are quickest here; an ingest does it when it is due."""
+    from ragline.rag import calibration
+
+    with output.bar("calibrating", shown=not as_json) as advance:
+        found = runtime.with_app(
+            data_dir,
+            lambda app: calibration.calibrate(
+                app, name, on_progress=lambda step: advance(step.done, step.total)
+            ),
+        )
+    output.emit(found, as_json=as_json, text="\n".join(_calibration(found)))
+
+
+def _calibration(found: Calibration) -> list[str]:
+    first = (
+        f"up to {found.exact_chunks:,} of {found.chunks:,} chunks that a filter allows, all are "
+        "compared; beyond, the index is walked:"
+    )
+    return [
+        first,
+        "  kept      compare all   walk the index   ef_search   rows asked for a hit   recall@10",
+        *(
+            f"  {level.share:6.2%}   {level.exact_ms:8.2f} ms   {level.index_ms:11.2f} ms   "
+            f"{level.ef_search:>9}   {level.factor:>20}   {level.recall:9.3f}"
+            for level in found.levels
+        ),
+    ]
 
 
 @app.command()

@@ -37,7 +37,7 @@ async def _look(config: Config) -> Health:
         async with open_app(config) as app:
             return await watch.look(partial(app.pool, app.search_workload), app.embedder)
     except RaglineError as error:
-        open_embedder = partial(asyncio.to_thread, embed.open_embedder, config)
+        open_embedder = partial(embed.open_configured_embedder, config)
         return watch.health([watch.failure(error), await watch.embedding(open_embedder)])
 
 

@@ -22,7 +22,12 @@ _MOST_REJECTIONS_SHOWN = 20
 
 def ingest(
     # Not Path, which makes "here" of an empty text.
-    paths: Annotated[list[str], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files and folders; with --allow-urls also web pages.", show_default=False
+        ),
+    ],
     # Not str, of which Typer takes the last without a word.
     collection: Annotated[
         list[str],
@@ -30,7 +35,9 @@ def ingest(
     ],
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Remove documents below PATHS whose file is gone or ignored."),
+        typer.Option(
+            "--prune", help="Remove documents below PATHS whose file or row is gone or ignored."
+        ),
     ] = False,
     yes: Annotated[
         bool,
@@ -39,6 +46,27 @@ def ingest(
     ignore: Annotated[
         list[str] | None, typer.Option(help="Pattern to leave out, as in .gitignore; repeatable.")
     ] = None,
+    text_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="JSONL and CSV: field that holds the text; repeatable.",
+            show_default="text, body or content",
+        ),
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option(help="JSONL and CSV: field that names the row.", show_default="id or _id"),
+    ] = None,
+    title_field: Annotated[
+        str | None,
+        typer.Option(help="JSONL and CSV: field that holds the title.", show_default="title"),
+    ] = None,
+    allow_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-urls", help="Fetch PATHS that are http(s) URLs; never from an inner address."
+        ),
+    ] = False,
     language: Annotated[
         str | None,
         typer.Option(help="How words are cut, for a new collection.", show_default="english"),
@@ -52,16 +80,23 @@ def ingest(
         typer.Option(help="Tokens that chunks share, for a new collection.", show_default="40"),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 when a file was rejected.")
+        bool, typer.Option("--strict", help="Exit with 3 when a file or row was rejected.")
     ] = False,
     quiet: Quiet = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring text, Markdown, HTML and PDF files into a collection; unchanged files cost nothing."""
+    """Bring files, folders and web pages into a collection; what is unchanged costs nothing.
+
+    Reads text, Markdown, HTML, PDF, Word (.docx), e-mail, notebooks and source code.
+
+    Of JSONL, CSV and mbox each row is a document, FILE#ID; its other fields become metadata.
+    """
     from ragline.rag import ingest as rag
 
-    name, folders = _only(collection), rag.named_paths(paths)
+    name = _only(collection)
+    folders, urls = rag.named(paths)
+    fields = rag.Fields(text=tuple(text_field or ()), id=id_field, title=title_field)
     policy = rag.Policy(language=language, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
     with progress_bar(shown=not quiet and not as_json) as on_progress:
         report = runtime.with_app(
@@ -74,6 +109,9 @@ def ingest(
                 ignore=ignore or (),
                 prune=prune,
                 may_empty=yes,
+                fields=fields,
+                urls=urls,
+                url_policy=rag.UrlPolicy() if allow_urls else None,
                 on_progress=on_progress,
             ),
         )

@@ -7,7 +7,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ def emit(value: object, *, as_json: bool, text: str | None = None) -> None:
         print(_harmless(text), flush=True)  # noqa: T201
 
 
+def piece(text: str) -> None:
+    """Print a part of what is still being written, at once and without ending the line."""
+    print(_harmless(text), end="", flush=True)  # noqa: T201
+
+
 def on_one_line(text: str) -> str:
     """Return `text` with escapes for its control characters: a name must not forge a line."""
     return text.translate(_UNPRINTABLE)
@@ -65,6 +71,20 @@ def on_one_line(text: str) -> str:
 def note(message: str) -> None:
     """Say something to the person at the terminal, on stderr."""
     print(_harmless(message), file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def bar(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of (done, total) that moves a bar on stderr, where that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def prepare_stdout() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +12,7 @@ from ragline.errors import first
 
 if TYPE_CHECKING:
     from ragline.config import Config
+    from ragline.models.accounting import Spending
     from ragline.rag.app import App
 
 T = TypeVar("T")
@@ -27,6 +28,13 @@ def load(data_dir: Path | None) -> Config:
     return loaded
 
 
+def say_spending(spendings: Iterable[Spending]) -> None:
+    """Say on stderr what models that cost something have taken."""
+    for spending in spendings:
+        if spending.requests:
+            output.note(f"spent: {spending}")
+
+
 def with_app(data_dir: Path | None, use_case: Callable[[App], Awaitable[T]]) -> T:
     """Open ragline, run one use case with it, and close it again."""
     from ragline.wiring import open_app
@@ -35,7 +43,10 @@ def with_app(data_dir: Path | None, use_case: Callable[[App], Awaitable[T]]) -> 
 
     async def inside() -> T:
         async with open_app(config) as app:
-            return await use_case(app)
+            try:
+                return await use_case(app)
+            finally:
+                say_spending(app.spent)
 
     try:
         return asyncio.run(inside())

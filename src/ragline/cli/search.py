@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+from contextlib import aclosing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +15,23 @@ from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
     from ragline.core.results import Answer, Hit, SearchResult, Used
+    from ragline.rag.app import App
+    from ragline.rag.search import Query
 
 Question = Annotated[str, typer.Argument(help="What to look for.")]
 Collections = Annotated[
     list[str],
     typer.Option("--collection", "-c", help="Collection to search; may be given several times."),
+]
+
+
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        help='Only documents whose metadata fits, such as: lang = "en" and year >= 2020',
+    ),
 ]
 
 
@@ -38,6 +52,13 @@ def search(
         int | None,
         typer.Option(help="Breadth of the vector index scan.", show_default="max(100, 2k)"),
     ] = None,
+    filter: Filter = None,  # noqa: A002 - what the option is called
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="No shortcuts: compare every vector, weigh every chunk with a word."
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show ranks, scores, plan and time of each stage.")
     ] = False,
@@ -48,7 +69,14 @@ def search(
     from ragline.rag import search as rag
 
     query = rag.query(
-        question, collection, k=k, method=method.value, ef_search=ef_search, explain=explain
+        question,
+        collection,
+        k=k,
+        method=method.value,
+        ef_search=ef_search,
+        explain=explain,
+        filter=filter,
+        exact=exact,
     )
     result = runtime.with_app(data_dir, lambda app: rag.search_collections(app, query))
     _warn(result.warnings, as_json=as_json)
@@ -59,28 +87,74 @@ def ask(
     question: Question,
     collection: Collections,
     k: Annotated[int, typer.Option("-k", help="How many chunks to search.")] = 10,
+    filter: Filter = None,  # noqa: A002 - what the option is called
+    generate: Annotated[
+        bool,
+        typer.Option(
+            "--generate",
+            help="Have the configured chat model write the answer from the chunks found.",
+        ),
+    ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question with sentences of the documents, each with its citation."""
+    """Answer a question with sentences of the documents, each with its citation.
+
+    With `--generate` a model writes the answer; each of its sentences is checked against what it
+    cites, and marked where the words of that do not support it.
+    """
     from ragline.rag import answer as rag
     from ragline.rag.search import query
 
-    asked = query(question, collection, k=k)
-    result = runtime.with_app(data_dir, lambda app: rag.answer_question(app, asked))
+    asked = query(question, collection, k=k, filter=filter)
+    is_watched = generate and not as_json and sys.stdout.isatty()
+    if generate:
+        result = runtime.with_app(data_dir, lambda app: _generated(app, asked, show=is_watched))
+    else:
+        result = runtime.with_app(data_dir, lambda app: rag.answer_question(app, asked))
     _warn(result.warnings, as_json=as_json)
-    output.emit(result, as_json=as_json, text=answer_text(result))
+    is_shown = is_watched and result.found
+    text = "\n".join(_references(result)) if is_shown else answer_text(result)
+    output.emit(result, as_json=as_json, text=text)
+
+
+async def _generated(app: App, asked: Query, *, show: bool) -> Answer:
+    """Return the model's answer; `show` prints each sentence as it comes, and ends the last line."""
+    from ragline.core.grounding import joined
+    from ragline.core.results import Sentence
+    from ragline.errors import ModelError
+    from ragline.rag.generate import stream_answer
+
+    shown: list[Sentence] = []
+    try:
+        async with aclosing(stream_answer(app, asked)) as parts:
+            async for part in parts:
+                if not isinstance(part, Sentence):
+                    output.piece("\n" * bool(shown))
+                    return part
+                if show:
+                    gap = "" if not shown else "\n" if part.starts_line else " "
+                    output.piece(gap + joined([part]))
+                    shown.append(part)
+    except ModelError:
+        if shown:
+            output.note("\nwhat is above is no answer: the model failed before its end")
+        raise
+    raise AssertionError("a stream ends with its answer, or with an error")
 
 
 def answer_text(answer: Answer) -> str:
     """Return an answer with its numbered citations for people."""
-    lines = [textwrap.fill(answer.text, 100)]
-    lines += [
+    paragraphs = [textwrap.fill(line, 100) for line in answer.text.split("\n")]
+    return "\n".join([*paragraphs, *_references(answer)])
+
+
+def _references(answer: Answer) -> list[str]:
+    return [
         f"  [{c.number}] {output.on_one_line(c.title or c.source)}, characters {c.start}-{c.end} "
         f"({output.on_one_line(c.source)})"
         for c in answer.citations
     ]
-    return "\n".join(lines)
 
 
 def _warn(warnings: tuple[str, ...], *, as_json: bool) -> None:
@@ -119,8 +193,29 @@ def _how(result: SearchResult) -> list[str]:
 
 def _used_line(used: Used) -> str:
     scan = ", iterative" if used.is_iterative else ""
-    return (
+    scan += ", exact" if used.is_exact else ""
+    return _filter_line(used) + (
         f"{used.collection}: {used.method}, model {used.model_id or '-'}, "
         f"ef_search {used.ef_search or '-'}{scan}, {used.candidates} candidates a half, "
         f"{used.vector_plan or 'no vectors read'}, terms {' '.join(used.terms) or '-'}"
+    )
+
+
+def _filter_line(used: Used) -> str:
+    """Say how the chunks that a filter allows were reached, and why."""
+    access = used.access
+    if access is None:
+        return ""
+    how = (
+        "all compared"
+        if access.kind == "exact"
+        else (f"index walked with ef_search {access.ef_search} for {access.rows} allowed chunks")
+    )
+    limit = (
+        f"{access.exact_chunks:,} ({'measured' if access.is_calibrated else 'not measured yet'})"
+    )
+    return (
+        f"{used.collection}: filter {used.filter}\n"
+        f"    keeps about {access.share:.1%} = {access.allowed_chunks:,} chunks (of {access.sampled} "
+        f"looked at); all are compared up to {limit}: {how}\n"
     )

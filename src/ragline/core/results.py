@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from ragline.core.access import Access, Calibration
+
 Method = Literal["hybrid", "vector", "lexical"]
+AnswerMethod = Literal["extractive", "generated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """A chunk with its scores. Offsets count characters of the document's parsed text.
 
-    `score` orders the result: reciprocal rank fusion for `hybrid`, 1 - distance for `vector` with
-    cosine distance, BM25 for `lexical`. Ranks start at 1; None means not among that half's candidates.
+    `score` orders the result: for `hybrid` 0.7 of the similarity and 0.3 of BM25, each as a share of
+    the best one found; 1 - distance for `vector` with cosine distance; BM25 for `lexical`. Ranks
+    start at 1; None means not among that half's candidates.
     """
 
     collection: str
@@ -37,7 +41,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What a search of one collection used. An iterative scan goes on until its limit is met."""
+    """What a search of one collection used. An iterative scan goes on until its limit is met.
+
+    `is_exact`: every vector was compared, every chunk with a word weighed. `access` says how the
+    chunks that `filter` allows were reached; None without a filter.
+    """
 
     collection: str
     method: Method
@@ -47,6 +55,9 @@ class Used:
     candidates: int
     terms: tuple[str, ...]
     vector_plan: str | None = None
+    is_exact: bool = False
+    filter: str | None = None
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +90,42 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a model's answer took. None is unknown, and never counted as 0."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_micro_usd: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """A sentence that a model wrote, and how far the passages that it cites bear it out.
+
+    `citations` are the numbers it cites that exist, `invalid_citations` the others, which are gone
+    from `text`. `lexical_support` is the share, from 0 to 1, of its telling words that stand in the
+    cited passages; None when it cites none that exists. It compares words, not meanings.
+    """
+
+    text: str
+    citations: tuple[int, ...]
+    invalid_citations: tuple[int, ...]
+    lexical_support: float | None
+    is_supported: bool
+    starts_line: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Text with numbered citations, or an honest `found = False`."""
+    """Text with numbered citations, or an honest `found = False`.
+
+    `text` is plain: no image, link or tag of a document or a model is in it, and addresses are
+    written `example[.]com`. An extractive answer is made of the documents' sentences; its
+    `confidence` is the similarity of the best one to the question, or by words alone the share of
+    the question's words in it. A generated one is a model's; it has `sentences`, each with its
+    support, what the model is and used, and its `confidence` is the mean support of its sentences.
+    `is_partial` says that the model was cut off.
+    """
 
     question: str
     found: bool
@@ -89,6 +134,12 @@ class Answer:
     citations: tuple[Citation, ...]
     warnings: tuple[str, ...]
     timings_ms: Mapping[str, float]
+    method: AnswerMethod = "extractive"
+    sentences: tuple[Sentence, ...] = ()
+    is_partial: bool = False
+    model_id: str | None = None
+    prompt_version: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +154,7 @@ class SpaceFacts:
     storage: str
     normalised: bool
     languages: tuple[str, ...]
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Possessive (`*+`, `++`) and without look-ahead: a line of a million full stops stays linear.
+# The marks of Chinese and Japanese, the Arabic question mark and Urdu full stop, the danda of Indic
+# scripts, and those of Armenian, Ethiopic, Tibetan, Burmese and Khmer are never part of a word.
 _STOP = re.compile(
-    r"(?P<wide>[\u3002\uff01\uff1f\uff61]++[\u300d\u300f\u201d\u2019\uff09\u3011\u300b]*+)"
+    r"(?P<wide>[\u3002\uff01\uff1f\uff61\u061f\u06d4\u0964\u0965\u0589\u1362\u1367\u0f0d\u104b"
+    r"\u17d4\u17d5]++[\u300d\u300f\u201d\u2019\uff09\u3011\u300b]*+)"
     r"|(?P<narrow>[.!?…]++[\"'`\u201d\u2019»)\]*_]*+)"
     r"|(?P<line>\n[^\S\n]*+(?=\n|[-*+•‣·][^\S\n]|\(?[0-9]{1,3}[.)][^\S\n]))"
 )

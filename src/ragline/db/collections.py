@@ -131,8 +131,8 @@ async def raise_epoch(connection: Connection, collection_id: int) -> None:
 async def analyze(connection: Connection, space_id: int | None) -> None:
     """Tell the planner what a large ingest brought, instead of waiting for autovacuum."""
     tables = [
-        "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk", "term", "term_statistic",
-        "collection_statistic",
+        "attribute", "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk", "term",
+        "term_statistic", "collection_statistic",
     ]  # fmt: skip
     if space_id is not None:
         tables.append(f"embedding_{space_id:d}")

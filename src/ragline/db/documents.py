@@ -207,11 +207,16 @@ async def remove_one(connection: Connection, document_id: int) -> int | None:
 
 
 async def fold_postings(
-    connection: Connection, collection_id: int, *, most_left: int = _MOST_UNFOLDED
+    connection: Connection,
+    collection_id: int,
+    *,
+    most_left: int = _MOST_UNFOLDED,
+    is_owner: bool = False,
 ) -> int:
     """Move new and removed chunks into the postings' blocks, when more than `most_left` wait.
 
-    Returns how many were moved; 0 also while another process is at it. Searches find the same.
+    Returns how many were moved; 0 also while another process is at it. Searches find the same. As
+    their owner, free what a fold rewrote before the next one, which would else take new space.
     """
     count_sql = queries.block("documents", "unfolded")
     fold_sql = queries.block("documents", "fold_postings")
@@ -221,6 +226,8 @@ async def fold_postings(
         if step == 0:
             break
         moved += step
+        if is_owner and step == _FOLDED_AT_ONCE:
+            await connection.execute("vacuum posting_block", timeout=None)
     return moved
 
 

@@ -68,7 +68,8 @@ class Condition:
     `sql` is true or false, never null. `lookup` is true wherever `sql` is, and an index finds those
     rows; `ids` selects the same documents as one column, `document_id`, some of them repeatedly. Both
     are None where every document has to be looked at. Where `is_exact`, they are true only where `sql`
-    is, so that it need not be asked. `sql` and `ids` each use all of `values`.
+    is, so that it need not be asked. `sql` and `ids` each use all of `values`; `lookup` alone does where
+    it is exact.
     """
 
     sql: str

@@ -20,9 +20,11 @@ async def metadata(
     connection: Connection, target: Target, *, chunks: int, size: int
 ) -> list[tuple[Mapping[str, Any], int]]:
     """Return the metadata of documents, and for each how many of about `size` drawn chunks are its."""
-    drawn = f"s.chunk_id from {table(target)} s tablesample system ($2)"
-    if target.space_id is None:
-        drawn = "s.id as chunk_id from chunk s tablesample system ($2) where s.collection_id = $1"
+    drawn = (
+        "s.id as chunk_id from chunk s tablesample system ($2) where s.collection_id = $1"
+        if target.space_id is None
+        else f"s.chunk_id from {table(target)} s tablesample system ($2)"
+    )
     sql = f"""
         select d.metadata, drawn.chunks
         from (

@@ -13,9 +13,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
+from ragline.core import filters
+from ragline.errors import UsageError
 from ragline.rag.app import App
 from ragline.rag.search import LONGEST_QUESTION, MOST_HITS
 
@@ -125,6 +128,15 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _filter(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        return filters.from_json(value)
+    except UsageError as error:
+        raise PydanticCustomError("filter", "{message}", {"message": str(error)}) from None
+
+
 Ragline = Annotated[App, Depends(opened)]
 JsonOnly = Depends(json_only)
 
@@ -153,6 +165,7 @@ Source = Annotated[
     Characters,
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+MetadataFilter = Annotated[Any, BeforeValidator(_filter), WithJsonSchema(filters.JSON_SCHEMA)]
 Hits = Annotated[int, Field(ge=1, le=MOST_HITS), Whole]
 
 # To look for one, any name will do; a new one keeps to what every database accepts.

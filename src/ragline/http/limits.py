@@ -133,6 +133,8 @@ class _Request:
         self.is_gone = False
         self.is_being_read = False
         self.is_answered = False
+        self._is_done = False
+        self._left = asyncio.Event()
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
@@ -184,6 +186,8 @@ class _Request:
 
     async def _replay(self) -> Message:
         if self._body is None:
+            # A streamed answer listens here for its client to go away.
+            await self._left.wait()
             return {"type": "http.disconnect"}
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
@@ -191,11 +195,13 @@ class _Request:
     async def _answer(self, message: Message) -> None:
         # Before it is sent: a server says "disconnect" as soon as an answer is complete.
         self.is_answered = True
+        self._is_done = message["type"] == "http.response.body" and not message.get("more_body")
         await self._send(message)
 
     async def _watch(self, deadline: asyncio.Timeout) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             continue
-        if not self.is_answered:
+        self._left.set()
+        if not self._is_done:
             self.is_gone = True
             deadline.reschedule(0)

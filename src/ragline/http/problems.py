@@ -78,8 +78,8 @@ def install(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     routes = [route for router in routers for route in router.routes]
     routes += [route for route in app.routes if isinstance(route, Route)]
 
-    async def ours(request: Request, error: Exception) -> Response:
-        return _ours(request, error)
+    async def of_ours(request: Request, error: Exception) -> Response:
+        return ours(request, error)
 
     async def invalid(request: Request, error: Exception) -> Response:
         return _invalid(request, error)
@@ -87,7 +87,7 @@ def install(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     async def http(request: Request, error: Exception) -> Response:
         return _http(request, error, routes)
 
-    app.add_exception_handler(RaglineError, ours)
+    app.add_exception_handler(RaglineError, of_ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     # FastAPI's own way to change its page is to replace this method.
@@ -101,7 +101,8 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _ours(request: Request, error: Exception) -> Response:
+def ours(request: Request, error: Exception) -> Response:
+    """Return one of our errors as a problem; those that say something of our inside, without it."""
     if not isinstance(error, RaglineError):
         raise error
     if error.status >= 500:

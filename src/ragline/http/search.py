@@ -7,7 +7,16 @@ from pydantic import Field
 
 from ragline.core.results import Method, SearchResult
 from ragline.http import problems
-from ragline.http.inputs import Body, CollectionNames, Hits, JsonOnly, Question, Ragline, Whole
+from ragline.http.inputs import (
+    Body,
+    CollectionNames,
+    Hits,
+    JsonOnly,
+    MetadataFilter,
+    Question,
+    Ragline,
+    Whole,
+)
 from ragline.rag import search as rag
 
 router = APIRouter(tags=["questions"])
@@ -21,6 +30,8 @@ class SearchBody(Body):
     k: Hits = 10
     method: Method = "hybrid"
     ef_search: Annotated[int, Field(ge=1, le=1000), Whole] | None = None
+    filter: MetadataFilter | None = None
+    exact: Annotated[bool, Field(strict=True)] = False
     explain: Annotated[bool, Field(strict=True)] = False
 
 
@@ -36,5 +47,7 @@ async def search(body: SearchBody, app: Ragline) -> SearchResult:
         method=body.method,
         ef_search=body.ef_search,
         explain=body.explain,
+        filter=body.filter,
+        exact=body.exact,
     )
     return await rag.search_collections(app, query)

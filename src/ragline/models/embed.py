@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ragline.core.remote import EmbeddingEndpoint
+
 Vector = npt.NDArray[np.float32]
 """One embedding, of shape (dimension,)."""
 Vectors = npt.NDArray[np.float32]
 """Embeddings, of shape (n, dimension)."""
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+INT8_MODEL = f"{DEFAULT_MODEL}-int8"
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +49,8 @@ class Embedded:
     vectors: Vectors
     truncated: int
     """How many of the texts were longer than `max_tokens`, so that their end has no part in it."""
-    tokens: int
-    """Tokens that the model read, its prefix and special tokens included."""
+    tokens: int | None
+    """Tokens that the model read, its prefix and special tokens included; None when not counted."""
 
 
 class Embedder(Protocol):
@@ -77,15 +82,36 @@ class ModelConfig(Protocol):
         """A folder with a model of the user's own."""
 
     @property
+    def model_precision(self) -> Precision:
+        """Which form of the default model: whole, or in 8 bits."""
+
+    @property
     def threads(self) -> int:
         """How many threads one computation may use."""
+
+
+class RemoteConfig(ModelConfig, Protocol):
+    """The part of the configuration that names a model on this machine or elsewhere."""
+
+    @property
+    def embedding(self) -> EmbeddingEndpoint | None:
+        """The remote model; None is the one on this machine."""
+
+    @property
+    def prices(self) -> Path | None:
+        """A file of the user's own with prices of models."""
+
+    @property
+    def query_timeout_s(self) -> float:
+        """How long a question may take."""
 
 
 def model_folder(config: ModelConfig) -> Path | None:
     """Return the folder of the configured model; None when nothing was fetched or named."""
     if config.model_dir is not None:
         return config.model_dir
-    default = config.data_dir / "models" / DEFAULT_MODEL
+    name = INT8_MODEL if config.model_precision == "int8" else DEFAULT_MODEL
+    default = config.data_dir / "models" / name
     return default if default.is_dir() else None
 
 
@@ -98,6 +124,19 @@ def open_embedder(config: ModelConfig) -> Embedder | None:
     from ragline.models.embed_local import LocalEmbedder
 
     return LocalEmbedder.open(folder, threads=config.threads)
+
+
+async def open_configured_embedder(config: RemoteConfig) -> Embedder | None:
+    """Return the configured model, on this machine or elsewhere; None without weights.
+
+    A remote one is asked once what it is, unless the configuration says its dimension and whether
+    its vectors are normalised. Raises ModelError when there is no good answer.
+    """
+    if config.embedding is None:
+        return await asyncio.to_thread(open_embedder, config)
+    from ragline.models import embed_remote
+
+    return await embed_remote.open_embedder(config)
 
 
 def checked_texts(texts: Sequence[str]) -> Sequence[str]:

@@ -18,6 +18,7 @@ from ragline.errors import ModelError
 from ragline.models import weights
 from ragline.models.embed import (
     DEFAULT_MODEL,
+    INT8_MODEL,
     Embedded,
     ModelFacts,
     Vector,
@@ -393,6 +394,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _what_to_do(folder: Path) -> str:
-    if folder.name == DEFAULT_MODEL:
+    if folder.name in (DEFAULT_MODEL, INT8_MODEL):
         return "run `ragline model fetch`, which makes the folder anew"
     return f"a model folder holds {GRAPH} and {TOKENIZER}"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ragline.core import extraction, lexical
 from ragline.core.extraction import Scored, Window
+from ragline.core.plaintext import plain
 from ragline.core.results import Answer, Citation, Hit, SearchResult
 from ragline.core.sentences import sentences
 from ragline.db import statistics
@@ -45,7 +46,7 @@ async def answer_question(app: App, query: Query) -> Answer:
     return Answer(
         question=query.question,
         found=is_found,
-        text=" ".join(f"{' '.join(c.text.split())} [{c.number}]" for c in citations) or NOT_FOUND,
+        text=" ".join(f"{_words(c.text)} [{c.number}]" for c in citations) or NOT_FOUND,
         confidence=extraction.confidence(candidates, weights),
         citations=citations,
         warnings=found.warnings,
@@ -55,6 +56,11 @@ async def answer_question(app: App, query: Query) -> Answer:
             "total": (done - started) * 1000,
         },
     )
+
+
+def _words(text: str) -> str:
+    """Return a document's words as an answer shows them: a citation's `text` has them as they are."""
+    return plain(" ".join(text.split()))
 
 
 def _citation(number: int, item: Scored, hit: Hit) -> Citation:

@@ -123,7 +123,7 @@ async def open_collection(
             f"collection {name!r} was embedded with {facts.space.model_id} "
             f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
             f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
-            "or set RAGLINE_MODEL_DIR to the first model"
+            "or configure the first model again (RAGLINE_MODEL_DIR or RAGLINE_EMBED_MODEL)"
         )
     return facts
 

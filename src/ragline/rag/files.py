@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
 
 from ragline.errors import NotFound, UsageError
-from ragline.rag.formats import media_type
+from ragline.rag.formats import RECORDS, Rejected, media_type, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +21,13 @@ IGNORE_FILE = ".raglineignore"
 SIZE_LIMIT_BYTES = 64 << 20
 
 _NEVER = frozenset(("node_modules", "__pycache__", "venv"))  # and whatever begins with a dot
+# What tools write beside the sources: nobody reads it, and it is long.
+_GENERATED = re.compile(
+    r"(?:package-lock|npm-shrinkwrap|composer\.lock)\.json|pnpm-lock\.yaml|.+\.min\.(?:js|css)"
+)
 _HEAD_BYTES = 1024
+_IGNORE_BYTES = 1 << 20
+_MOST_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,9 @@ def _spec(lines: Sequence[str], origin: str) -> GitIgnoreSpec:
 def _walk(
     folder: Path, root: Path, ignored: tuple[_Ignored, ...], limit: int
 ) -> Iterator[Found | Skipped]:
+    if len(folder.parts) - len(root.parts) > _MOST_DEPTH:
+        yield _skipped(folder, "TOO_DEEP", f"folders are nested more than {_MOST_DEPTH} deep")
+        return
     try:
         entries = sorted(folder.iterdir())
         ignored += _ignore_file(folder)
@@ -101,7 +113,7 @@ def _walk(
         yield _skipped(folder, "UNREADABLE", f"the folder cannot be read: {error.strerror}")
         return
     for path in entries:
-        if path.name.startswith(".") or path.name in _NEVER or _is_ignored(path, ignored):
+        if _is_hidden(path.name) or _is_ignored(path, ignored):
             continue
         if path.is_symlink():
             yield from _linked(path, root, limit)
@@ -111,11 +123,19 @@ def _walk(
             yield _examined(path, root, limit, is_named=False)
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NEVER or _GENERATED.fullmatch(name) is not None
+
+
 def _ignore_file(folder: Path) -> tuple[_Ignored, ...]:
     path = folder / IGNORE_FILE
     if not path.is_file():
         return ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    with path.open("rb") as file:
+        data = file.read(_IGNORE_BYTES + 1)
+    if len(data) > _IGNORE_BYTES:
+        raise OSError(errno.EFBIG, f"its {IGNORE_FILE} has more than {_IGNORE_BYTES} bytes")
+    lines = data.decode("utf-8", errors="replace").splitlines()
     return (_Ignored(folder, _spec(lines, str(path))),)
 
 
@@ -142,19 +162,20 @@ def _linked(path: Path, root: Path, limit: int) -> Iterator[Found | Skipped]:
 def _examined(path: Path, root: Path, limit: int, *, is_named: bool) -> Found | Skipped:
     try:
         path.as_posix().encode()
-        if not path.is_file():
-            return _skipped(path, "UNREADABLE", "it is neither a file nor a folder")
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             kind = media_type(path, file.read(_HEAD_BYTES))
     except UnicodeEncodeError:
         return _skipped(path, "UNREADABLE", "its name is not UTF-8")
     except OSError as error:
         return _skipped(path, "UNREADABLE", f"it cannot be read: {error.strerror}")
+    except Rejected as error:
+        return _skipped(path, error.reason, error.message)
     if kind is None:
         message = f"no parser knows {path.suffix or 'its content'}"
         return _skipped(path, "UNSUPPORTED", message, is_rejection=is_named)
-    if size > limit:
+    # Files of rows are read row by row, however many there are.
+    if size > limit and kind not in RECORDS:
         return _skipped(path, "TOO_LARGE", f"it has {size} bytes; the limit is {limit}")
     return Found(path, path.as_posix(), size, root, kind)
 

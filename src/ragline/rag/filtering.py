@@ -87,6 +87,7 @@ async def plan(
         lookup=sql.lookup,
         parameters=len(sql.values),
         is_small=chosen.kind == "exact",
+        ids=sql.ids if sql.is_exact else None,
         rows=chosen.rows or 0,
     )
     return Plan(scope, sql.values, chosen)

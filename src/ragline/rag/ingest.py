@@ -3,56 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import asyncpg
 import numpy as np
 import numpy.typing as npt
 
 from ragline.core import lexical
-from ragline.core.chunking import ChunkPolicy, chunk
 from ragline.core.results import CollectionFacts, IngestReport, Rejection, SpaceFacts
 from ragline.db import collections, documents, locks
 from ragline.db.documents import NewDocument
 from ragline.db.pool import Connection, Pool
 from ragline.errors import Conflict, UsageError, first
 from ragline.models.embed import Embedder
-from ragline.rag import catalog, files, sources
+from ragline.rag import calibration, catalog, files, pruning, records, sources, urls
 from ragline.rag.app import App
 from ragline.rag.catalog import Policy
-from ragline.rag.formats import Parsed, Rejected
+from ragline.rag.compose import Composed, Cut, passage
+from ragline.rag.formats import RECORDS, Rejected
+from ragline.rag.formats.rows import Fields
 from ragline.rag.sources import Source, Text
+from ragline.rag.urls import UrlPolicy, shown
 
 __all__ = [
+    "Fields",
     "Policy",
     "Progress",
     "Text",
+    "UrlPolicy",
     "ingest_paths",
     "ingest_texts",
-    "named_paths",
+    "named",
     "passage",
 ]
 
 # Raised whenever the same bytes would give another text, or other passages.
 _PARSER_VERSION = 3
-# In characters: a page of text marked as a heading would be repeated with each of its chunks.
-_LONGEST_HEADING = 300
-_LONGEST_TITLE = 1000
 # Enough for a full batch of the model, little enough to lose when interrupted.
 _BATCH_CHUNKS = 256
 _QUEUED_DOCUMENTS = 32
 _BACKFILL_CHUNKS = 512
 # Below this, an exact scan is as fast as the index.
 _INDEX_FROM_CHUNKS = 500
+_MOST_UNFOLDED_MEANWHILE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far an ingest is: documents looked at, of how many, and chunks written so far."""
+    """How far an ingest is: documents looked at, of how many, and chunks written so far.
+
+    The total grows while files of rows are read: nobody knows beforehand how many there are.
+    """
 
     done: int
     total: int
@@ -61,6 +66,7 @@ class Progress:
 
 @dataclass(slots=True)
 class _Tally:
+    found: int = 0
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
@@ -81,44 +87,83 @@ async def ingest_paths(
     ignore: Sequence[str] = (),
     prune: bool = False,
     may_empty: bool = False,
+    fields: Fields | None = None,
+    urls: Sequence[str] = (),
+    url_policy: UrlPolicy | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IngestReport:
-    """Bring files and folders into a collection, which is made when missing.
+    """Bring files, folders and pages into a collection, which is made when missing.
 
-    Unchanged files cost nothing, changed ones are replaced, each in one transaction, so that an
+    Unchanged documents cost nothing, changed ones are replaced, each in one transaction, so that an
     interrupted run is continued by running it again. `prune` removes documents below `paths` whose
-    file is gone; it is refused where nothing at all is left below a path, unless `may_empty`.
+    file or row is gone; it is refused where nothing at all is left below a path, unless `may_empty`.
+    `fields` says what the fields of JSONL and CSV are. `urls` need a `url_policy`: UsageError without.
     """
-    tally = _Tally()
-    found, skipped = await asyncio.to_thread(_find, paths, ignore)
-    run = await _Run.begin(app, collection, policy or Policy(), tally, on_progress, len(found))
+    if urls and url_policy is None:
+        raise UsageError(
+            f"{shown(urls[0])!r} is a URL, and URLs are off: allow them with --allow-urls "
+            "(allow_urls=True in Python)"
+        )
+    found, skipped = await asyncio.to_thread(pruning.find, paths, ignore)
+    total = len(found) + len(urls)
+    run = await _Run.begin(app, collection, policy or Policy(), on_progress, total)
     await run.learn_known()
     if prune and not may_empty:
-        run.check_not_emptied(paths, [*found, *skipped])
+        pruning.check_not_emptied(collection, run.known, paths, [*found, *skipped])
+    run.unseen = set(run.known) if prune else set()
     run.pass_over(skipped)
-    await run.take([sources.from_file(item) for item in found])
-    pruned = await run.prune(paths, ignore, {item.source for item in found}) if prune else 0
-    return await run.end(found=len(found), pruned=pruned, build_index=True)
+    await run.take(_files(run, found, fields or Fields()))
+    if url_policy is not None:
+        await run.take(_pages(urls, url_policy))
+    pruned = await run.prune(paths, ignore, found) if prune else 0
+    return await run.end(pruned=pruned, build_index=True)
 
 
-def named_paths(given: Iterable[Path | str]) -> list[Path]:
-    """Return paths as such; raise UsageError for an empty text, of which Path makes "here"."""
+def named(given: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
+    """Return paths as such, and URLs; raise UsageError for an empty text, taken for "here" by Path."""
     several = list(given)
     if "" in several:
         raise UsageError("a path is empty; name a file or folder, or write . for the current one")
-    return [Path(path) for path in several]
+    pages = [one for one in several if isinstance(one, str) and urls.is_url(one)]
+    return [Path(one) for one in several if one not in pages], pages
+
+
+async def _files(
+    run: _Run, found: Sequence[files.Found], fields: Fields
+) -> AsyncIterator[Source | Rejection]:
+    for item in found:
+        if item.media_type not in RECORDS:
+            yield sources.from_file(item)
+            continue
+        async for row in records.rows(run.app.parsers, item, fields):
+            run.total += 1
+            yield row
+        # The file itself is in the total as well, and done now.
+        run.step(0)
+
+
+async def _pages(addresses: Sequence[str], policy: UrlPolicy) -> AsyncIterator[Source | Rejection]:
+    for url in addresses:
+        try:
+            yield urls.source(await urls.fetch(url, policy))
+        except Rejected as error:
+            yield Rejection(source=shown(url), reason=error.reason, message=error.message)
+
+
+async def _texts(texts: Sequence[Text]) -> AsyncIterator[Source | Rejection]:
+    for item in texts:
+        yield sources.from_text(item)
 
 
 async def ingest_texts(
     app: App, texts: Sequence[Text], collection: str, *, policy: Policy | None = None
 ) -> IngestReport:
     """Bring texts into a collection, which is made when missing; as `ingest_paths` does files."""
-    tally = _Tally()
-    run = await _Run.begin(app, collection, policy or Policy(), tally, None, len(texts))
-    named = [item.source for item in texts if sources.fault_of_name(item.source) is None]
-    await run.learn_known(named)
-    await run.take([sources.from_text(item) for item in texts])
-    return await run.end(found=len(texts), pruned=0, build_index=app.ingest_workload == "admin")
+    run = await _Run.begin(app, collection, policy or Policy(), None, len(texts))
+    known = [item.source for item in texts if sources.fault_of_name(item.source) is None]
+    await run.learn_known(known)
+    await run.take(_texts(texts))
+    return await run.end(pruned=0, build_index=app.ingest_workload == "admin")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,6 +180,7 @@ class _Run:
     on_progress: Callable[[Progress], None] | None
     started: float
     known: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -143,7 +189,6 @@ class _Run:
         app: App,
         name: str,
         policy: Policy,
-        tally: _Tally,
         on_progress: Callable[[Progress], None] | None,
         total: int,
     ) -> _Run:
@@ -159,7 +204,7 @@ class _Run:
             collection=facts,
             embedder=embedder if facts.space else None,
             recipe=_recipe(facts),
-            tally=tally,
+            tally=_Tally(),
             total=total,
             on_progress=on_progress,
             started=started,
@@ -170,28 +215,15 @@ class _Run:
         async with self.pool.connection() as connection:
             self.known = await documents.known(connection, self.collection.id, sources)
 
-    def check_not_emptied(
-        self, paths: Sequence[Path], present: Sequence[files.Found | files.Skipped]
-    ) -> None:
-        """Raise UsageError when all that is known below a path is gone, as from a lost mount."""
-        for root in (str(path.resolve()) for path in paths):
-            known = sum(_is_below(source, root) for source in self.known)
-            if known and not any(_is_below(item.source, root) for item in present):
-                raise UsageError(
-                    f"nothing is left below {root!r}, and collection {self.collection.name!r} knows "
-                    f"{known} document(s) from there: is it mounted? Nothing was changed; to remove "
-                    "them all, repeat with --yes (may_empty=True in Python)"
-                )
-
     def pass_over(self, skipped: Sequence[files.Skipped]) -> None:
         """Count files of other kinds; report those that should have been, or once were, taken in."""
         for item in skipped:
             if item.is_rejection or item.source in self.known:
-                self._reject(item.source, item.reason, item.message)
+                self._reject(item)
             else:
                 self.tally.skipped += 1
 
-    async def take(self, taken: Sequence[Source]) -> None:
+    async def take(self, taken: AsyncIterator[Source | Rejection]) -> None:
         """Ingest what changed, preparing the next documents while the last ones are embedded."""
         queue: asyncio.Queue[NewDocument | None] = asyncio.Queue(_QUEUED_DOCUMENTS)
         try:
@@ -203,56 +235,74 @@ class _Run:
             raise first(several) from several
 
     async def _prepare(
-        self, taken: Sequence[Source], queue: asyncio.Queue[NewDocument | None]
+        self,
+        taken: AsyncIterator[Source | Rejection],
+        queue: asyncio.Queue[NewDocument | None],
     ) -> None:
-        for source in taken:
-            try:
-                document = await self._changed(source)
-            except Rejected as error:
-                self._reject(source.source, error.reason, error.message)
-                document = None
-            if document is None:
-                self._step(0)
-            else:
-                await queue.put(document)
+        """Put what changed into the queue in order; as many at once as there are parsers."""
+        under_way: deque[asyncio.Task[NewDocument | Rejection | None]] = deque()
+        async with asyncio.TaskGroup() as group:
+            async for source in taken:
+                self.tally.found += 1
+                self.unseen.discard(source.source)
+                if len(under_way) >= self.app.parsers.workers:
+                    await self._pass_on(await under_way.popleft(), queue)
+                under_way.append(group.create_task(self._changed(source)))
+            while under_way:
+                await self._pass_on(await under_way.popleft(), queue)
         await queue.put(None)
 
-    async def _changed(self, source: Source) -> NewDocument | None:
-        """Return a document ready to be embedded and written, or None when nothing changed."""
-        if fault := sources.fault_of_name(source.source):
-            raise fault
-        about = sources.about(source)
-        data = await asyncio.to_thread(sources.read, source)
-        content_hash = hashlib.sha256(data + about).digest()
-        if self.known.get(source.source) == (content_hash, self.recipe):
+    async def _pass_on(
+        self, made: NewDocument | Rejection | None, queue: asyncio.Queue[NewDocument | None]
+    ) -> None:
+        if isinstance(made, NewDocument):
+            await queue.put(made)
+            return
+        if isinstance(made, Rejection):
+            self._reject(made)
+        else:
             self.tally.unchanged += 1
-            return None
-        parsed = await self.app.parsers.parse(data, source.media_type)
-        return await asyncio.to_thread(self._compose, source, content_hash, parsed)
+        self.step(0)
 
-    def _compose(self, source: Source, content_hash: bytes, parsed: Parsed) -> NewDocument:
+    async def _changed(self, source: Source | Rejection) -> NewDocument | Rejection | None:
+        """Return a document ready to be embedded and written, or None when nothing changed."""
+        if isinstance(source, Rejection):
+            return source
+        try:
+            if fault := sources.fault_of_name(source.source):
+                raise fault
+            content, content_hash = await asyncio.to_thread(sources.content, source)
+            if self.known.get(source.source) == (content_hash, self.recipe):
+                return None
+            composed = await self.app.parsers.compose(content, source.media_type, self._cut(source))
+        except Rejected as error:
+            return Rejection(source=source.source, reason=error.reason, message=error.message)
+        if isinstance(content, Path):
+            # It may have changed since: what was parsed counts.
+            content_hash = composed.digest
+        return self._document(source, content_hash, composed)
+
+    def _cut(self, source: Source) -> Cut:
         facts = self.collection
-        policy = ChunkPolicy(size=facts.chunk_size, overlap=facts.chunk_overlap)
-        chunks = tuple(
-            replace(c, headings=tuple(heading[:_LONGEST_HEADING] for heading in c.headings))
-            for c in chunk(parsed.text, parsed.blocks, policy)
+        return Cut(
+            size=facts.chunk_size,
+            overlap=facts.chunk_overlap,
+            language=facts.language,
+            title=source.title,
+            else_title=source.else_title,
         )
-        if not chunks:
-            raise Rejected("NO_TEXT", "it holds no text")
-        title = (source.title or parsed.title or _stem(source.source))[:_LONGEST_TITLE]
+
+    def _document(self, source: Source, content_hash: bytes, composed: Composed) -> NewDocument:
         return NewDocument(
             source=source.source,
-            title=title,
+            title=composed.title,
             media_type=source.media_type,
-            body=parsed.text,
+            body=composed.text,
             content_hash=content_hash,
             recipe=self.recipe,
-            metadata={**parsed.metadata, **source.metadata},
-            chunks=chunks,
-            term_counts=tuple(
-                lexical.term_counts(passage(title, c.headings, c.body), facts.language)
-                for c in chunks
-            ),
+            metadata={**composed.metadata, **source.metadata},
+            chunks=composed.chunks,
+            term_counts=composed.term_counts,
         )
 
     async def _store(self, batch: Sequence[NewDocument]) -> None:
@@ -274,11 +324,21 @@ class _Run:
             try:
                 await self._write(document, None if vectors is None else vectors[at : at + count])
             except Rejected as error:
-                self._reject(document.source, error.reason, error.message)
-                self._step(0)
+                self._reject(
+                    Rejection(source=document.source, reason=error.reason, message=error.message)
+                )
+                self.step(0)
             else:
                 self._count(document)
             at += count
+        # Searches read what is not folded one by one.
+        async with self.pool.connection() as connection:
+            await documents.fold_postings(
+                connection,
+                self.collection.id,
+                most_left=_MOST_UNFOLDED_MEANWHILE,
+                is_owner=self.app.ingest_workload == "admin",
+            )
 
     async def _write(self, document: NewDocument, vectors: npt.NDArray[np.float32] | None) -> None:
         """Write one document; raise Rejected when the database refuses this one for what it holds."""
@@ -305,11 +365,13 @@ class _Run:
         else:
             self.tally.added += 1
         self.known[document.source] = (document.content_hash, document.recipe)
-        self._step(len(document.chunks))
+        self.step(len(document.chunks))
 
-    def _reject(self, source: str, reason: str, message: str) -> None:
-        shown = source.encode(errors="backslashreplace").decode()
-        self.tally.rejections.append(Rejection(source=shown, reason=reason, message=message))
+    def _reject(self, what: Rejection | files.Skipped) -> None:
+        shown = what.source.encode(errors="backslashreplace").decode()
+        self.tally.rejections.append(
+            Rejection(source=shown, reason=what.reason, message=what.message)
+        )
 
     async def _learn_terms(self, batch: Sequence[NewDocument]) -> None:
         used = {term for document in batch for counts in document.term_counts for term in counts}
@@ -317,7 +379,8 @@ class _Run:
             async with self.pool.connection() as connection:
                 self.numbers |= await documents.term_ids(connection, new)
 
-    def _step(self, chunks: int) -> None:
+    def step(self, chunks: int) -> None:
+        """Count a document as done, and say so."""
         self.tally.done += 1
         self.tally.chunks += chunks
         if self.on_progress:
@@ -325,62 +388,28 @@ class _Run:
                 Progress(done=self.tally.done, total=self.total, chunks=self.tally.chunks)
             )
 
-    async def prune(self, paths: Sequence[Path], ignore: Sequence[str], present: set[str]) -> int:
-        """Remove the documents below `paths` whose file is gone, or ignored now.
-
-        One that could not be read or parsed this time stays, and all below a folder that could not.
-        """
-        roots = [str(path.resolve()) for path in paths]
-        kept = [item.source for item in self.tally.rejections]
-        gone = {
-            source
-            for source in self.known.keys() - present
-            if any(_is_below(source, root) for root in roots)
-            and not any(_is_below(source, one) for one in kept)
-        }
-        if any(await asyncio.to_thread(_exist, gone)):
-            # Ignored now, or new and brought in by another ingest since we looked: look again.
-            found, skipped = await asyncio.to_thread(_find, paths, ignore)
-            gone -= {item.source for item in found} | {item.source for item in skipped}
+    async def prune(
+        self, paths: Sequence[Path], ignore: Sequence[str], found: Sequence[files.Found]
+    ) -> int:
+        """Remove the documents below `paths` whose file or row is gone, or ignored now."""
+        rejected = [item.source for item in self.tally.rejections]
+        gone = await asyncio.to_thread(pruning.gone, self.unseen, paths, ignore, found, rejected)
         async with self.pool.connection() as connection:
-            return await documents.remove(connection, self.collection.id, sorted(gone))
+            return await documents.remove(connection, self.collection.id, gone)
 
-    async def end(self, *, found: int, pruned: int, build_index: bool) -> IngestReport:
+    async def end(self, *, pruned: int, build_index: bool) -> IngestReport:
         """Fill in missing vectors, finish statistics and index, and report what is really there."""
         if build_index:
             await self._backfill()
         changed = self.tally.added + self.tally.replaced + pruned + self.tally.embedded > 0
-        warnings: list[str] = []
-        async with self.pool.connection() as connection:
-            fresh = await collections.one(connection, self.collection.name)
-            if fresh is None:
-                raise UsageError(f"collection {self.collection.name!r} was removed meanwhile")
-            if build_index and fresh.space and fresh.chunks >= _INDEX_FROM_CHUNKS:
-                warnings += await _build_index(connection, fresh.space)
-            if changed and build_index:
-                await collections.analyze(connection, fresh.space.id if fresh.space else None)
-            if changed:
-                # Last: planned with the statistics of a smaller table, it takes minutes, not moments.
-                await documents.fold_statistics(connection, fresh.id)
-        if fresh.space is None:
-            warnings.append(
-                "no model, so no vectors: searches go by words alone until `ragline model fetch` and "
-                "another ingest"
-            )
-        elif self.embedder is None and self.tally.chunks:
-            warnings.append(
-                f"no model, so {self.tally.chunks} chunks have no vectors and are found by their words "
-                "alone until `ragline model fetch` and another ingest"
-            )
-        if self.tally.truncated:
-            warnings.append(
-                f"{self.tally.truncated} chunks are longer than the model reads; their ends have no "
-                "part in their vectors: use a smaller chunk size"
-            )
+        fresh, warnings = await self._settle(changed=changed, is_owner=build_index)
+        if changed and build_index and not warnings:
+            await calibration.calibrate_if_due(self.app, fresh)
+        warnings += self._remarks(fresh)
         self.app.known.pop(fresh.name, None)
         return IngestReport(
             collection=fresh.name,
-            found=found,
+            found=self.tally.found,
             added=self.tally.added,
             replaced=self.tally.replaced,
             unchanged=self.tally.unchanged,
@@ -394,6 +423,43 @@ class _Run:
             rejections=tuple(self.tally.rejections),
             warnings=tuple(warnings),
         )
+
+    async def _settle(self, *, changed: bool, is_owner: bool) -> tuple[CollectionFacts, list[str]]:
+        """Build the index and tidy the tables; return the collection as it is now, and warnings."""
+        warnings: list[str] = []
+        async with self.pool.connection() as connection:
+            fresh = await collections.one(connection, self.collection.name)
+            if fresh is None:
+                raise UsageError(f"collection {self.collection.name!r} was removed meanwhile")
+            if is_owner and fresh.space and fresh.chunks >= _INDEX_FROM_CHUNKS:
+                warnings += await _build_index(connection, fresh.space)
+            if changed and is_owner:
+                await collections.analyze(connection, fresh.space.id if fresh.space else None)
+            if changed:
+                # After the tables are analysed: planned for smaller ones, it takes minutes.
+                await documents.fold_postings(connection, fresh.id, is_owner=is_owner)
+            if changed and is_owner:
+                await collections.tidy_postings(connection)
+        return fresh, warnings
+
+    def _remarks(self, fresh: CollectionFacts) -> list[str]:
+        remarks = []
+        if fresh.space is None:
+            remarks.append(
+                "no model, so no vectors: searches go by words alone until `ragline model fetch` and "
+                "another ingest"
+            )
+        elif self.embedder is None and self.tally.chunks:
+            remarks.append(
+                f"no model, so {self.tally.chunks} chunks have no vectors and are found by their words "
+                "alone until `ragline model fetch` and another ingest"
+            )
+        if self.tally.truncated:
+            remarks.append(
+                f"{self.tally.truncated} chunks are longer than the model reads; their ends have no "
+                "part in their vectors: use a smaller chunk size"
+            )
+        return remarks
 
     async def _backfill(self) -> None:
         """Embed chunks that came in while there was no model, or whose run was cut short."""
@@ -433,42 +499,11 @@ async def _build_index(connection: Connection, space: SpaceFacts) -> list[str]:
     return [f"there is no index for the {what}: searches read every vector"]
 
 
-def passage(title: str | None, headings: Sequence[str], body: str) -> str:
-    """Return what is embedded and indexed for a chunk: title and headings it lacks, then its text."""
-    above = dict.fromkeys([*([title] if title else []), *headings])
-    return "\n".join([*(line for line in above if line not in body), body])
-
-
-def _stem(source: str) -> str:
-    return PurePosixPath(source).stem
-
-
 def _recipe(facts: CollectionFacts) -> str:
     return (
         f"parser {_PARSER_VERSION}, chunks {facts.chunk_size}/{facts.chunk_overlap}, "
         f"terms {lexical.VERSION} {facts.language}"
     )
-
-
-def _find(
-    paths: Sequence[Path], ignore: Sequence[str]
-) -> tuple[list[files.Found], list[files.Skipped]]:
-    found: list[files.Found] = []
-    skipped: list[files.Skipped] = []
-    for item in files.find(paths, ignore):
-        if isinstance(item, files.Found):
-            found.append(item)
-        else:
-            skipped.append(item)
-    return found, skipped
-
-
-def _is_below(source: str, folder: str) -> bool:
-    return source == folder or source.startswith(folder.rstrip("/") + "/")
-
-
-def _exist(sources: Iterable[str]) -> list[bool]:
-    return [Path(source).exists() for source in sources]
 
 
 async def _batches(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import pickle
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ragline.config import child_environment
-from ragline.rag.formats import PARSERS, Parsed, Rejected
+from ragline.core.chunking import Block, Chunk
+from ragline.rag.compose import Composed, Cut
+from ragline.rag.formats import PARSERS, RECORDS, Parsed, Rejected
+from ragline.rag.formats.rows import Batch, Fault, Fields, Place, Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +31,16 @@ class ParserLimits:
     deadline_s: float = 60.0
     memory_bytes: int = 2 << 30
     size_bytes: int = 64 << 20
+    text_characters: int = 64 << 20
+
+
+Answer = Parsed | Composed | Batch
+# All that an answer is made of, beside plain values.
+_OURS = {
+    (one.__module__, one.__name__): one
+    for one in (Parsed, Block, Composed, Chunk, Batch, Row, Fault, Place, Fields)
+}
+_LONGEST_ANSWER_BYTES = 1 << 30
 
 
 class ParserPool:
@@ -43,6 +58,7 @@ class ParserPool:
         limits: ParserLimits | None = None,
         parsers: Mapping[str, str] = PARSERS,
     ) -> None:
+        self.workers = workers
         self._limits = limits or ParserLimits()
         self._parsers = parsers
         self._idle: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
@@ -66,14 +82,32 @@ class ParserPool:
 
         TIMEOUT and CRASHED are such reasons too: the child process is replaced.
         """
-        module = self._parsers.get(media_type)
-        if module is None:
-            raise Rejected("UNSUPPORTED", f"there is no parser for {media_type!r}")
+        answer = await self._ask(source, _module(self._parsers, media_type), None)
+        if not isinstance(answer, Parsed):
+            raise _unexpected(answer)
+        return answer
+
+    async def compose(self, source: Path | bytes, media_type: str, cut: Cut) -> Composed:
+        """Return the text of a file in chunks with their terms, or raise Rejected as `parse` does."""
+        answer = await self._ask(source, _module(self._parsers, media_type), cut)
+        if not isinstance(answer, Composed):
+            raise _unexpected(answer)
+        return answer
+
+    async def rows(self, path: Path, media_type: str, place: Place) -> Batch:
+        """Return the rows of a file that follow `place`, or raise Rejected as `parse` does."""
+        answer = await self._ask(path, _module(RECORDS, media_type), place)
+        if not isinstance(answer, Batch):
+            raise _unexpected(answer)
+        return answer
+
+    async def _ask(self, source: Path | bytes, module: str, wanted: Cut | Place | None) -> Answer:
         worker: _Worker | None = await self._idle.get()
+        request = (source, module, self._limits.deadline_s, wanted)
         try:
             if worker is None or not worker.is_alive():
                 worker = await self._replaced(worker)
-            answer = await asyncio.to_thread(worker.ask, source, module, self._limits.deadline_s)
+            answer = await asyncio.to_thread(worker.ask, request, self._limits.deadline_s)
         except asyncio.CancelledError:
             # The thread waits for an answer; without its process it stops waiting.
             if worker:
@@ -81,9 +115,9 @@ class ParserPool:
             raise
         finally:
             self._idle.put_nowait(worker)
-        if isinstance(answer, Parsed):
-            return answer
-        raise Rejected(*answer)
+        if isinstance(answer, tuple):
+            raise Rejected(*answer)
+        return answer
 
     async def _replaced(self, worker: _Worker | None) -> _Worker:
         if worker:
@@ -105,15 +139,17 @@ class _Worker:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    def ask(self, source: Path | bytes, module: str, seconds: float) -> Parsed | tuple[str, str]:
+    def ask(self, request: tuple[object, ...], seconds: float) -> Answer | tuple[str, str]:
         """Return the child's answer, or the rejection that its silence or death amounts to."""
         try:
-            self.requests.send((source, module, seconds))
+            self.requests.send(request)
             if self.requests.poll(seconds):
-                answer: Parsed | tuple[str, str] = self.requests.recv()
-                return answer
-        except (EOFError, OSError):
+                return _answered(self.requests.recv_bytes(_LONGEST_ANSWER_BYTES))
+        except (EOFError, ConnectionError):
             return self._epitaph(seconds)
+        except (OSError, pickle.UnpicklingError) as error:
+            self.end()
+            return "CRASHED", f"the parser gave no answer that can be read: {error}"
         self.end()
         return _timeout(seconds)
 
@@ -129,6 +165,34 @@ class _Worker:
         self.process.wait()
 
 
+class _Answers(pickle.Unpickler):
+    """Reads answers and nothing else: whoever takes over a parser must not get any further."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if found := _OURS.get((module_name, global_name)):
+            return found
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an answer")
+
+
+def _answered(data: bytes) -> Answer | tuple[str, str]:
+    answer = _Answers(io.BytesIO(data)).load()
+    if isinstance(answer, Answer):
+        return answer
+    reason, message = answer
+    return str(reason), str(message)
+
+
+def _module(parsers: Mapping[str, str], media_type: str) -> str:
+    module = parsers.get(media_type)
+    if module is None:
+        raise Rejected("UNSUPPORTED", f"there is no parser for {media_type!r}")
+    return module
+
+
+def _unexpected(answer: Answer) -> Rejected:
+    return Rejected("CRASHED", f"the parser answered with {type(answer).__name__}")
+
+
 def _timeout(seconds: float) -> tuple[str, str]:
     return "TIMEOUT", f"parsing took longer than {seconds:g} s"
 
@@ -137,7 +201,12 @@ def _start(limits: ParserLimits) -> _Worker:
     ours, theirs = Pipe()
     # -P: a file of the user's in the current folder must not stand in for a module.
     command = [sys.executable, "-P", "-m", "ragline.rag.formats.worker"]
-    arguments = (theirs.fileno(), limits.memory_bytes, limits.size_bytes)
+    arguments = (
+        theirs.fileno(),
+        limits.memory_bytes,
+        limits.size_bytes,
+        limits.text_characters,
+    )
     with theirs:
         process = subprocess.Popen(
             [*command, *(str(one) for one in arguments)],

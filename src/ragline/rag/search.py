@@ -309,7 +309,8 @@ def _check_model(query: Query, facts: CollectionFacts, model: ModelFacts | None)
         raise ModelError(
             f"collection {facts.name!r} was embedded with {facts.space.model_id} "
             f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
-            f"({model.weights_hash[:12]}): set RAGLINE_MODEL_DIR to the first, or search lexically"
+            f"({model.weights_hash[:12]}): configure the first again (RAGLINE_MODEL_DIR or "
+            "RAGLINE_EMBED_MODEL), or search lexically"
         )
     if query.vector is not None and query.vector.shape != (facts.space.dimension,):
         raise UsageError(

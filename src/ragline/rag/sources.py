@@ -1,29 +1,36 @@
-"""What is ingested: files, and texts given as they are."""
+"""What is ingested: files, rows of files, pages, and texts given as they are."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ragline.rag import files
-from ragline.rag.formats import Rejected
+from ragline.rag.formats import Rejected, open_regular
 
 # In bytes; an index entry of PostgreSQL holds little more.
 LONGEST_SOURCE = 2000
 
+_PIECE_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Something to ingest: where it comes from, what it is, and its bytes when asked."""
+    """Something to ingest: where it comes from, what it is, and its bytes or the file of them.
+
+    `else_title` names it where neither it nor its text has a title.
+    """
 
     source: str
     media_type: str
-    read: Callable[[], bytes]
+    content: Path | Callable[[], bytes]
     title: str | None = None
+    else_title: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    is_file: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,12 @@ class Text:
 
 def from_file(item: files.Found) -> Source:
     """Return a file that was found as something to ingest."""
-    return Source(source=item.source, media_type=item.media_type, read=item.path.read_bytes)
+    return Source(
+        source=item.source,
+        media_type=item.media_type,
+        content=item.path,
+        else_title=PurePosixPath(item.source).stem,
+    )
 
 
 def from_text(item: Text) -> Source:
@@ -47,10 +59,10 @@ def from_text(item: Text) -> Source:
     return Source(
         source=item.source,
         media_type=item.media_type,
-        read=lambda: _content(item.text),
+        content=lambda: _content(item.text),
         title=item.title,
+        else_title=PurePosixPath(item.source).stem,
         metadata=item.metadata,
-        is_file=False,
     )
 
 
@@ -88,10 +100,20 @@ def fault_of_name(source: str) -> Rejected | None:
     return None
 
 
-def about(source: Source) -> bytes:
-    """Return what counts as content beside the bytes; nothing for a file, which is all bytes."""
-    if source.is_file:
-        return b""
+def content(source: Source) -> tuple[Path | bytes, bytes]:
+    """Return what a parser is given, and the hash of all that counts as content.
+
+    A file is all bytes, which never come into this process as a whole. Raises Rejected when they
+    cannot be had.
+    """
+    if isinstance(source.content, Path):
+        return source.content, _hash(source.content)
+    about = _about(source)
+    data = source.content()
+    return data, hashlib.sha256(data + about).digest()
+
+
+def _about(source: Source) -> bytes:
     about = [source.media_type, source.title, source.metadata]
     try:
         return json.dumps(about, sort_keys=True, allow_nan=False).encode()
@@ -99,9 +121,12 @@ def about(source: Source) -> bytes:
         raise Rejected("BAD_METADATA", f"its metadata has no JSON form: {error}") from error
 
 
-def read(source: Source) -> bytes:
-    """Return the bytes; raise Rejected when they cannot be had."""
+def _hash(path: Path) -> bytes:
+    digest = hashlib.sha256()
     try:
-        return source.read()
+        with open_regular(path) as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
     except OSError as error:
-        raise Rejected("UNREADABLE", f"{source.source} cannot be read: {error.strerror}") from error
+        raise Rejected("UNREADABLE", f"{path} cannot be read: {error.strerror}") from error
+    return digest.digest()

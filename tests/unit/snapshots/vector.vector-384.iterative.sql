@@ -1,13 +1,13 @@
 select (select active_space_id from collection where id = 7),
-           r.chunk_id, c.document_id, d.source, d.title, c.body, c.start_char, c.end_char,
-           c.headings, d.metadata, r.distance
+           r.chunk_id, content.document_id, origin.source, origin.title, content.body,
+           content.start_char, content.end_char, content.headings, origin.metadata, r.distance
     from (
-    select chunk_id, embedding <=> $1::vector(384) as distance
-    from embedding_3
+    select e.chunk_id, embedding <=> $1::vector(384) as distance
+    from embedding_3 e
     where (select set_config('hnsw.ef_search', $2, true) || set_config('hnsw.iterative_scan', 'strict_order', true)) is not null
     order by embedding <=> $1::vector(384)
     limit 10
 ) as r
-    join chunk c on c.id = r.chunk_id
-    join document d on d.id = c.document_id
+    join chunk content on content.id = r.chunk_id
+    join document origin on origin.id = content.document_id
     order by r.distance, r.chunk_id

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selectolax.lexbor import LexborHTMLParser
 
-from ragline.core.chunking import Block, BlockKind
+from ragline.core.chunking import BlockKind
 from ragline.rag.formats import Parsed, Rejected
-from ragline.rag.formats.text import decode, plain
+from ragline.rag.formats.text import WEB_CHARSET, decode, plain, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 _META_CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE
-)
-# Only encodings of text on the web: Python knows others ("punycode") that take quadratic time.
-_WEB_CHARSET = re.compile(
-    r"(?:windows-|cp)125\d|iso-?8859-\d+|latin-?\d|us-ascii|ascii|koi8-[ru]|gbk|gb2312|gb18030"
-    r"|big5(?:-hkscs)?|shift[-_]jis|euc-(?:jp|kr)|iso-2022-jp|tis-620|utf-16(?:le|be)?\Z"
 )
 # fmt: off
 _DROPPED = frozenset((
@@ -38,28 +34,49 @@ _BLOCKS = frozenset((
 ))
 # fmt: on
 _SPACES = re.compile(r"\s+")
+# Elements that only their end tag closes. The parser takes time by the square of the depth.
+_NESTING = re.compile(
+    r"<(/?)(?:a|article|b|blockquote|center|div|em|font|form|g|i|main|nav|ol|section|small|span"
+    r"|strong|svg|table|u|ul)\b",
+    re.IGNORECASE,
+)
+_MOST_DEPTH = 50_000
 _AROUND_BREAK = re.compile(r" *\n *")
 
 
 def parse(data: bytes) -> Parsed:
     """Return the visible text with headings, code, lists and tables as blocks."""
-    tree = LexborHTMLParser(_decoded(data))
+    source = _decoded(data)
+    _check_depth(source)
+    tree = LexborHTMLParser(source)
     page = _Page()
     if tree.root is not None:
         for node, is_entry in _walk(tree.root):
             page.enter(node) if is_entry else page.leave(node)
     page.close_paragraph()
-    text, blocks = page.render()
+    text, blocks = rendered(page.found)
     if not text:
         raise Rejected("NO_TEXT", "the page shows no text")
     title = tree.css_first("title")
     return Parsed(text, blocks, " ".join(title.text().split()) or None if title else None)
 
 
+def _check_depth(source: str) -> None:
+    if source.count("<") <= _MOST_DEPTH:
+        return
+    depth = 0
+    for match in _NESTING.finditer(source):
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        if depth > _MOST_DEPTH:
+            raise Rejected("TOO_DEEP", f"its elements are nested more than {_MOST_DEPTH} deep")
+
+
 def _decoded(data: bytes) -> str:
+    if data.startswith(BOM_UTF8):
+        return decode(data)  # it weighs more than what the page says of itself
     declared = _META_CHARSET.search(data[:2048])
     name = declared.group(1).decode("ascii").lower() if declared else "utf-8"
-    if not _WEB_CHARSET.match(name) or name.startswith("utf"):
+    if not WEB_CHARSET.match(name) or name.startswith("utf"):
         return decode(data)  # a page that can be read as ASCII up to here is not UTF-16
     if re.match(r"iso-?8859-1\Z|latin-?1|us-ascii|ascii", name):
         # As browsers do: it has letters where Latin 1 has controls.
@@ -154,21 +171,3 @@ class _Page:
             self.has_bullet = False
         else:
             self.found.append(("paragraph", 0, text))
-
-    def render(self) -> tuple[str, tuple[Block, ...]]:
-        """Return the text, and the blocks in it; items of a list and rows of a table are one."""
-        parts: list[str] = []
-        blocks: list[Block] = []
-        position = 0
-        for kind, level, text in self.found:
-            continues = bool(blocks) and kind in ("list", "table") and blocks[-1].kind == kind
-            separator = "\n" if continues else "\n\n" if blocks else ""
-            parts += (separator, text)
-            start = position + len(separator)
-            position = start + len(text)
-            if continues:
-                blocks[-1] = Block(kind, blocks[-1].start, position)
-            else:
-                title = text if kind == "heading" else None
-                blocks.append(Block(kind, start, position, level, title))
-        return "".join(parts), tuple(blocks)

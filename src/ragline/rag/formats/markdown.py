@@ -44,9 +44,9 @@ def parse(data: bytes) -> Parsed:
     """
     text = decode(data)
     metadata, begin = _front_matter(text)
-    blocks = tuple(_blocks(text, begin))
-    title = metadata.get("title") or next((b.title for b in blocks if b.title), None)
-    return Parsed(text, blocks, title, metadata)
+    found = tuple(blocks(text, begin))
+    title = metadata.get("title") or next((b.title for b in found if b.title), None)
+    return Parsed(text, found, title, {**metadata})
 
 
 def _front_matter(text: str) -> tuple[dict[str, str], int]:
@@ -62,7 +62,8 @@ def _front_matter(text: str) -> tuple[dict[str, str], int]:
     return {key: value for key, value in found.items() if value}, match.end()
 
 
-def _blocks(text: str, begin: int) -> Iterator[Block]:
+def blocks(text: str, begin: int = 0) -> Iterator[Block]:
+    """Yield the blocks of Markdown from character `begin` on."""
     body = text[begin:]
     starts = list(accumulate((len(line) + 1 for line in body.split("\n")), initial=begin))
     tokens = _PARSER.parse(body)

@@ -10,10 +10,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pypdf import PdfReader
-from pypdf.errors import DependencyError, FileNotDecryptedError, PyPdfError
+from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError, PyPdfError
 
 from ragline.core.chunking import Block
 from ragline.rag.formats import Parsed, Rejected
+from ragline.rag.formats.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,6 @@ _FAULTS = (
 )  # fmt: skip
 
 _ITEM = re.compile(r"(?:[-*•‣·▪]|\(?[0-9]{1,3}[.)])\s")
-_UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 def parse(data: bytes) -> Parsed:
@@ -37,10 +37,12 @@ def parse(data: bytes) -> Parsed:
         raise Rejected("EMPTY", "the file is empty")
     try:
         reader = _open(data)
-        pages = [_clean(page.extract_text()) for page in reader.pages]
-        title = _clean(str(reader.metadata.title or "")) if reader.metadata else ""
+        pages = [clean(page.extract_text()) for page in reader.pages]
+        title = clean(str(reader.metadata.title or "")) if reader.metadata else ""
     except (FileNotDecryptedError, DependencyError) as error:
         raise Rejected("ENCRYPTED", "the PDF is encrypted; save it without a password") from error
+    except LimitReachedError as error:
+        raise Rejected("BOMB", f"the PDF is made to break its reader: {error}") from error
     except _FAULTS as error:
         what = str(error) or type(error).__name__
         raise Rejected("DAMAGED", f"the PDF cannot be read: {what}") from error
@@ -55,10 +57,6 @@ def _open(data: bytes) -> PdfReader:
     if reader.is_encrypted and not reader.decrypt(""):
         raise FileNotDecryptedError
     return reader
-
-
-def _clean(text: str) -> str:
-    return _UNREADABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
 def _paragraphs(page: str) -> Iterator[str]:

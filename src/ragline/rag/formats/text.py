@@ -11,12 +11,20 @@ from ragline.core.chunking import Block
 from ragline.rag.formats import Parsed, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ragline.core.chunking import BlockKind
+
+# Only encodings of text on the web: Python knows others ("punycode") that take quadratic time.
+WEB_CHARSET = re.compile(
+    r"(?:windows-|cp)125\d|iso-?8859-\d+|latin-?\d|us-ascii|ascii|koi8-[ru]|gbk|gb2312|gb18030"
+    r"|big5(?:-hkscs)?|shift[-_]jis|euc-(?:jp|kr)|iso-2022-jp|tis-620|utf-16(?:le|be)?\Z"
+)
 _PARAGRAPH = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")
 _RULE = re.compile(r"([=\-~^\"'#*+.:`])\1{2,}[^\S\n]*\Z")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•]|\(?[0-9]{1,3}[.)]|#\.)[^\S\n]")
 _CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 # What reStructuredText keeps out of sight: images, link targets, rows of substitutions.
 _UNSEEN = re.compile(
     r"\.\.[^\S\n]+(?:\|[^|\n]+\|[^\S\n]+)?(?:image|figure|raw|contents)::"
@@ -56,6 +64,33 @@ def plain(text: str) -> str:
     if controls * 20 > len(text):
         raise Rejected("NOT_TEXT", f"{controls} of {len(text)} characters are control characters")
     return text
+
+
+def clean(text: str) -> str:
+    """Return `text` trimmed, with `\\n` as its only line break and spaces for what cannot be shown."""
+    return _UNREADABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def rendered(found: Sequence[tuple[BlockKind, int, str]]) -> tuple[str, tuple[Block, ...]]:
+    """Return kinds, levels and texts as one text and the blocks in it, parted by blank lines.
+
+    Items of a list and rows of a table that follow each other are one block.
+    """
+    parts: list[str] = []
+    blocks: list[Block] = []
+    position = 0
+    for kind, level, text in found:
+        continues = bool(blocks) and kind in ("list", "table") and blocks[-1].kind == kind
+        separator = "\n" if continues else "\n\n" if blocks else ""
+        parts += (separator, text)
+        start = position + len(separator)
+        position = start + len(text)
+        if continues:
+            blocks[-1] = Block(kind, blocks[-1].start, position)
+        else:
+            title = text if kind == "heading" else None
+            blocks.append(Block(kind, start, position, level, title))
+    return "".join(parts), tuple(blocks)
 
 
 def _decoded(data: bytes, encoding: str) -> str:

@@ -5,34 +5,44 @@ It imports nothing but the parser that a request names, and says nothing but its
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import signal
 import sys
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragline.rag.formats import Parsed, Rejected, parse
+from ragline.rag.compose import Cut, compose
+from ragline.rag.formats import Parsed, Rejected, open_regular, parse, rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ragline.rag.compose import Composed
+    from ragline.rag.formats.rows import Batch, Place
 
 _SECOND = 1.0
+_LONGEST_MESSAGE = 1000  # some quote what they stumble over
 
 
-def main(descriptor: int, memory_bytes: int, size_bytes: int) -> None:
-    """Answer requests on an inherited socket: (path or bytes, module, seconds)."""
+def main(descriptor: int, memory_bytes: int, size_bytes: int, characters: int) -> None:
+    """Answer requests on an inherited socket: (path or bytes, module, seconds, what is wanted).
+
+    What is wanted is None for a Parsed, a Cut for a Composed, a Place for the next Batch of rows.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)  # parsers write no files
     if sys.platform == "linux":  # elsewhere the system's own libraries exceed it from the start
         _limit(resource.RLIMIT_AS, memory_bytes)
     with Connection(descriptor) as requests:
         while True:
             try:
-                source, module, seconds = requests.recv()
+                source, module, seconds, wanted = requests.recv()
             except (EOFError, ConnectionError):
                 return
             _answer_within(seconds)
-            answer = _answer(source, module, size_bytes)
+            answer = _answer(source, module, wanted, size_bytes, characters)
             signal.setitimer(signal.ITIMER_REAL, 0)
             requests.send(answer)
 
@@ -51,27 +61,37 @@ def _answer_within(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds + 2 * _SECOND)
 
 
-def _answer(source: Path | bytes, module: str, size_bytes: int) -> Parsed | tuple[str, str]:
+def _answer(
+    source: Path | bytes, module: str, wanted: Cut | Place | None, size_bytes: int, characters: int
+) -> Parsed | Composed | Batch | tuple[str, str]:
     """Return what the parser makes of it, or the reason and message of a rejection."""
     try:
-        return parse(_read(source, size_bytes), module)
+        if isinstance(wanted, rows.Place) and isinstance(source, Path):
+            return rows.read(source, module, wanted)
+        data = _read(source, size_bytes)
+        parsed = parse(data, module)
+        if len(parsed.text) > characters:
+            raise Rejected("TOO_LARGE", f"its text has more than {characters} characters")
+        if not isinstance(wanted, Cut):
+            return parsed
+        return replace(compose(parsed, wanted), digest=hashlib.sha256(data).digest())
     except Rejected as rejected:
-        return rejected.reason, rejected.message
+        return rejected.reason, rejected.message[:_LONGEST_MESSAGE]
     except MemoryError:
         return "TOO_LARGE", "parsing it needs more memory than a parser is allowed"
+    except OSError as error:
+        return "UNREADABLE", f"it cannot be read: {error.strerror or error}"
     except Exception as error:  # noqa: BLE001 - the outermost edge: a parser's fault is the answer
-        return "CRASHED", f"the parser failed: {type(error).__name__}: {error}"
+        what = f"the parser failed: {type(error).__name__}: {error}"
+        return "CRASHED", what[:_LONGEST_MESSAGE]
 
 
 def _read(source: Path | bytes, size_bytes: int) -> bytes:
     if isinstance(source, bytes):
         data = source
     else:
-        try:
-            with source.open("rb") as file:
-                data = file.read(size_bytes + 1)
-        except OSError as error:
-            raise Rejected("UNREADABLE", f"it cannot be read: {error.strerror}") from error
+        with open_regular(source) as file:
+            data = file.read(size_bytes + 1)
     if len(data) > size_bytes:
         raise Rejected("TOO_LARGE", f"it has more than {size_bytes} bytes")
     return data

@@ -1,0 +1,91 @@
+"""What a chat model is to ragline, and the one that a configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ragline.core.results import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from ragline.core.remote import Endpoint
+
+__all__ = ["ChatConfig", "ChatFacts", "ChatModel", "Message", "Piece", "Usage", "open_chat_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of what a model is told."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFacts:
+    """Which model answers, and where it is; `base_url` None is the provider's own."""
+
+    model_id: str
+    provider: str
+    base_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of an answer as it is written; the last one carries usage and finish reason.
+
+    Only text is passed on: a model's calls of tools, images and the like are not.
+    """
+
+    text: str = ""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+
+
+class ChatModel(Protocol):
+    """A model that writes an answer piece by piece."""
+
+    @property
+    def facts(self) -> ChatFacts:
+        """Which model this is."""
+
+    def stream(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> AsyncIterator[Piece]:
+        """Return the pieces of one answer, at most `max_tokens` long.
+
+        Raises ModelError where the model cannot be reached, refuses, stalls, sends what nobody can
+        read, or stops before its last piece.
+        """
+
+    async def close(self) -> None:
+        """Give back connections; the model cannot be used afterwards."""
+
+
+class ChatConfig(Protocol):
+    """The part of the configuration that names a chat model."""
+
+    @property
+    def chat(self) -> Endpoint | None:
+        """The model and where it is; None when none is configured."""
+
+    @property
+    def prices(self) -> Path | None:
+        """A file of the user's own with prices of models."""
+
+
+def open_chat_model(config: ChatConfig) -> ChatModel | None:
+    """Return the configured chat model; None when none is configured (answers are extractive)."""
+    if config.chat is None:
+        return None
+    # Clients of providers take a while to import, and commands that never generate should not wait.
+    if config.chat.provider == "bedrock":
+        from ragline.models.llm_bedrock import BedrockChat
+
+        return BedrockChat.open(config)
+    from ragline.models.llm_openai import OpenAIChat
+
+    return OpenAIChat.open(config)

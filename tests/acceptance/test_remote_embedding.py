@@ -1,0 +1,426 @@
+"""A remote embedding model in use: what it is, batches, limits, ingest, search, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command import Command, place
+from conftest import opened
+from doubles.openai_server import KEY, Answer, Cut, Fail, OpenAIServer, Raw, Stall
+from ragline.config import Config
+from ragline.core.dsn import Dsn, Secret
+from ragline.core.remote import EmbeddingEndpoint, Endpoint, Limits
+from ragline.errors import ModelError, ModelReplyInvalid, ModelUnavailable
+from ragline.models.embed import open_configured_embedder
+from ragline.models.embed_remote import RemoteEmbedder
+from ragline.rag import ingest
+from ragline.rag import search as rag
+from ragline.rag.ingest import Text
+from ragline.wiring import open_app
+
+WORDS = ["a contract about the harbour", "leave of four days", "the price of copper", "rain"]
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer(key=KEY) as server:
+        yield server
+        assert server.is_script_over
+
+
+def config(server: OpenAIServer, folder: Path, **settings: Any) -> Config:
+    """Return the configuration of a model of 64 numbers at the double."""
+    limits = {"timeout_s": 20.0, "deadline_s": 60.0, **settings.pop("limits", {})}
+    endpoint = Endpoint(
+        provider="openai",
+        model="words",
+        url=server.url,
+        key=Secret(KEY),
+        limits=Limits(**limits),
+    )
+    endpoint = replace(endpoint, **settings.pop("endpoint", {}))
+    return Config(data_dir=folder, embedding=EmbeddingEndpoint(endpoint=endpoint, **settings))
+
+
+async def opened_at(server: OpenAIServer, folder: Path, **settings: Any) -> RemoteEmbedder:
+    embedder = await open_configured_embedder(config(server, folder, **settings))
+    assert isinstance(embedder, RemoteEmbedder)
+    return embedder
+
+
+# --- what the model is
+
+
+async def test_dimension_and_length_are_found_out_with_one_request(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(server, tmp_path, languages=("en", "vi"))
+
+    facts = embedder.facts
+    assert (facts.model_id, facts.dimension, facts.normalised) == ("words", 64, True)
+    assert facts.languages == ("en", "vi")
+    assert len(server.requests) == 1
+    assert embedder.spent.requests == 1
+
+
+async def test_vectors_of_other_lengths_are_not_called_normalised(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    server.script(Answer(vectors=[[2.0] * 64]))
+
+    embedder = await opened_at(server, tmp_path)
+
+    assert not embedder.facts.normalised
+
+
+async def test_a_model_that_is_described_is_not_asked(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(server, tmp_path, dimension=64, normalised=True)
+
+    assert embedder.facts.dimension == 64
+    assert server.requests == []
+
+
+async def test_another_dimension_than_described_is_refused(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    server.script(Answer(vectors=[[1.0] * 32]))
+
+    with pytest.raises(ModelReplyInvalid, match="RAGLINE_EMBED_DIMENSION asks for 64"):
+        await opened_at(server, tmp_path, dimension=64)
+
+
+async def test_a_model_that_changes_under_way_is_noticed(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(server, tmp_path)
+    server.dimension = 96
+
+    with pytest.raises(ModelReplyInvalid, match="vectors of 96 numbers, where 64 are expected"):
+        await embedder.embed_query("leave")
+
+
+async def test_the_hash_changes_with_what_changes_vectors_and_with_nothing_else(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    described = {"dimension": 64, "normalised": True}
+    first = (await opened_at(server, tmp_path)).facts.weights_hash
+
+    same: list[dict[str, Any]] = [
+        described,
+        {**described, "languages": ("en",)},
+        {**described, "batch": 2},
+        {**described, "endpoint": {"key": None, "url": "http://127.0.0.1:9/v1"}},
+    ]
+    other: list[dict[str, Any]] = [
+        {**described, "dimension": 32},
+        {**described, "query_prefix": "query: "},
+        {**described, "document_prefix": "passage: "},
+        {**described, "max_tokens": 100},
+        {**described, "endpoint": {"model": "other"}},
+    ]
+    assert {(await opened_at(server, tmp_path, **s)).facts.weights_hash for s in same} == {first}
+    hashes = {(await opened_at(server, tmp_path, **s)).facts.weights_hash for s in other}
+    assert len(hashes) == len(other)
+    assert first not in hashes
+
+
+# --- batches, limits
+
+
+async def test_batches_go_side_by_side_and_come_back_in_order(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(
+        server, tmp_path, dimension=64, normalised=True, batch=2, limits={"concurrency": 3}
+    )
+    texts = [f"word{number} and word{number * 7}" for number in range(11)]
+    server.script(Answer(delay_s=0.2))  # the first batch comes back last
+
+    found = await embedder.embed_documents(texts)
+
+    assert sorted(len(seen.body["input"]) for seen in server.requests) == [1, 2, 2, 2, 2, 2]
+    for text, vector in zip(texts, found.vectors, strict=True):
+        assert np.allclose(vector, await embedder.embed_query(text))
+
+
+async def test_no_more_requests_at_once_than_allowed(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(
+        server, tmp_path, dimension=64, normalised=True, batch=1, limits={"concurrency": 2}
+    )
+    server.script(*[Answer(delay_s=0.2)] * 6)
+    started = time.monotonic()
+
+    await embedder.embed_documents(WORDS + WORDS[:2])
+
+    assert time.monotonic() - started >= 0.6
+
+
+async def test_a_question_does_not_wait_for_passages(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(
+        server, tmp_path, dimension=64, normalised=True, limits={"concurrency": 1}
+    )
+    server.script(Answer(delay_s=15.0))
+    passages = asyncio.create_task(embedder.embed_documents(WORDS))
+    await asyncio.sleep(0.2)
+
+    started = time.monotonic()
+    await embedder.embed_query("leave")
+
+    assert time.monotonic() - started < 10
+    passages.cancel()
+
+
+async def test_after_a_failure_nothing_more_is_sent(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(
+        server,
+        tmp_path,
+        dimension=64,
+        normalised=True,
+        batch=1,
+        limits={"concurrency": 1, "retries": 0},
+    )
+    server.script(Fail(status=500))
+
+    with pytest.raises(ModelUnavailable, match="status 500"):
+        await embedder.embed_documents(WORDS)
+
+    assert embedder.spent.requests == len(server.requests) == 1
+
+
+async def test_our_own_rate_limit_is_kept_and_its_waits_are_counted(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(
+        server,
+        tmp_path,
+        dimension=64,
+        normalised=True,
+        batch=1,
+        limits={"requests_per_minute": 150, "deadline_s": 1.5},
+    )
+    started = time.monotonic()
+
+    await embedder.embed_documents([f"text {number}" for number in range(15)])
+
+    # 12 go at once, the others each 139 / 60 a second; the deadline does not count that.
+    assert time.monotonic() - started >= 1.2
+    assert embedder.spent.limiter_wait_s >= 1.2
+    assert embedder.spent.retries == 0
+
+
+async def test_texts_too_long_are_cut_and_counted(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(server, tmp_path, dimension=64, normalised=True, max_tokens=16)
+
+    found = await embedder.embed_documents(["short", "word " * 100, "x" * 400])
+
+    assert found.truncated == 2
+    sent = server.requests[0].body["input"]
+    assert sent[0] == "short"
+    assert sent[1] == ("word " * 16).strip()
+    assert 0 < len(sent[2]) < 400
+
+
+async def test_no_texts_need_no_request(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(server, tmp_path, dimension=64, normalised=True)
+
+    found = await embedder.embed_documents([])
+
+    assert found.vectors.shape == (0, 64)
+    assert found.tokens == 0
+    assert server.requests == []
+
+
+async def test_cancelling_leaves_the_model_usable(server: OpenAIServer, tmp_path: Path) -> None:
+    embedder = await opened_at(server, tmp_path, dimension=64, normalised=True)
+    server.script(Stall())
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(embedder.embed_query("leave"), 0.3)
+
+    assert embedder.spent.uncounted == 1
+    assert (await embedder.embed_query("leave")).shape == (64,)
+
+
+# --- ingest and search
+
+
+async def test_ingest_and_search_by_a_remote_model(
+    server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    settings = replace(config(server, tmp_path), dsn=own_dsn)
+    async with open_app(settings) as app:
+        assert server.requests == []  # nothing before the first use
+        texts = [Text(source=f"t{at}", text=text) for at, text in enumerate(WORDS)]
+        report = await ingest.ingest_texts(app, texts, "notes")
+        assert (report.added, report.embedded) == (4, 4)
+
+        query = rag.query("four days of leave", ["notes"], method="vector", k=2)
+        found = await rag.search_collections(app, query)
+
+        assert found.hits[0].source == "t1"
+        (spent,) = app.spent
+        assert spent.model_id == "words"
+        assert spent.requests == len(server.requests) == 3  # what it is, passages, the question
+        assert spent.input_tokens == sum(
+            len(text.split()) for seen in server.requests for text in seen.body["input"]
+        )
+        assert spent.cost_micro_usd is None  # no price is known
+
+
+async def test_a_failing_model_leaves_a_collection_to_be_continued(
+    server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    settings = replace(config(server, tmp_path, limits={"retries": 0}), dsn=own_dsn)
+    texts = [Text(source=f"t{at}", text=text) for at, text in enumerate(WORDS)]
+    async with open_app(settings) as app:
+        await app.embedder()
+        server.script(Fail(status=503))
+        with pytest.raises(ModelUnavailable, match="status 503"):
+            await ingest.ingest_texts(app, texts, "notes")
+
+        report = await ingest.ingest_texts(app, texts, "notes")
+
+        assert (report.added, report.embedded) == (4, 4)
+
+
+async def test_vectors_of_another_model_are_refused_before_anything_is_written(
+    server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    from ragline.models.embed_fake import FakeEmbedder
+
+    texts = [Text(source="t", text="leave of four days")]
+    async with opened(own_dsn, tmp_path, FakeEmbedder()) as app:
+        await ingest.ingest_texts(app, texts, "notes")
+    async with open_app(replace(config(server, tmp_path), dsn=own_dsn)) as app:
+        with pytest.raises(ModelError, match="vectors of two models never mix"):
+            await ingest.ingest_texts(app, texts, "notes")
+
+
+async def test_opening_pools_does_not_wait_for_a_model_that_stalls(
+    server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    settings = replace(config(server, tmp_path, limits={"retries": 0}), dsn=own_dsn)
+    server.script(Stall())
+    async with open_app(settings) as app:
+        stalled = asyncio.create_task(app.embedder())
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        await app.pool("serve")
+        assert time.monotonic() - started < 10
+        assert not stalled.done()
+        stalled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stalled
+
+
+# --- commands
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    with place() as command:
+        yield command
+
+
+def at(command: Command, server: OpenAIServer, **more: str) -> Command:
+    return command.with_(
+        RAGLINE_EMBED_PROVIDER="openai",
+        RAGLINE_EMBED_URL=server.url,
+        RAGLINE_EMBED_MODEL="words",
+        RAGLINE_EMBED_KEY=KEY,
+        RAGLINE_EMBED_RETRIES="0",
+        **more,
+    )
+
+
+def test_commands_ingest_search_and_say_what_was_spent(
+    command: Command, server: OpenAIServer, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(
+        '[[price]]\nprovider = "openai"\nmodel = "words"\ninput = 1000\nas_of = 2026-11-01\n'
+    )
+    remote = at(command, server, RAGLINE_PRICES=str(prices))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number, text in enumerate(WORDS):
+        (folder / f"{number}.txt").write_text(text)
+
+    done = remote.run("ingest", folder, "--collection", "notes")
+    assert done.returncode == 0, done.stderr
+    tokens = sum(len(text.split()) for seen in server.requests for text in seen.body["input"])
+    assert (
+        f"spent: words: 2 requests, {tokens} tokens read, 0 written, {tokens / 1000:.6f} USD"
+        in done.stderr
+    )
+    found = remote.json("search", "four days of leave", "-c", "notes", "--method", "vector")
+    assert found["hits"][0]["source"].endswith("1.txt")
+    assert KEY not in done.stderr + done.stdout
+
+
+def test_model_show_and_check_tell_which_model_and_what_it_took(
+    command: Command, server: OpenAIServer
+) -> None:
+    server.say = lambda _: "ready"
+    remote = at(
+        command,
+        server,
+        RAGLINE_CHAT_PROVIDER="openai",
+        RAGLINE_CHAT_URL=server.url,
+        RAGLINE_CHAT_MODEL="talker",
+        RAGLINE_CHAT_KEY=KEY,
+    )
+
+    shown = remote.json("model", "show")
+    assert (shown["provider"], shown["url"], shown["model_id"]) == ("openai", server.url, "words")
+    assert shown["chat"] == {"provider": "openai", "model_id": "talker", "url": server.url}
+
+    checked = remote.json("model", "check")
+    assert checked["embedding"]["dimension"] == 64
+    assert checked["chat"]["answer"] == "ready"
+    assert checked["chat"]["spent"]["input_tokens"] == 6
+    assert checked["chat"]["spent"]["cost_micro_usd"] is None
+    text = remote.run("model", "check").stdout
+    assert "talker: 'ready' in" in text
+    assert "cost not known" in text
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says"),
+    [
+        (Fail(status=401, message="bad key"), "status 401: bad key; check RAGLINE_EMBED_KEY"),
+        (Fail(status=500), "status 500"),
+        (Cut(), "the connection was lost"),
+        (Raw(body=b"<html>", content_type="text/html"), "the answer is not JSON"),
+    ],
+)
+def test_a_command_fails_with_the_reason_and_exit_code_3(
+    command: Command, server: OpenAIServer, behaviour: Any, says: str
+) -> None:
+    server.script(behaviour)
+
+    done = at(command, server).run("model", "show")
+
+    assert done.returncode == 3
+    assert says in done.stderr
+    assert KEY not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_health_names_a_remote_model_that_does_not_answer(
+    command: Command, server: OpenAIServer
+) -> None:
+    server.script(Fail(status=500))
+
+    done = at(command, server).run("health")
+
+    assert done.returncode == 3
+    assert "status 500" in done.stdout
