@@ -56,7 +56,7 @@ select e.chunk_id, e.embedding <=> $1 as distance
 from ragline.attribute a
 join ragline.chunk c on c.document_id = a.document_id
 join ragline.embedding_{space} e on e.chunk_id = c.id
-where a.collection_id = {collection} and not a.is_element and {attribute}
+where a.collection_id = {collection} and {attribute}
 order by (e.embedding <=> $1) + 0 limit 10
 """
 WITH_METADATA = """
@@ -76,7 +76,7 @@ with relaxed as materialized (
     join ragline.chunk c on c.id = e.chunk_id
     where c.document_id = any (array(
         select a.document_id from ragline.attribute a
-        where a.collection_id = {collection} and not a.is_element and {attribute}
+        where a.collection_id = {collection} and {attribute}
     ))
     order by e.embedding <=> $1 limit 10
 ) select * from relaxed
@@ -105,12 +105,12 @@ class Kind:
 
 BUCKET = Kind(
     name="number, any topic",
-    attribute="a.key = 'bucket' and a.word is null and a.number >= $2::int and a.number < $3::int",
+    attribute="a.field = '=bucket' and a.word is null and a.number >= $2::int and a.number < $3::int",
     metadata="(d.metadata->>'bucket')::int >= $2::int and (d.metadata->>'bucket')::int < $3::int",
 )
 TOPIC = Kind(
     name="topic of neighbours",
-    attribute="a.key = 'topic' and a.word = any ($2::text[])",
+    attribute="a.field = '=topic' and a.word = any ($2::text[])",
     metadata="d.metadata->>'topic' = any ($2::text[])",
 )
 

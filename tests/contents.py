@@ -95,9 +95,9 @@ CONTRADICTIONS = {
             from (
                 select collection_id, term_id, chunks as n from term_statistic
                 union all
-                select f.collection_id, t.term_id, 1 from fresh_chunk f, unnest(f.term_ids) as t (term_id)
+                select f.collection_id, unnest(f.term_ids), 1 from fresh_chunk f
                 union all
-                select d.collection_id, t.term_id, -1 from dead_chunk d, unnest(d.term_ids) as t (term_id)
+                select d.collection_id, unnest(d.term_ids), -1 from dead_chunk d
             ) as counted group by 1, 2
         ) as s full join (
             select collection_id, term_id, count(*) as n from ({POSTINGS}) as posting group by 1, 2

@@ -165,7 +165,7 @@ async def test_exact_finds_what_a_scan_of_every_vector_finds(app: App, db: Db) -
 
 async def test_a_filter_may_be_text_json_or_an_expression(app: App) -> None:
     await ingest.ingest_texts(app, _texts(50), "kb")
-    ways = [
+    ways: list[filters.Filter | dict[str, Any] | str] = [
         'lang = "en"',
         {"key": "lang", "op": "eq", "value": "en"},
         filters.Compare("lang", "eq", "en"),
