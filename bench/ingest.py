@@ -126,8 +126,10 @@ async def _run(place: Path, options: argparse.Namespace) -> list[Figure]:
         migrate.apply, server.on(TEMPLATE), lock_timeout_ms=2000, role_secret=None
     )
     few, many = place / "few", place / "many"
-    _write_pages(few, options.chunks)
-    figures = await _speed(server, place, few, options)
+    figures: list[Figure] = []
+    if options.rounds:
+        _write_pages(few, options.chunks)
+        figures += await _speed(server, place, few, options)
     if options.memory_chunks:
         _write_pages(many, options.memory_chunks)
         figures += await _memory(server, place, many)

@@ -22,8 +22,8 @@ from command import PROGRAM, Command, one_object, place
 from ragline.ops import embedded
 
 COMMANDS = (
-    "ingest, search, ask, serve, health, collection, collection list, collection show, "
-    "collection remove, migrate, migrate plan, migrate apply, migrate status, db, db start, db stop, "
+    "ingest, search, ask, serve, health, collection, collection calibrate, collection list, "
+    "collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, db, db start, db stop, "
     "db status, db url, db psql, dsn, dsn show, model, model check, "
     "model fetch, model show"
 ).split(", ")
@@ -348,7 +348,7 @@ def test_explain_shows_ranks_scores_what_was_used_and_the_time_of_each_stage(
 ) -> None:
     done = ragline.run("search", "pump w1", "-c", "kb", "--explain")
 
-    assert re.search(r"score 0\.0\d+ +vector rank 1 \(\d\.\d{4}\) +BM25 rank 1 \(\d", done.stdout)
+    assert re.search(r"score 1\.0\d+ +vector rank 1 \(\d\.\d{4}\) +BM25 rank 1 \(\d", done.stdout)
     assert re.search(r"kb: hybrid, model tiny, ef_search 100.*terms pump w1", done.stdout)
     for stage in ("embed", "search", "fuse", "total", "kb.vector", "kb.lexical", "kb.statement"):
         assert re.search(rf"^ +{stage} +\d+\.\d+ ms$", done.stdout, re.MULTILINE), stage
@@ -382,7 +382,7 @@ def test_what_is_not_there_is_said_and_is_no_failure(ragline: Command) -> None:
     [
         ("frobnicate", "frobnicate"),
         ("search", "Missing"),
-        ("search w1", "collection"),
+        ("search w1 --filter 'lang =='", "filter"),
         ("search w1 -c kb --frobnicate", "No such option"),
         ("search w1 -c kb --method sideways", "sideways"),
         ("search w1 -c kb -k 0", "k is 0"),
@@ -412,6 +412,14 @@ def test_what_cannot_be_asked_ends_with_2_and_a_sentence(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert (done.stdout, "Traceback" in done.stderr) == ("", False)
+
+
+def test_without_a_collection_every_one_is_searched(ragline: Command) -> None:
+    done = ragline.run("search", "w1", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = one_object(ragline.run("collection", "list", "--json").stdout)
+    searched = {used["collection"] for used in one_object(done.stdout)["used"]}
+    assert searched == {facts["name"] for facts in listed["collections"]}
 
 
 @pytest.mark.parametrize(

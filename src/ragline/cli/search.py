@@ -6,6 +6,7 @@ import sys
 import textwrap
 from contextlib import aclosing
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,14 +15,21 @@ from ragline.cli import output, runtime
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ragline.core.results import Answer, Hit, SearchResult, Used
     from ragline.rag.app import App
     from ragline.rag.search import Query
 
 Question = Annotated[str, typer.Argument(help="What to look for.")]
 Collections = Annotated[
-    list[str],
-    typer.Option("--collection", "-c", help="Collection to search; may be given several times."),
+    list[str] | None,
+    typer.Option(
+        "--collection",
+        "-c",
+        help="Collection to search; may be given several times.",
+        show_default="every collection",
+    ),
 ]
 
 
@@ -35,6 +43,10 @@ Filter = Annotated[
 ]
 
 
+# To have a query checked before a database is opened for it.
+_ANY = "any"
+
+
 class Method(StrEnum):
     hybrid = "hybrid"
     vector = "vector"
@@ -43,7 +55,7 @@ class Method(StrEnum):
 
 def search(
     question: Question,
-    collection: Collections,
+    collection: Collections = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     method: Annotated[Method, typer.Option(help="Vectors and BM25 together, or one alone.")] = (
         Method.hybrid
@@ -68,9 +80,9 @@ def search(
     """Find the chunks that fit a question best."""
     from ragline.rag import search as rag
 
-    query = rag.query(
+    ask = partial(
+        rag.query,
         question,
-        collection,
         k=k,
         method=method.value,
         ef_search=ef_search,
@@ -78,14 +90,15 @@ def search(
         filter=filter,
         exact=exact,
     )
-    result = runtime.with_app(data_dir, lambda app: rag.search_collections(app, query))
+    ask(collection or [_ANY])
+    result = runtime.with_app(data_dir, lambda app: _searched(app, ask, collection))
     _warn(result.warnings, as_json=as_json)
     output.emit(result, as_json=as_json, text=_shown(result, explain=explain))
 
 
 def ask(
     question: Question,
-    collection: Collections,
+    collection: Collections = None,
     k: Annotated[int, typer.Option("-k", help="How many chunks to search.")] = 10,
     filter: Filter = None,  # noqa: A002 - what the option is called
     generate: Annotated[
@@ -106,16 +119,44 @@ def ask(
     from ragline.rag import answer as rag
     from ragline.rag.search import query
 
-    asked = query(question, collection, k=k, filter=filter)
+    asked = partial(query, question, k=k, filter=filter)
+    asked(collection or [_ANY])
     is_watched = generate and not as_json and sys.stdout.isatty()
-    if generate:
-        result = runtime.with_app(data_dir, lambda app: _generated(app, asked, show=is_watched))
-    else:
-        result = runtime.with_app(data_dir, lambda app: rag.answer_question(app, asked))
+
+    async def answered(app: App) -> Answer:
+        whole = await _named(app, asked, collection)
+        if generate:
+            return await _generated(app, whole, show=is_watched)
+        return await rag.answer_question(app, whole)
+
+    result = runtime.with_app(data_dir, answered)
     _warn(result.warnings, as_json=as_json)
     is_shown = is_watched and result.found
     text = "\n".join(_references(result)) if is_shown else answer_text(result)
     output.emit(result, as_json=as_json, text=text)
+
+
+async def _searched(
+    app: App, ask: Callable[[Sequence[str]], Query], collections: list[str] | None
+) -> SearchResult:
+    from ragline.rag.search import search_collections
+
+    return await search_collections(app, await _named(app, ask, collections))
+
+
+async def _named(
+    app: App, ask: Callable[[Sequence[str]], Query], collections: list[str] | None
+) -> Query:
+    """Return the query for the collections named, or for every one there is."""
+    from ragline.errors import NotFound
+    from ragline.rag import catalog
+
+    if collections:
+        return ask(collections)
+    names = [facts.name for facts in await catalog.collections(app)]
+    if not names:
+        raise NotFound("there is no collection to search yet: make one with `ragline ingest`")
+    return ask(names)
 
 
 async def _generated(app: App, asked: Query, *, show: bool) -> Answer:
