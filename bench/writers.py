@@ -67,7 +67,7 @@ def main() -> int:
     """Print the figures; exit 1 when a limit is broken, 3 when there is no corpus."""
     parser = measure.options(__doc__)
     parser.add_argument("--chunks", type=int, default=25_000)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a phase")
     parser.add_argument("--pace", type=float, default=PACE, help="changes a second, of each writer")
     parser.add_argument("--writer", type=int, help=argparse.SUPPRESS)

@@ -22,6 +22,16 @@ HOSTILE = {
     "leave": "import sys\ndef parse(data): sys.exit(3)",
     "eat": "def parse(data): return [bytearray(1 << 20) for _ in range(1 << 20)]",
     "fail": "def parse(data): raise KeyError('missing')",
+    "forge": (
+        "import os\nfrom ragline.rag.formats import Parsed\n"
+        "class Forged(Parsed):\n"
+        "    def __reduce__(self): return os.mkdir, ('forged',)\n"
+        "def parse(data): return Forged('text', ())"
+    ),
+    "write": (
+        "from ragline.rag.formats.text import parse as real\n"
+        "def parse(data):\n    open('written', 'wb', buffering=0).write(b'x'); return real(data)"
+    ),
     "shout": (
         "import os\nfrom ragline.rag.formats.text import parse as real\n"
         "def parse(data):\n    os.write(1, b'noise'); os.write(2, b'noise'); return real(data)"
@@ -130,6 +140,41 @@ async def test_files_are_read_by_the_worker_within_limits(tmp_path: Path) -> Non
         assert await reason(pool, tmp_path, "text/plain") == "UNREADABLE"
         assert await reason(pool, b"", "text/plain") == "EMPTY"
         assert await reason(pool, b"x", "image/png") == "UNSUPPORTED"
+
+
+async def test_a_parser_that_was_taken_over_runs_nothing_in_our_process(
+    parsers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with ParserPool(1, parsers=parsers) as pool:
+        with pytest.raises(Rejected, match="mkdir is no part of an answer") as rejected:
+            await pool.parse(b"x", "forge")
+        assert rejected.value.reason == "CRASHED"
+        assert not (tmp_path / "forged").exists()
+        assert await still_works(pool)
+
+
+async def test_a_parser_writes_no_files(
+    parsers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with ParserPool(1, parsers=parsers) as pool:
+        assert await reason(pool, b"x", "write") == "CRASHED"
+    assert (tmp_path / "written").read_bytes() == b""
+
+
+async def test_a_text_longer_than_allowed_is_rejected() -> None:
+    async with ParserPool(1, ParserLimits(text_characters=10)) as pool:
+        assert (await pool.parse(b"x" * 10, "text/plain")).text == "x" * 10
+        assert await reason(pool, b"x" * 11, "text/plain") == "TOO_LARGE"
+
+
+async def test_a_pipe_or_a_link_in_the_place_of_a_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to("/etc/hostname")
+    async with ParserPool(1) as pool:
+        assert await reason(pool, tmp_path / "pipe.txt", "text/plain") == "UNREADABLE"
+        assert await reason(pool, tmp_path / "link.txt", "text/plain") == "UNREADABLE"
 
 
 async def test_large_text_comes_back_whole() -> None:

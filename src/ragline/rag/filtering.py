@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragline.core import access
-from ragline.core.access import Access
-from ragline.core.filters import Filter, matches
+from ragline.core.access import Access, Calibration
+from ragline.core.filters import Filter, matches, to_text
 from ragline.core.results import CollectionFacts
-from ragline.db import filters, samples
+from ragline.db import collections, filters, samples
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
@@ -26,9 +26,10 @@ class Sample:
     """Metadata of some chunks, drawn a moment ago, and what was found out with it."""
 
     taken_at: float
-    epoch: int
+    facts: CollectionFacts
     documents: list[tuple[Mapping[str, Any], int]]
-    shares: dict[Filter, float] = field(default_factory=dict)
+    calibration: Calibration | None
+    plans: dict[tuple[Filter, int, bool], Plan] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -37,23 +38,18 @@ class Sample:
 
     def share(self, condition: Filter) -> float:
         """Return the share of chunks, from 0 to 1, that a filter is likely to keep."""
-        if (known := self.shares.get(condition)) is not None:
-            return known
         kept = sum(count for metadata, count in self.documents if matches(condition, metadata))
-        share = kept / self.chunks if self.chunks else 0.0
-        if len(self.shares) >= _MOST_REMEMBERED:
-            self.shares.clear()
-        self.shares[condition] = share
-        return share
+        return kept / self.chunks if self.chunks else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A filter as SQL with what it binds, and how its chunks are reached."""
+    """A filter as SQL with what it binds, how its chunks are reached, and its text."""
 
     scope: Scope
     values: tuple[object, ...]
     access: Access
+    text: str
 
 
 async def plan(
@@ -69,19 +65,34 @@ async def plan(
     """Return how to search a collection within a filter; `known` keeps samples between searches."""
     sample = known.get(facts.id)
     if sample is None or _is_old(sample, facts):
+        # What this process knows of the collection may be as old as the process.
+        fresh = await collections.one(connection, facts.name)
+        if fresh is None or fresh.id != facts.id:
+            fresh = facts
         documents = await samples.metadata(
-            connection, target, chunks=facts.chunks, size=_SAMPLE_CHUNKS
+            connection, target, chunks=fresh.chunks, size=_SAMPLE_CHUNKS
         )
-        sample = known[facts.id] = Sample(time.monotonic(), facts.epoch, documents)
+        measured = _calibration(facts) or _calibration(fresh)
+        sample = known[facts.id] = Sample(time.monotonic(), fresh, documents, measured)
+    key = (condition, k, is_exact)
+    if (made := sample.plans.get(key)) is not None:
+        return made
+    if len(sample.plans) >= _MOST_REMEMBERED:
+        sample.plans.clear()
+    sample.plans[key] = made = _made(sample, condition, k, is_exact=is_exact)
+    return made
+
+
+def _made(sample: Sample, condition: Filter, k: int, *, is_exact: bool) -> Plan:
     chosen = access.choose(
         sample.share(condition),
         sample.chunks,
-        facts.chunks,
+        sample.facts.chunks,
         k,
-        facts.space.calibration if facts.space else None,
+        sample.calibration,
         is_exact=is_exact,
     )
-    sql = filters.where(condition, collection_id=facts.id, first=1)
+    sql = filters.where(condition, collection_id=sample.facts.id, first=1)
     scope = Scope(
         condition=sql.sql,
         lookup=sql.lookup,
@@ -90,9 +101,18 @@ async def plan(
         ids=sql.ids if sql.is_exact else None,
         rows=chosen.rows or 0,
     )
-    return Plan(scope, sql.values, chosen)
+    return Plan(scope, sql.values, chosen, to_text(condition))
+
+
+def _calibration(facts: CollectionFacts) -> Calibration | None:
+    return facts.space.calibration if facts.space else None
 
 
 def _is_old(sample: Sample, facts: CollectionFacts) -> bool:
     """Only speed depends on a sample: an old one is never the reason for a wrong result."""
-    return sample.epoch != facts.epoch or time.monotonic() - sample.taken_at > _SAMPLE_LASTS_S
+    measured = _calibration(facts)
+    return (
+        facts.epoch > sample.facts.epoch
+        or (measured is not None and measured is not sample.calibration)
+        or time.monotonic() - sample.taken_at > _SAMPLE_LASTS_S
+    )

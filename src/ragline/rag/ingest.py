@@ -13,21 +13,21 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from ragline.core import lexical
 from ragline.core.results import CollectionFacts, IngestReport, Rejection, SpaceFacts
 from ragline.db import collections, documents, locks
 from ragline.db.documents import NewDocument
 from ragline.db.pool import Connection, Pool
 from ragline.errors import Conflict, UsageError, first
 from ragline.models.embed import Embedder
-from ragline.rag import calibration, catalog, files, pruning, records, sources, urls
+from ragline.rag import calibration, catalog, files, pruning, records, sources
 from ragline.rag.app import App
 from ragline.rag.catalog import Policy
-from ragline.rag.compose import Composed, Cut, passage
+from ragline.rag.compose import passage
 from ragline.rag.formats import RECORDS, Rejected
 from ragline.rag.formats.rows import Fields
+from ragline.rag.prepare import prepared
 from ragline.rag.sources import Source, Text
-from ragline.rag.urls import UrlPolicy, shown
+from ragline.rag.urls import UrlPolicy, is_url, pages, shown
 
 __all__ = [
     "Fields",
@@ -41,8 +41,6 @@ __all__ = [
     "passage",
 ]
 
-# Raised whenever the same bytes would give another text, or other passages.
-_PARSER_VERSION = 3
 # Enough for a full batch of the model, little enough to lose when interrupted.
 _BATCH_CHUNKS = 256
 _QUEUED_DOCUMENTS = 32
@@ -114,7 +112,7 @@ async def ingest_paths(
     run.pass_over(skipped)
     await run.take(_files(run, found, fields or Fields()))
     if url_policy is not None:
-        await run.take(_pages(urls, url_policy))
+        await run.take(pages(urls, url_policy))
     pruned = await run.prune(paths, ignore, found) if prune else 0
     return await run.end(pruned=pruned, build_index=True)
 
@@ -124,8 +122,8 @@ def named(given: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
     several = list(given)
     if "" in several:
         raise UsageError("a path is empty; name a file or folder, or write . for the current one")
-    pages = [one for one in several if isinstance(one, str) and urls.is_url(one)]
-    return [Path(one) for one in several if one not in pages], pages
+    addresses = [one for one in several if isinstance(one, str) and is_url(one)]
+    return [Path(one) for one in several if one not in addresses], addresses
 
 
 async def _files(
@@ -142,19 +140,6 @@ async def _files(
         run.step(0)
 
 
-async def _pages(addresses: Sequence[str], policy: UrlPolicy) -> AsyncIterator[Source | Rejection]:
-    for url in addresses:
-        try:
-            yield urls.source(await urls.fetch(url, policy))
-        except Rejected as error:
-            yield Rejection(source=shown(url), reason=error.reason, message=error.message)
-
-
-async def _texts(texts: Sequence[Text]) -> AsyncIterator[Source | Rejection]:
-    for item in texts:
-        yield sources.from_text(item)
-
-
 async def ingest_texts(
     app: App, texts: Sequence[Text], collection: str, *, policy: Policy | None = None
 ) -> IngestReport:
@@ -162,7 +147,7 @@ async def ingest_texts(
     run = await _Run.begin(app, collection, policy or Policy(), None, len(texts))
     known = [item.source for item in texts if sources.fault_of_name(item.source) is None]
     await run.learn_known(known)
-    await run.take(_texts(texts))
+    await run.take(sources.from_texts(texts))
     return await run.end(pruned=0, build_index=app.ingest_workload == "admin")
 
 
@@ -174,7 +159,6 @@ class _Run:
     pool: Pool
     collection: CollectionFacts
     embedder: Embedder | None
-    recipe: str
     tally: _Tally
     total: int
     on_progress: Callable[[Progress], None] | None
@@ -203,7 +187,6 @@ class _Run:
             pool=pool,
             collection=facts,
             embedder=embedder if facts.space else None,
-            recipe=_recipe(facts),
             tally=_Tally(),
             total=total,
             on_progress=on_progress,
@@ -247,7 +230,8 @@ class _Run:
                 self.unseen.discard(source.source)
                 if len(under_way) >= self.app.parsers.workers:
                     await self._pass_on(await under_way.popleft(), queue)
-                under_way.append(group.create_task(self._changed(source)))
+                task = prepared(self.app.parsers, source, self.collection, self.known)
+                under_way.append(group.create_task(task))
             while under_way:
                 await self._pass_on(await under_way.popleft(), queue)
         await queue.put(None)
@@ -263,47 +247,6 @@ class _Run:
         else:
             self.tally.unchanged += 1
         self.step(0)
-
-    async def _changed(self, source: Source | Rejection) -> NewDocument | Rejection | None:
-        """Return a document ready to be embedded and written, or None when nothing changed."""
-        if isinstance(source, Rejection):
-            return source
-        try:
-            if fault := sources.fault_of_name(source.source):
-                raise fault
-            content, content_hash = await asyncio.to_thread(sources.content, source)
-            if self.known.get(source.source) == (content_hash, self.recipe):
-                return None
-            composed = await self.app.parsers.compose(content, source.media_type, self._cut(source))
-        except Rejected as error:
-            return Rejection(source=source.source, reason=error.reason, message=error.message)
-        if isinstance(content, Path):
-            # It may have changed since: what was parsed counts.
-            content_hash = composed.digest
-        return self._document(source, content_hash, composed)
-
-    def _cut(self, source: Source) -> Cut:
-        facts = self.collection
-        return Cut(
-            size=facts.chunk_size,
-            overlap=facts.chunk_overlap,
-            language=facts.language,
-            title=source.title,
-            else_title=source.else_title,
-        )
-
-    def _document(self, source: Source, content_hash: bytes, composed: Composed) -> NewDocument:
-        return NewDocument(
-            source=source.source,
-            title=composed.title,
-            media_type=source.media_type,
-            body=composed.text,
-            content_hash=content_hash,
-            recipe=self.recipe,
-            metadata={**composed.metadata, **source.metadata},
-            chunks=composed.chunks,
-            term_counts=composed.term_counts,
-        )
 
     async def _store(self, batch: Sequence[NewDocument]) -> None:
         vectors = None
@@ -497,13 +440,6 @@ async def _build_index(connection: Connection, space: SpaceFacts) -> list[str]:
             return []
     what = f"{space.dimension} dimensions of {space.model_id}"
     return [f"there is no index for the {what}: searches read every vector"]
-
-
-def _recipe(facts: CollectionFacts) -> str:
-    return (
-        f"parser {_PARSER_VERSION}, chunks {facts.chunk_size}/{facts.chunk_overlap}, "
-        f"terms {lexical.VERSION} {facts.language}"
-    )
 
 
 async def _batches(

@@ -11,7 +11,7 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from ragline.core import filters, fusion, languages, lexical
+from ragline.core import fusion, languages, lexical
 from ragline.core.results import (
     CollectionFacts,
     Hit,
@@ -215,7 +215,7 @@ def _used(
         candidates=ask.candidates,
         terms=ask.terms,
         is_exact=ask.is_exact,
-        filter=filters.to_text(query.filter) if query.filter else None,
+        filter=plan.text if plan else None,
         access=access,
     )
 

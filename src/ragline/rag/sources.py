@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -64,6 +64,12 @@ def from_text(item: Text) -> Source:
         else_title=PurePosixPath(item.source).stem,
         metadata=item.metadata,
     )
+
+
+async def from_texts(items: Iterable[Text]) -> AsyncIterator[Source]:
+    """Yield texts as things to ingest."""
+    for item in items:
+        yield from_text(item)
 
 
 def _content(text: str) -> bytes:

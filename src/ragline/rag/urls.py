@@ -14,12 +14,13 @@ import re
 import socket
 import ssl
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, quote, urldefrag, urljoin, urlsplit
 
+from ragline.core.results import Rejection
 from ragline.rag.formats import PARSERS, RECORDS, Rejected, media_type, media_types_of_text
 from ragline.rag.formats.text import WEB_CHARSET
 from ragline.rag.sources import Source
@@ -128,6 +129,15 @@ def source(page: Page) -> Source:
         content=lambda: page.data,
         else_title=PurePosixPath(parts.path).stem or parts.hostname,
     )
+
+
+async def pages(addresses: Sequence[str], policy: UrlPolicy) -> AsyncIterator[Source | Rejection]:
+    """Fetch pages one after the other; yield them as things to ingest, or why they are none."""
+    for url in addresses:
+        try:
+            yield source(await fetch(url, policy))
+        except Rejected as error:
+            yield Rejection(source=shown(url), reason=error.reason, message=error.message)
 
 
 async def fetch(url: str, policy: UrlPolicy) -> Page:

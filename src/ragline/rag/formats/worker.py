@@ -67,7 +67,7 @@ def _answer(
     """Return what the parser makes of it, or the reason and message of a rejection."""
     try:
         if isinstance(wanted, rows.Place) and isinstance(source, Path):
-            return rows.read(source, module, wanted)
+            return _rows(source, module, wanted)
         data = _read(source, size_bytes)
         parsed = parse(data, module)
         if len(parsed.text) > characters:
@@ -79,22 +79,34 @@ def _answer(
         return rejected.reason, rejected.message[:_LONGEST_MESSAGE]
     except MemoryError:
         return "TOO_LARGE", "parsing it needs more memory than a parser is allowed"
-    except OSError as error:
-        return "UNREADABLE", f"it cannot be read: {error.strerror or error}"
     except Exception as error:  # noqa: BLE001 - the outermost edge: a parser's fault is the answer
         what = f"the parser failed: {type(error).__name__}: {error}"
         return "CRASHED", what[:_LONGEST_MESSAGE]
+
+
+def _rows(source: Path, module: str, place: Place) -> Batch:
+    try:
+        return rows.read(source, module, place)
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def _read(source: Path | bytes, size_bytes: int) -> bytes:
     if isinstance(source, bytes):
         data = source
     else:
-        with open_regular(source) as file:
-            data = file.read(size_bytes + 1)
+        try:
+            with open_regular(source) as file:
+                data = file.read(size_bytes + 1)
+        except OSError as error:
+            raise _unreadable(error) from error
     if len(data) > size_bytes:
         raise Rejected("TOO_LARGE", f"it has more than {size_bytes} bytes")
     return data
+
+
+def _unreadable(error: OSError) -> Rejected:
+    return Rejected("UNREADABLE", f"it cannot be read: {error.strerror or error}")
 
 
 if __name__ == "__main__":
