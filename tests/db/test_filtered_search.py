@@ -202,7 +202,7 @@ async def test_calibration_is_measured_stored_and_used(app: App, db: Db) -> None
     assert facts.space is not None
     assert facts.space.calibration is not None
     assert facts.space.calibration.exact_chunks == stored["exact_chunks"]
-    assert [level.share for level in facts.space.calibration.levels] == [0.5, 0.2, 0.1]
+    assert [level.share for level in facts.space.calibration.levels] == [0.5, 0.1]
     found = await search_collections(app, query("fox", "kb", filter="n < 90"))
     assert found.used[0].access is not None
     assert found.used[0].access.is_calibrated

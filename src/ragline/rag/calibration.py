@@ -25,10 +25,10 @@ K = 10
 RECALL = 0.99
 # Below this every way is quick, and the index may not be there.
 FEWEST_CHUNKS = 2000
-_MOST_QUESTIONS, _FEWEST_QUESTIONS = 40, 10
+_MOST_QUESTIONS, _FEWEST_QUESTIONS = 24, 10
 # One chunk of every so many is kept, by a hash that knows nothing of what the chunk says; where this
 # leaves fewer than so many chunks, all are compared in a moment.
-_ONE_OF = (2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_ONE_OF = (2, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _FEWEST_KEPT = 200
 _WAYS = ((60, 1), (100, 1), (100, 2), (100, 4), (200, 4), (200, 8), (400, 8), (800, 16))
 # What a filter by an index costs besides the distances is in both: the same documents are looked at.
