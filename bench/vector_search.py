@@ -171,7 +171,7 @@ async def _fill(app: App, dsn: Dsn, name: str, stored: npt.NDArray[np.float32]) 
                 """
                 insert into chunk (collection_id, document_id, document_characters, ordinal,
                                    start_char, end_char, body, tokens, term_ids, frequencies, length)
-                select collection_id, id, characters, 0, 0, characters, body, 100, '{}', '{}', 0
+                select collection_id, id, characters, 0, 0, characters, body, 100, '{}', '', 0
                 from document where collection_id = $1 and id >= $2 order by id
                 """, collection, first,
             )  # fmt: skip

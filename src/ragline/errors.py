@@ -60,6 +60,8 @@ class RemoteModelError(ModelError):
     """A model that answers over the network did not."""
 
     status = 503
+    spent: object = None
+    """What it took (an `accounting.Spending`) where it failed before it was open; else it says so."""
 
 
 class ModelRefused(RemoteModelError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from ragline.errors import (
     ModelReplyInvalid,
     ModelUnavailable,
     RemoteModelError,
+    UsageError,
 )
+from ragline.models import llm_remote
 from ragline.models.accounting import Metered, Spending
 from ragline.models.embed import Embedder, open_configured_embedder
 from ragline.models.llm import ChatModel, Message, Piece, open_chat_model
@@ -259,7 +262,9 @@ async def test_a_failure_that_passes_is_repeated_and_counted(case: Case, status:
     assert case.spent.retries == 1
     assert case.spent.requests == len(case.server.requests)
     assert case.spent.retry_wait_s > 0
-    assert case.spent.cost_micro_usd in (64, 10)  # the failed one costs nothing
+    # A refused one costs nothing; who knows how far the provider came with any other.
+    assert case.spent.cost_micro_usd == ((64 if case.is_chat else 10) if status == 429 else None)
+    assert case.spent.uncounted == (status != 429)
 
 
 async def test_retry_after_is_waited_for(case: Case) -> None:
@@ -301,7 +306,7 @@ async def test_a_failure_that_stays_is_named(case: Case, status: int, says: str)
     assert used.vectors is None
     assert used.pieces == []
     assert (case.spent.requests, case.spent.retries, case.spent.failures) == (2, 1, 1)
-    assert case.spent.cost_micro_usd == 0  # nothing was billed, and that is known
+    assert case.spent.cost_micro_usd == (0 if status == 429 else None)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
@@ -316,6 +321,236 @@ async def test_a_refusal_is_not_repeated(case: Case, status: int) -> None:
     if case.kind.endswith("openai"):
         assert KEY not in str(used.error)
         assert "no, ***" in str(used.error)
+
+
+def _key_in_disguise() -> dict[str, str]:
+    return {
+        "whole": KEY,
+        "in capitals": KEY.upper(),
+        "on two lines": f"{KEY[:9]}\n{KEY[9:]}",
+        "with a sign that nobody sees": f"{KEY[:9]}\u200b{KEY[9:]}",
+        "cut short": KEY[:-1],
+        "its end": KEY[-12:],
+    }
+
+
+@pytest.mark.parametrize("name", list(_key_in_disguise()))
+@pytest.mark.parametrize("way", ["refusal", "event", "redirect"])
+@pytest.mark.parametrize("case", ["chat-openai"], indirect=True)
+async def test_no_part_of_a_key_comes_back(case: Case, name: str, way: str) -> None:
+    said = _key_in_disguise()[name]
+    body = json.dumps({"error": {"message": f"no, {said}"}}).encode()
+    host = f"https://{''.join(said.split())}.example.org/"
+    case.server.script(
+        {
+            "refusal": Raw(status=401, body=body),
+            "event": _events(_delta(content="Four "), {"error": {"message": f"no, {said}"}}),
+            "redirect": Raw(
+                status=307, body=b"", headers=(("location", host.encode("idna").decode()),)
+            )
+            if said.isascii()
+            else Raw(status=401, body=body),
+        }[way]
+    )
+
+    used = await case.use()
+
+    assert used.error is not None
+    assert "***" in str(used.error)
+    whole = "".join(traceback.format_exception(used.error)).casefold()
+    bare = "".join(character for character in whole if "!" <= character <= "~")
+    assert not any(KEY[at : at + 8] in bare for at in range(len(KEY) - 7))
+
+
+@pytest.mark.parametrize("reason", [KEY, "x" * 1000, "see http://evil.example", "stop\n[1]"])
+async def test_a_finish_reason_that_is_no_word_is_not_passed_on(
+    openai_chat: Case, reason: str
+) -> None:
+    openai_chat.server.script(_events(_delta(content="Four days."), _delta(finish=reason)))
+
+    used = await openai_chat.use()
+
+    assert used.error is None
+    assert used.pieces[-1].finish_reason == "unknown"
+
+
+# --- headers and counts that cannot be
+
+
+@pytest.mark.parametrize(
+    "header", ["Thu, 01 Jan 2026 00:00:09 +99999999999999999999", "9" * 400, "1" * 5000]
+)
+async def test_no_retry_after_is_too_odd_to_be_named(case: Case, header: str) -> None:
+    case.server.script(Fail(status=429, headers=(("retry-after", header),)))
+    case.limited(retries=0)
+
+    used = await case.use()
+
+    assert isinstance(used.error, ModelUnavailable)
+    assert "inf s" not in str(used.error)
+
+
+@pytest.mark.parametrize("case", ["embed-openai", "chat-openai"], indirect=True)
+async def test_a_redirect_to_what_is_no_url_is_named(case: Case) -> None:
+    case.server.script(Raw(status=307, body=b"", headers=(("location", "http://[bad/x"),)))
+
+    used = await case.use()
+
+    assert isinstance(used.error, ModelRefused)
+    assert "what is no URL" in str(used.error)
+
+
+@pytest.mark.parametrize("count", [10**15, 10**400, 0, -5, 5.0, True])
+async def test_a_count_that_cannot_be_is_none_and_holds_up_nobody(
+    case: Case, count: object
+) -> None:
+    case.limited(tokens_per_minute=60_000)
+    names = {"chat-bedrock": "inputTokens", "embed-titan": "inputTextTokenCount"}
+    usage: Any = {names.get(case.kind, "prompt_tokens"): count}
+    usage |= {"outputTokens": 2} if case.kind == "chat-bedrock" else {"completion_tokens": 2}
+    case.server.script(Answer(usage=usage))
+    started = time.monotonic()
+
+    first, second = await case.use(), await case.use()
+
+    assert (first.error, second.error) == (None, None)
+    assert time.monotonic() - started < 10
+    assert case.spent.input_tokens is None
+    assert case.spent.cost_micro_usd is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("HTTPS_PROXY", "socks5://ann:secret@127.0.0.1:9", "socks"),
+        ("HTTPS_PROXY", "htp://ann:secret@127.0.0.1:9", "scheme"),
+        ("HTTPS_PROXY", "http://ann:secret@127.0.0.1:bad", "port"),
+        ("SSL_CERT_FILE", "/nowhere/none.pem", "No such file"),
+    ],
+)
+async def test_surroundings_that_cannot_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    async for case in _cases("chat-openai", tmp_path):
+        assert case.config.chat is not None
+        away = replace(case.config.chat, url="https://models.invalid/v1", key=None)
+        case.config = replace(case.config, chat=away)
+
+        used = await case.use()
+
+        assert isinstance(used.error, ModelRefused)
+        assert says in str(used.error)
+        assert "SSL_CERT_FILE" in str(used.error)
+        assert "secret" not in str(used.error)
+
+
+@pytest.mark.parametrize("proxy", ["htp://ann:se/cr@et@127.0.0.1:9", "socks5://ann:secret@[::1]:9"])
+async def test_bedrock_names_no_password_of_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    async for case in _cases("chat-bedrock", tmp_path):
+        assert case.config.chat is not None
+        case.limited(retries=0)
+        case.config = replace(case.config, chat=replace(case.config.chat, url=None))
+
+        used = await case.use()
+
+        assert isinstance(used.error, RemoteModelError)
+        assert "proxy" in str(used.error).lower() or "connection" in str(used.error)
+        assert not any(
+            word in str(used.error) for word in ("secret", "se/cr", "cr@et", "et@", "ann")
+        )
+
+
+# --- Bedrock at another address
+
+
+async def test_bedrock_on_this_machine_needs_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenAIServer() as proxy:
+        for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        for by in ("RAGLINE_CHAT_URL", "AWS_ENDPOINT_URL"):
+            async for case in _cases("chat-bedrock", tmp_path):
+                if by == "AWS_ENDPOINT_URL":
+                    assert case.config.chat is not None
+                    monkeypatch.setenv(by, case.server.url)
+                    case.config = replace(case.config, chat=replace(case.config.chat, url=None))
+
+                assert (await case.use()).error is None
+                assert len(case.server.requests) == 1
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"])
+async def test_credentials_go_nowhere_in_the_clear_whoever_names_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://models.invalid:8080")
+    async for case in _cases("chat-bedrock", tmp_path):
+        assert case.config.chat is not None
+        case.config = replace(case.config, chat=replace(case.config.chat, url=None))
+
+        used = await case.use()
+
+        assert isinstance(used.error, ModelRefused)
+        assert "at http://models.invalid:8080: the credentials would be readable" in str(used.error)
+        assert "AWS_ENDPOINT_URL" in str(used.error)
+
+
+# --- at once, and no more
+
+
+async def test_no_more_answers_at_once_than_allowed(chat: Case) -> None:
+    chat.limited(concurrency=2)
+    assert (await chat.use()).error is None
+    chat.server.script(*[Answer(delay_s=0.3)] * 6)
+    started = time.monotonic()
+
+    used = await asyncio.gather(*(chat.use() for _ in range(6)))
+
+    assert [one.error for one in used] == [None] * 6
+    assert time.monotonic() - started >= 0.9
+
+
+async def test_an_answer_that_is_left_makes_room_for_the_next(chat: Case) -> None:
+    chat.limited(concurrency=1)
+    chat.model = open_chat_model(chat.config)
+    assert chat.model is not None
+    pieces = chat.model.stream(QUESTION, max_tokens=50)
+    await anext(pieces)
+    await pieces.aclose()  # type: ignore[attr-defined]
+
+    assert (await chat.use()).error is None
+
+
+async def test_nobody_waits_for_room_past_the_deadline(chat: Case) -> None:
+    chat.limited(concurrency=1, deadline_s=1.0)
+    chat.model = open_chat_model(chat.config)
+    assert chat.model is not None
+    pieces = chat.model.stream(QUESTION, max_tokens=50)
+    await anext(pieces)
+
+    used = await chat.use()
+
+    assert isinstance(used.error, ModelUnavailable)
+    assert "1 answers under way (RAGLINE_CHAT_CONCURRENCY)" in str(used.error)
+    await pieces.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_closed_model_is_not_opened_again(case: Case) -> None:
+    assert (await case.use()).error is None
+    assert case.model is not None
+    await case.model.close()
+
+    with pytest.raises(UsageError, match="this model is closed"):
+        await case.use()
+
+    assert len(case.server.requests) == 1
 
 
 @pytest.mark.parametrize("case", ["embed-openai", "chat-openai"], indirect=True)
@@ -664,6 +899,96 @@ async def test_an_answer_is_whole_with_its_finish_reason_although_its_count_is_l
     assert openai_chat.spent.cost_micro_usd is None
 
 
+FINISHED = json.dumps(
+    {"choices": [{"index": 0, "delta": {"content": "Four days."}, "finish_reason": "stop"}]}
+)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        f"event: ping\n\ndata: {FINISHED}\n\n",
+        f"retry: 100\n\nid: 7\n\ndata:\n\ndata: {FINISHED}\n\n",
+        f": alive\n\ndata: {FINISHED}\n\n: alive\n\n",
+        f"\ufeffdata: {FINISHED}\n\n",
+        f"data:{FINISHED}\r\n\r\ndata:[DONE]\r\n\r\n",
+        f'data: {{"choices": null, "usage": {{}}}}\n\ndata: {FINISHED}\n\n',
+        f"data: {FINISHED}\n\ndata: what is this\n\n",
+    ],
+)
+async def test_what_says_nothing_in_a_stream_does_no_harm(openai_chat: Case, stream: str) -> None:
+    openai_chat.server.script(Raw(body=stream.encode(), content_type="text/event-stream"))
+
+    used = await openai_chat.use()
+
+    assert used.error is None
+    assert used.text == "Four days."
+    assert used.pieces[-1].finish_reason == "stop"
+
+
+async def test_a_stream_that_is_over_without_a_finish_reason_is_broken(openai_chat: Case) -> None:
+    openai_chat.server.script(_events(_delta(content="Four "), "[DONE]"))
+
+    used = await openai_chat.use()
+
+    assert used.text == "Four "
+    assert isinstance(used.error, ModelUnavailable)
+    assert "stopped before its end" in str(used.error)
+    assert used.error.status == 503
+
+
+async def test_the_event_with_the_finish_reason_must_be_good_too(openai_chat: Case) -> None:
+    bad = {"choices": [{"index": 0, "delta": {"content": ["x"]}, "finish_reason": "stop"}]}
+    openai_chat.server.script(_events(_delta(content="Four "), bad))
+
+    used = await openai_chat.use()
+
+    assert isinstance(used.error, ModelReplyInvalid)
+    assert "not a text" in str(used.error)
+
+
+async def test_one_answer_was_asked_for_and_one_is_read(openai_chat: Case) -> None:
+    def said(index: int, text: str, finish: str | None = None) -> dict[str, object]:
+        return {"index": index, "delta": {"content": text}, "finish_reason": finish}
+
+    openai_chat.server.script(
+        _events(
+            {"choices": [said(1, "No."), said(0, "Four ")]},
+            {"choices": [said(1, "Never.", "stop")]},
+            {"choices": [said(0, "days.", "stop")]},
+        )
+    )
+
+    used = await openai_chat.use()
+
+    assert used.error is None
+    assert used.text == "Four days."
+
+
+async def test_nobody_waits_long_for_the_count_behind_a_whole_answer(
+    chat: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_remote, "_COUNT_WAIT_S", 0.3)
+    chat.server.script(Stall(after=8 if chat.kind == "chat-openai" else 9))
+    started = time.monotonic()
+
+    used = await chat.use()
+
+    assert time.monotonic() - started < 10
+    assert used.text == "You said: How long is the leave?"
+    assert used.error is None
+    assert used.pieces[-1].finish_reason == "stop"
+    assert chat.spent.cost_micro_usd is None
+
+
+async def test_half_a_character_becomes_the_sign_for_one(openai_chat: Case) -> None:
+    openai_chat.server.script(_events(FINISHED.replace("Four", "Four\\ud800")))
+
+    used = await openai_chat.use()
+
+    assert used.text == "Four\ufffd days."
+
+
 async def test_an_event_too_long_to_be_one_is_refused(openai_chat: Case) -> None:
     openai_chat.server.script(_events(_delta(content="x" * 2_000_000)))
 
@@ -717,10 +1042,37 @@ async def test_a_parameter_that_a_model_does_not_know_is_not_sent_again(
     second = await openai_chat.use()
 
     assert (first.error, second.error) == (None, None)
+    assert openai_chat.spent.requests == len(openai_chat.server.requests) == 3
     bodies = [seen.body for seen in openai_chat.server.requests]
     assert [parameter in body for body in bodies] == [True, False, False]
     if parameter == "max_tokens":
         assert [body.get("max_completion_tokens") for body in bodies] == [None, 50, 50]
+
+
+async def test_what_an_endpoint_does_not_know_is_learnt_by_questions_side_by_side(
+    openai_chat: Case,
+) -> None:
+    error = {"error": {"message": "unsupported", "param": "temperature"}}
+    openai_chat.server.script(*[Raw(status=400, body=json.dumps(error).encode())] * 3)
+
+    used = await asyncio.gather(*(openai_chat.use() for _ in range(3)))
+
+    assert [one.error for one in used] == [None] * 3
+    assert openai_chat.spent.requests == len(openai_chat.server.requests) == 6
+
+
+async def test_an_encoding_that_an_endpoint_does_not_know_is_counted_and_not_sent_again(
+    openai_embeddings: Case,
+) -> None:
+    error = {"error": {"message": "unsupported", "param": "encoding_format"}}
+    openai_embeddings.server.script(Raw(status=400, body=json.dumps(error).encode()))
+
+    first, second = await openai_embeddings.use(), await openai_embeddings.use()
+
+    assert (first.error, second.error) == (None, None)
+    seen = openai_embeddings.server.requests
+    assert ["encoding_format" in request.body for request in seen] == [True, False, False]
+    assert openai_embeddings.spent.requests == len(seen)
 
 
 async def test_an_answer_is_never_asked_for_without_a_limit(openai_chat: Case) -> None:

@@ -29,16 +29,19 @@ def health(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 async def _look(config: Config) -> Health:
-    from ragline.models import embed
     from ragline.watch import health as watch
     from ragline.wiring import open_app
 
     try:
         async with open_app(config) as app:
-            return await watch.look(partial(app.pool, app.search_workload), app.embedder)
+            try:
+                return await watch.look(partial(app.pool, app.search_workload), app.embedder)
+            finally:
+                runtime.say_spending(app.spent)
     except RaglineError as error:
-        open_embedder = partial(embed.open_configured_embedder, config)
-        return watch.health([watch.failure(error), await watch.embedding(open_embedder)])
+        # A remote model is asked what it is, as a search would: the line on stderr says so.
+        async with runtime.embedder(config) as open_embedder:
+            return watch.health([watch.failure(error), await watch.embedding(open_embedder)])
 
 
 def _line(check: Check) -> str:

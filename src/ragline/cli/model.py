@@ -14,7 +14,7 @@ from ragline.errors import ModelError
 
 if TYPE_CHECKING:
     from ragline.config import Config
-    from ragline.models.embed import ModelFacts
+    from ragline.models.embed import Embedder, ModelFacts
 
 app = typer.Typer(name="model", help="The models.", no_args_is_help=True)
 
@@ -61,7 +61,7 @@ def show(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show the facts of the configured model, which are stored with every embedding space.
 
     A remote model is asked once, unless the configuration says its dimension and whether its
-    vectors are normalised.
+    vectors are normalised; what that took is said on stderr.
     """
     settings = runtime.load(data_dir)
     facts = asyncio.run(_facts(settings))
@@ -86,45 +86,46 @@ def check(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 async def _facts(settings: "Config") -> "ModelFacts":
-    from ragline.models import embed
-
-    embedder = await embed.open_configured_embedder(settings)
+    async with runtime.embedder(settings) as open_embedder:
+        embedder = await open_embedder()
     if embedder is None:
         raise ModelError(
             "there is no embedding model, so search is by words alone; run `ragline model fetch`, "
             "name a folder with model.onnx and tokenizer.json in RAGLINE_MODEL_DIR, or a provider "
             "in RAGLINE_EMBED_PROVIDER"
         )
-    await embedder.close()
     return embedder.facts
 
 
 async def _checked(settings: "Config") -> dict[str, Any]:
-    from ragline.models import embed, llm
+    from ragline.models import llm
     from ragline.models.accounting import Metered
 
     result: dict[str, Any] = {"embedding": None, "chat": None}
-    embedder = await embed.open_configured_embedder(settings)
-    if embedder is not None:
-        try:
-            started = time.perf_counter()
-            vector = await embedder.embed_query("How long is the leave?")
-            took_ms = (time.perf_counter() - started) * 1000
-        finally:
-            await embedder.close()
-        result["embedding"] = {
-            "model_id": embedder.facts.model_id,
-            "dimension": len(vector),
-            "took_ms": took_ms,
-            "spent": embedder.spent if isinstance(embedder, Metered) else None,
-        }
+    async with runtime.embedder(settings) as open_embedder:
+        if (embedder := await open_embedder()) is not None:
+            result["embedding"] = await _embedded(embedder)
     chat = llm.open_chat_model(settings)
     if chat is not None:
         try:
             result["chat"] = await _answered(chat)
         finally:
             await chat.close()
+            runtime.say_spending([chat.spent] if isinstance(chat, Metered) else [])
     return result
+
+
+async def _embedded(embedder: "Embedder") -> dict[str, Any]:
+    from ragline.models.accounting import Metered
+
+    started = time.perf_counter()
+    vector = await embedder.embed_query("How long is the leave?")
+    return {
+        "model_id": embedder.facts.model_id,
+        "dimension": len(vector),
+        "took_ms": (time.perf_counter() - started) * 1000,
+        "spent": embedder.spent if isinstance(embedder, Metered) else None,
+    }
 
 
 async def _answered(chat: Any) -> dict[str, Any]:

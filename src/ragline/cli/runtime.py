@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ragline.cli import output
-from ragline.errors import first
+from ragline.errors import RemoteModelError, first
 
 if TYPE_CHECKING:
     from ragline.config import Config
     from ragline.models.accounting import Spending
+    from ragline.models.embed import Embedder
     from ragline.rag.app import App
 
 T = TypeVar("T")
@@ -33,6 +35,33 @@ def say_spending(spendings: Iterable[Spending]) -> None:
     for spending in spendings:
         if spending.requests:
             output.note(f"spent: {spending}")
+
+
+@asynccontextmanager
+async def embedder(config: Config) -> AsyncIterator[Callable[[], Awaitable[Embedder | None]]]:
+    """Lend a way to open the embedding model alone; close it, and say what it took."""
+    from ragline.models import embed
+    from ragline.models.accounting import Metered, Spending
+
+    opened: list[Embedder] = []
+    in_vain: list[object] = []
+
+    async def open_embedder() -> Embedder | None:
+        try:
+            model = await embed.open_configured_embedder(config)
+        except RemoteModelError as error:
+            in_vain.append(error.spent)
+            raise
+        opened.extend([model] if model is not None else [])
+        return model
+
+    try:
+        yield open_embedder
+    finally:
+        for model in opened:
+            await model.close()
+        say_spending(spent for spent in in_vain if isinstance(spent, Spending))
+        say_spending(model.spent for model in opened if isinstance(model, Metered))
 
 
 def with_app(data_dir: Path | None, use_case: Callable[[App], Awaitable[T]]) -> T:

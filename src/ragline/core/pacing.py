@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 
 # Of a minute's allowance this much may go at once, after a pause: five seconds' worth.
 _BURST = 12
+# Nobody waits for as long as this; it keeps what a header says a number that can be told.
+_LONGEST_S = 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Bucket:
 def retry_after_s(header: str | None, now: datetime) -> float | None:
     """Return the seconds that a `Retry-After` asks for (RFC 9110, 10.2.3); None when it says none.
 
+    A year at most, whatever it says.
+
     >>> retry_after_s("7", datetime(2026, 1, 1, tzinfo=UTC))
     7.0
     >>> retry_after_s("Thu, 01 Jan 2026 00:00:09 GMT", datetime(2026, 1, 1, tzinfo=UTC))
@@ -61,14 +65,15 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
     said = header.strip()
     # Whole seconds by the standard; some providers send fractions.
     if said.replace(".", "", 1).isdecimal() and said.isascii():
-        return float(said)
+        return min(_LONGEST_S, float(said))
     try:
         then = parsedate_to_datetime(said)
-    except ValueError:
+        if then.tzinfo is None:
+            then = then.replace(tzinfo=UTC)
+        seconds = (then - now).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
+    return min(_LONGEST_S, max(0.0, seconds))
 
 
 def backoff_s(attempt: int, spread: float, *, asked_s: float | None = None) -> float:

@@ -5,12 +5,18 @@ that renders Markdown with HTML. What a document, or a model that obeys one, wri
 of them fetch or offer something. So an answer's text is cut down to words: the words of a link stay,
 what makes it a link goes, and an address is written so that people can read it and programs do not
 follow it (`example[.]com/path`). Citation marks, `[1]`, stay as they are.
+
+Whatever else changes a text goes through `settled`, which makes it plain last: a text that was plain
+and then lost some of its characters may be anything.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+
+from ragline.core.tops import TOPS, TOPS_OF_OTHER_SCRIPTS
 
 # `![words](target)` and `[words](target)`; a target may hold one level of parentheses.
 _INLINE = re.compile(
@@ -19,33 +25,41 @@ _INLINE = re.compile(
 _DEEPEST = 20
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 _KEPT = frozenset("\n\t\u200c\u200d")
+# Letters and marks that show nothing all the same; the blank of Braille is a space.
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0]")
+_BRAILLE_SPACE = "\u2800"
+# One chooses how the character before it looks; of a row of them, all but the first only carry data.
+_MORE_VARIANTS = re.compile(
+    "(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+)
 _JOINERS = re.compile("[\u200c\u200d]+")
-_MARK = re.compile(r"\s{0,9}[0-9]{1,4}\s{0,9}")
+# A citation mark in any digits, with the brackets and commas of Chinese and Japanese as well.
+MARK = re.compile(r"[\[\u3010\uff3b]\s{0,9}(\d[\d\s,;\uff0c\u3001\uff1b]{0,99})[\]\u3011\uff3d]")
+_TO_PARENTHESES = str.maketrans("[\u3010\uff3b]\u3011\uff3d", "((()))")
 _BREAKS = (
     (re.compile(r"\](?=[(:])"), "] "),  # a link's target, a link's definition
     (re.compile(r"<(?=[A-Za-z/!?])"), "< "),  # a tag, a comment, an address in angle brackets
     (re.compile(r"&(?=#?[0-9A-Za-z]{1,31};)"), "& "),  # a character written as its number or name
+    # What links and loads in mathematics.
+    (re.compile(r"\\(?=(?:href|url|includegraphics|require|html[A-Z]?[a-z]*)\b)"), "\\ "),
 )
 _SCHEME = re.compile(
     r"[A-Za-z][A-Za-z0-9+.\-]{0,30}:[\\/]{2,}|(?<![A-Za-z0-9])[\\/]{2,}(?=[^\s\\/])"
 )
 # Schemes that need no slashes. A space after the colon leaves a word and takes the effect.
 _BARE_SCHEME = re.compile(
-    r"(?i)\b(javascript|vbscript|data|mailto|tel|sms|file|blob|about|intent|magnet|skype|view-source)"
-    r":(?=\S)"
+    r"(?i)\b(https?|ftps?|wss?|javascript|vbscript|data|mailto|tel|sms|file|blob|about|intent|magnet"
+    r"|skype|facetime|callto|xmpp|vscode|view-source):(?=\S)"
 )
 _NUMBERED_HOST = re.compile(r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=:[0-9]|/\S)")
 _MAIL = re.compile(r"(?<=\S)@[\w\-]{1,64}(?:\.[\w\-]{1,64}){1,10}")
-# Linkers take nearly anything before the dot for a host, so it is the dot that counts.
-_DOT = re.compile(r"(?<=\S)\.(?=(?P<top>[^\W\d_](?:[^\W_]|-){0,62})(?P<goes_on>[/?#]\S|:[0-9])?)")
-_WWW = re.compile(r"(?i)(?<![^\W_])www\.(?=\w)")
-_OPEN_TOPS = frozenset(
-    (
-        "aero app arpa asia biz cat cloud club com coop dev edu gov info int jobs link live mil mobi "
-        "museum name net news online org page post pro shop site store tech tel top travel web wiki "
-        "work xxx xyz zip \u0440\u0444"
-    ).split()
+# Linkers take nearly anything before the dot for a host, so it is the dot that counts. Letters of
+# Indic scripts and Thai have marks among them, which `\w` does not know.
+_DOT = re.compile(
+    r"(?<=\S)\.(?=(?P<top>[^\W\d_](?:[^\W_]|[-\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff]){0,62})"
+    r"(?P<goes_on>[/?#]\S|:[0-9])?)"
 )
+_WWW = re.compile(r"(?i)(?<![^\W_])www\.(?=\w)")
 # Endings of file names that are countries as well: `setup.py` is a file to everybody but a linker.
 _FILES = "py md sh rs pl so cc ps ml mk tf sql am la".split()
 _FILE = re.compile(
@@ -76,6 +90,29 @@ def plain(text: str) -> str:
     return _with_files(text)
 
 
+def settled(text: str, change: Callable[[str], str]) -> str:
+    """Return what is left of `text` when neither `plain` nor `change` changes anything any more.
+
+    `change` is about marks alone, and has nothing to do in a text without brackets.
+    """
+    shown = plain(text).strip()
+    for _ in range(_DEEPEST):
+        changed = change(shown)
+        if changed == shown:
+            return shown
+        shown = plain(changed).strip()
+    return plain(shown.translate(_TO_PARENTHESES)).strip()
+
+
+def unmarked(text: str) -> str:
+    """Return `text` with marks of its own, `[2]`, as `(2)`: nobody takes them for our citations.
+
+    >>> unmarked("It was replaced.[2][3, 4]")
+    'It was replaced.(2)(3, 4)'
+    """
+    return MARK.sub(r"(\1)", text)
+
+
 def _with_files(text: str) -> str:
     """Return `text` with its names of hosts made unfit for a linker, and those of files as code."""
     parts, at = [], 0
@@ -99,6 +136,7 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     shown = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in _HIDDEN)
+    shown = _MORE_VARIANTS.sub("", _BLANK.sub("", shown.replace(_BRAILLE_SPACE, " ")))
     return _JOINERS.sub(_joiner, shown)
 
 
@@ -111,9 +149,9 @@ def _joiner(found: re.Match[str]) -> str:
 def _words(link: re.Match[str]) -> str:
     words = link["words"]
     # `[1](…)` was a citation that somebody made a link of.
-    return f"[{words}]" if _MARK.fullmatch(words) else words
+    return f"[{words}]" if MARK.fullmatch(f"[{words}]") else words
 
 
 def _is_open_top(top: str) -> bool:
     is_country = len(top) == 2 and top.isascii() and top not in _NO_COUNTRIES
-    return is_country or top in _OPEN_TOPS or top.startswith("xn--")
+    return is_country or top in TOPS or top in TOPS_OF_OTHER_SCRIPTS or top.startswith("xn--")

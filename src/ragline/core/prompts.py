@@ -2,7 +2,8 @@
 
 Passages and question are JSON, one object a line. Inside a JSON string a line break or a quotation
 mark is an escape, so no passage can end its own line, begin another, or speak for us; reading the
-lines back gives exactly the texts that were framed.
+lines back gives exactly the texts that were framed: what a document shows, with its own `[2]` as `(2)`.
+A model that repeats a document's mark would cite another one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from ragline.core.plaintext import visible
+from ragline.core.plaintext import MARK, unmarked, visible
 from ragline.core.tokens import count_tokens, units
 
 REFUSAL = "NOT FOUND"
@@ -45,15 +46,20 @@ class Passage:
 def framed(question: str, passages: Sequence[Passage]) -> str:
     """Return what the model is asked: a line for each passage, and one for the question."""
     lines: list[dict[str, object]] = [
-        {"passage": p.number, "title": visible(p.title), "text": visible(p.text)} for p in passages
+        {"passage": p.number, "title": shown(p.title), "text": shown(p.text)} for p in passages
     ]
     lines.append({"question": visible(question)})
     return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
 
 
+def shown(text: str) -> str:
+    """Return the text of a document as a model sees it."""
+    return unmarked(visible(text))
+
+
 def is_refusal(text: str) -> bool:
-    """Return whether a model said that the passages do not answer."""
-    return _REFUSED.fullmatch(text) is not None
+    """Return whether a model said that the passages do not answer, whatever it cites for that."""
+    return _REFUSED.fullmatch(MARK.sub("", text)) is not None
 
 
 def fitting(texts: Sequence[str], budget: int) -> list[str]:
@@ -79,6 +85,6 @@ def _cut(text: str, budget: int) -> str:
     return text[: fits[-1]] if fits else ""
 
 
-_FRAME = framed("?", [Passage(number=1, title="", text="")])
+_FRAME = framed("?", [Passage(number=1, title="", text="[1]")])
 PROMPT_VERSION = sha256(f"{RULES}\n{_FRAME}".encode()).hexdigest()[:12]
 """Changes with the rules and with the frame; every generated answer carries it."""

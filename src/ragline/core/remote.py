@@ -24,6 +24,9 @@ _CONCURRENCY = 4
 _RETRIES = 4
 _TIMEOUT_S = 30.0
 _DEADLINE_S = 120.0
+# A host, or an IPv6 address in brackets, and perhaps a port: nothing before, between or behind.
+_NETLOC = re.compile(r"(\[[0-9A-Za-z:.%_~-]+\]|[^\[\]:@\\\s]+)(:[0-9]*)?")
+_REGION = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 _SWITCHES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -119,7 +122,7 @@ def warnings(*endpoints: Endpoint | None) -> tuple[str, ...]:
         f"{endpoint.variables}_URL is {endpoint.url}: what is sent there can be read on the way; "
         "use https"
         for endpoint in endpoints
-        if endpoint and endpoint.url and _is_readable_on_the_way(endpoint.url)
+        if endpoint and endpoint.url and is_readable_on_the_way(endpoint.url)
     )
 
 
@@ -145,7 +148,7 @@ def _endpoint(env: Environment, name: str, *, nowhere: str) -> Endpoint | None:
         url=url,
         key=_key(env, name, url),
         api_version=settings.text(env, f"{name}_API_VERSION"),
-        region=settings.text(env, f"{name}_REGION") or _region(env, provider),
+        region=_region(env, name, provider),
         limits=_limits(env, name),
         variables=name,
     )
@@ -153,11 +156,18 @@ def _endpoint(env: Environment, name: str, *, nowhere: str) -> Endpoint | None:
     return endpoint
 
 
-def _region(env: Environment, provider: str) -> str | None:
-    """Return the region that AWS programs use here, as far as the environment says it."""
-    if provider != "bedrock":
-        return None
-    return settings.text(env, "AWS_REGION") or settings.text(env, "AWS_DEFAULT_REGION")
+def _region(env: Environment, name: str, provider: str) -> str | None:
+    """Return the region, which AWS programs know too, as far as the environment says it."""
+    sources = [f"{name}_REGION"]
+    if provider == "bedrock":
+        sources += ["AWS_REGION", "AWS_DEFAULT_REGION"]
+    for source in sources:
+        if region := settings.text(env, source):
+            # A part of a host's name: anything else would lead elsewhere.
+            if len(region) > 63 or not _REGION.fullmatch(region):
+                raise ConfigError(f"{source} is {region!r}; write a region such as eu-west-1")
+            return region
+    return None
 
 
 def _refuse_idle(env: Environment, name: str, nowhere: str) -> None:
@@ -180,7 +190,9 @@ def _url(env: Environment, name: str) -> str | None:
         return None
     try:
         parts = urlsplit(said)
-        is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        # urlsplit takes "[::1]example.org" for ::1, and drops line breaks.
+        is_whole = _NETLOC.fullmatch(parts.netloc.rpartition("@")[2]) and said.isprintable()
+        is_whole = is_whole and parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
         is_whole = False
     if not is_whole:
@@ -219,14 +231,15 @@ def _check(endpoint: Endpoint) -> None:
             f"OPENAI_API_KEY, or name another endpoint in {name}_URL"
         )
     has_secret = endpoint.key is not None or endpoint.provider == "bedrock"
-    if endpoint.url and has_secret and _is_readable_on_the_way(endpoint.url):
+    if endpoint.url and has_secret and is_readable_on_the_way(endpoint.url):
         raise ConfigError(
             f"{name}_URL is {endpoint.url}, and the key would be readable on the way; use https, "
             "or a tunnel that ends on this machine"
         )
 
 
-def _is_readable_on_the_way(url: str) -> bool:
+def is_readable_on_the_way(url: str) -> bool:
+    """Return whether somebody between here and a URL's host can read what is sent there."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 

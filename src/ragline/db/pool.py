@@ -183,6 +183,9 @@ async def open_pool(
     login = as_role.for_asyncpg(workload)
     # Startup parameters, so that nothing is set on a session that others may get.
     login["server_settings"] = {
+        # Our statements have their limits written out, and one plan for all values. Left to itself
+        # PostgreSQL plans some of them anew each time, for half as long as they run.
+        "plan_cache_mode": "force_generic_plan",
         **login["server_settings"],
         "search_path": f"ragline, {quoted(facts.vector_schema)}, pg_temp",
         **_statement_timeout(facts, query_timeout_s),

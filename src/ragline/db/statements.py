@@ -174,16 +174,20 @@ def _allowed(target: Target, scope: Scope | None) -> str:
     """The chunks that a filter allows, once, where they are few."""
     if scope is None or not scope.is_small:
         return ""
-    if scope.ids:
-        return f"""with allowed as materialized (
-            select c.id as chunk_id from chunk c
-            where c.document_id in (select i.document_id from ({scope.ids}) as i)
-        )"""  # noqa: S608 -- built from constants and integers only
+    # Arrays: joined, the planner takes its guess of how many there are for a reason to read all.
+    source = (
+        f"chunk c where c.document_id = any (array(select i.document_id from ({scope.ids}) as i))"  # noqa: S608 -- our own SQL
+        if scope.ids
+        else f"document d join chunk c on c.document_id = d.id {_and_where(target, scope, 'where')}"
+    )
     return f"""with allowed as materialized (
-            select c.id as chunk_id
-            from document d join chunk c on c.document_id = d.id
-            {_and_where(target, scope, first="where")}
+            select array(select c.id from {source}) as chunk_ids
         )"""  # noqa: S608 -- built from constants and integers only
+
+
+def _is_allowed(chunk_id: str) -> str:
+    allowed = "(select chunk_ids from allowed)"
+    return f"{chunk_id} = any ({allowed}::bigint[])"
 
 
 def _passes(scope: Scope, chunk_id: str) -> str:
@@ -251,15 +255,13 @@ def _nearest(
 
 
 def _every_distance(target: Target, limit: int, distance: str, scope: Scope | None) -> str:
-    source = f"{table(target)} e"
-    if scope:
-        source = f"allowed w join {source} on e.chunk_id = w.chunk_id"
+    allowed = f"and {_is_allowed('e.chunk_id')}" if scope else ""
     # Sorted outside, where no index can: every vector is compared.
     return f"""
         select chunk_id, distance
         from (
-            select e.chunk_id, {distance} as distance from {source}
-            where ${_after_filter(scope) + 1:d}::text is not null offset 0
+            select e.chunk_id, {distance} as distance from {table(target)} e
+            where ${_after_filter(scope) + 1:d}::text is not null {allowed} offset 0
         ) as compared
         order by distance, chunk_id
         limit {limit:d}
@@ -273,7 +275,7 @@ def _best(target: Target, limit: int, *, terms: str, is_exact: bool, scope: Scop
     they say which chunks are worth weighing. Without the budget every chunk with a word is weighed.
     """
     if scope and scope.is_small:
-        weighed = _weighed("allowed w join chunk x on x.id = w.chunk_id", "x.id")
+        weighed = _weighed("chunk x", "x.id", f"and {_is_allowed('x.id')}")
     else:
         weighed = f"""
             {_weighed("candidate n join chunk x on x.id = n.chunk_id", "x.id")}

@@ -14,12 +14,25 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 
-from ragline.errors import RaglineError
+from ragline.errors import (
+    ModelRefused,
+    ModelReplyInvalid,
+    ModelUnavailable,
+    RaglineError,
+    RemoteModelError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 _BLANK = "about:blank"
 _MOST_ERRORS = 20
 _LONGEST_PLACE = 200
+# Where a model is, and what its provider says of itself and of us, is for the log alone.
+_OF_MODELS: dict[type[RaglineError], str] = {
+    ModelRefused: "a model that this server uses cannot be asked as it is set up",
+    ModelUnavailable: "a model that this server uses does not answer now; repeat it later",
+    ModelReplyInvalid: "a model that this server uses answered what cannot be used",
+    RemoteModelError: "a model that this server uses failed",
+}
 
 log = logging.getLogger("ragline.http")
 
@@ -110,7 +123,14 @@ def ours(request: Request, error: Exception) -> Response:
     if error.status == 500:
         return unexpected(request.scope)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
-    return response(request.scope, error.status, str(error), type_=f"urn:ragline:{name}")
+    return response(request.scope, error.status, _detail(error), type_=f"urn:ragline:{name}")
+
+
+def _detail(error: RaglineError) -> str:
+    if not isinstance(error, RemoteModelError):
+        return str(error)
+    said = next(said for kind, said in _OF_MODELS.items() if isinstance(error, kind))
+    return f"{said}; the server's log tells more by request_id"
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -62,6 +62,21 @@ class Spending:
     limiter_wait_s: float = 0.0
     retry_wait_s: float = 0.0
 
+    def __add__(self, other: Spending) -> Spending:
+        """Return what both are together, of one model; unknown where one of them is."""
+        return Spending(
+            model_id=self.model_id,
+            requests=self.requests + other.requests,
+            retries=self.retries + other.retries,
+            failures=self.failures + other.failures,
+            uncounted=self.uncounted + other.uncounted,
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cost_micro_usd=_sum(self.cost_micro_usd, other.cost_micro_usd),
+            limiter_wait_s=self.limiter_wait_s + other.limiter_wait_s,
+            retry_wait_s=self.retry_wait_s + other.retry_wait_s,
+        )
+
     def __str__(self) -> str:
         """Return it in a line for people.
 
@@ -156,6 +171,10 @@ class Account:
             return None
         exact = self.price.micro_usd(input_tokens, output_tokens)
         return None if exact is None else math.ceil(exact)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def prices(own: Path | None) -> tuple[Price, ...]:

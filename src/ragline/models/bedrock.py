@@ -10,16 +10,18 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ragline.core.pacing import retry_after_s
-from ragline.core.remote import Endpoint
-from ragline.errors import ModelError
-from ragline.models.calls import Kind, RequestFailed, kind_of_status, quoted
+from ragline.core.remote import Endpoint, is_loopback, is_readable_on_the_way
+from ragline.errors import ModelError, UsageError
+from ragline.models.calls import Kind, RequestFailed, kind_of_status, may_be_billed, quoted
 
 _Result = TypeVar("_Result")
 
 _MOST_BYTES = 64 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 10.0
+_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".amazonaws.eu")
 # Spare connections, so that a question does not wait for passages.
 _SPARE = 4
 # Which geography an inference profile may use is no part of what the model is.
@@ -45,6 +47,8 @@ class Runtime:
         self._endpoint = endpoint
         self._boto3 = _library("boto3")
         self._client: Any = None
+        self._is_closed = False
+        self._url: str | None = None
         self._opening = threading.Lock()
 
     async def run(self, call: Callable[[Any], _Result]) -> _Result:
@@ -80,7 +84,8 @@ class Runtime:
             is_left.set()
 
     async def close(self) -> None:
-        """Close the connections; threads that still wait end with their time-out."""
+        """Close the connections, for good; threads that still wait end with their time-out."""
+        self._is_closed = True
         if self._client is not None:
             self._client.close()
 
@@ -103,29 +108,56 @@ class Runtime:
                 with _named(self._endpoint.limits.timeout_s):
                     work(tell)
             except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+                if isinstance(error, RequestFailed):
+                    error.at = self._url
                 tell(error)
 
         threading.Thread(target=working, name="bedrock", daemon=True).start()
 
     def _opened(self) -> Any:
         with self._opening:
+            if self._is_closed:
+                raise UsageError("this model is closed; open another")
             if self._client is None:
-                self._client = self._made()
+                self._client = self._checked()
         return self._client
 
-    def _made(self) -> Any:
+    def _checked(self) -> Any:
+        """Return a client that sends nothing in the clear, and nothing for this machine elsewhere.
+
+        AWS's own settings may name another address than Bedrock's, which only the client knows.
+        """
+        client = self._made(self._endpoint.url)
+        url = client.meta.endpoint_url
+        if self._endpoint.url is None and not (urlsplit(url).hostname or "").endswith(_AWS):
+            self._url = url
+        if is_readable_on_the_way(url):
+            client.close()
+            raise RequestFailed(
+                "unusable",
+                "the credentials would be readable on the way to this address, which "
+                "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_BEDROCK_RUNTIME or AWS's own files name",
+            )
+        if self._endpoint.url is None and is_loopback(urlsplit(url).hostname or ""):
+            client.close()
+            client = self._made(url)
+        return client
+
+    def _made(self, url: str | None) -> Any:
         config = importlib.import_module("botocore.config")
         limits = self._endpoint.limits
         return self._boto3.session.Session().client(
             "bedrock-runtime",
             region_name=self._endpoint.region,
-            endpoint_url=self._endpoint.url,
+            endpoint_url=url,
             config=config.Config(
                 connect_timeout=min(limits.timeout_s, _CONNECT_TIMEOUT_S),
                 read_timeout=limits.timeout_s,
                 # Repeating is ours, so that it is counted, and bounded by one deadline.
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 max_pool_connections=limits.concurrency + _SPARE,
+                # A proxy of the user's is not the way to this machine; None asks the environment.
+                proxies={} if url and is_loopback(urlsplit(url).hostname or "") else None,
             ),
         )
 
@@ -173,13 +205,13 @@ def _named(timeout_s: float) -> Iterator[None]:
         raise RequestFailed(
             "unreachable", f"the connection was lost ({quoted(str(error))})", may_be_billed=True
         ) from error
+    except boto.BotoCoreError as error:
+        # Credentials, regions, profiles, parameters: nothing was sent. Some are ValueErrors, too.
+        raise RequestFailed("refused", quoted(str(error))) from error
     except (frames.ParserError, parsers.ResponseParserError, ValueError) as error:
         raise RequestFailed(
             "invalid", f"an answer that cannot be read ({quoted(str(error))})", may_be_billed=True
         ) from error
-    except boto.BotoCoreError as error:
-        # Credentials, regions, profiles, parameters: nothing was sent.
-        raise RequestFailed("refused", quoted(str(error))) from error
 
 
 def _refusal(response: Any) -> RequestFailed:
@@ -194,7 +226,8 @@ def _refusal(response: Any) -> RequestFailed:
         kind,
         f"status {status}, {said}" if status else said,
         asked_s=retry_after_s(headers.get("retry-after"), datetime.now(UTC)),
-        may_be_billed=status is None or status == 200,
+        # 424: the model was at work when it failed.
+        may_be_billed=status is None or status == 424 or may_be_billed(status),
     )
 
 

@@ -91,7 +91,8 @@ class BedrockEmbeddings:
         counted = answer.get("inputTextTokenCount")
         if counted is None:
             said = headers.get("x-amzn-bedrock-input-token-count", "")
-            counted = int(said) if said.isdecimal() and said.isascii() else None
+            is_count = said.isdecimal() and said.isascii() and len(said) < 20
+            counted = int(said) if is_count else None
         if not self._is_cohere:
             vector = vector_of(answer.get("embedding"))
             return Reply(vectors=stacked([vector]), tokens=counted_tokens(counted))

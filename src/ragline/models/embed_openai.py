@@ -25,7 +25,7 @@ class OpenAIEmbeddings:
         self._settings = settings
         self._wire = Wire(settings.endpoint)
         # A third of the bytes of decimal numbers, and exact.
-        self._encoding: dict[str, str] = {"encoding_format": "base64"}
+        self._encoding = {"encoding_format": "base64"}
 
     @property
     def base_model(self) -> str:
@@ -40,13 +40,14 @@ class OpenAIEmbeddings:
         return None
 
     async def ask(self, texts: Sequence[str], *, is_query: bool) -> Reply:
+        body = self._body(texts)
         try:
-            answer = await self._wire.post("/embeddings", self._body(texts))
+            answer = await self._wire.post("/embeddings", body)
         except RequestFailed as failure:
-            if not self._encoding or failure.parameter != "encoding_format":
-                raise
-            self._encoding = {}
-            answer = await self._wire.post("/embeddings", self._body(texts))
+            if failure.parameter == "encoding_format" and failure.parameter in body:
+                self._encoding = {}
+                failure.is_adapted = True
+            raise
         return _reply(answer, len(texts))
 
     async def close(self) -> None:

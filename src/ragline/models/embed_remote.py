@@ -13,9 +13,9 @@ import numpy as np
 
 from ragline.core.remote import EmbeddingEndpoint
 from ragline.core.tokens import count_tokens, units
-from ragline.errors import ConfigError, first
+from ragline.errors import ConfigError, RemoteModelError, first
 from ragline.models.accounting import Account, Spending, price_of, prices
-from ragline.models.calls import Line, RequestFailed
+from ragline.models.calls import Deadline, Line, RequestFailed
 from ragline.models.embed import (
     Embedded,
     ModelFacts,
@@ -27,6 +27,8 @@ from ragline.models.embed import (
 
 # Providers limit a request's size as well as its texts; the smallest such limit known is 300,000.
 _MOST_TOKENS_OF_A_REQUEST = 50_000
+# No provider reads as much in one request: what counts more is no count.
+_MOST_TOKENS_COUNTED = 100_000_000
 # How far from 1 the length of a normalised vector may be: some providers round to three digits.
 _LENGTH_TOLERANCE = 1e-2
 _PROBE = "a"
@@ -74,12 +76,12 @@ class RemoteEmbedder:
         *,
         dimension: int,
         normalised: bool,
-        question_deadline_s: float,
+        question_deadline: Deadline,
     ) -> None:
         self._settings = settings
         self._api = api
         self._line = line
-        self._question_deadline_s = question_deadline_s
+        self._question_deadline = question_deadline
         self._lanes = asyncio.Semaphore(settings.endpoint.limits.concurrency)
         self._facts = ModelFacts(
             model_id=api.base_model,
@@ -97,15 +99,17 @@ class RemoteEmbedder:
         api: EmbeddingApi,
         line: Line,
         *,
-        question_deadline_s: float,
+        question_deadline: Deadline,
     ) -> RemoteEmbedder:
         """Return the model, whose dimension and length one request finds out if nobody says them."""
         dimension, normalised = settings.dimension, settings.normalised
         if dimension is None or normalised is None:
             try:
-                vector = await _probe(settings, api, line, question_deadline_s)
-            except BaseException:
+                vector = await _probe(settings, api, line, question_deadline)
+            except BaseException as error:
                 await api.close()
+                if isinstance(error, RemoteModelError):
+                    error.spent = line.account.spending
                 raise
             dimension = len(vector)
             if normalised is None:
@@ -116,7 +120,7 @@ class RemoteEmbedder:
             line,
             dimension=dimension,
             normalised=normalised,
-            question_deadline_s=question_deadline_s,
+            question_deadline=question_deadline,
         )
 
     @property
@@ -132,7 +136,7 @@ class RemoteEmbedder:
         (checked,) = checked_texts([text])
         kept, _ = self._cut(self._settings.query_prefix + checked)
         # Without a lane: a question does not wait for passages.
-        reply = await self._ask([kept], is_query=True, deadline_s=self._question_deadline_s)
+        reply = await self._ask([kept], is_query=True, deadline=self._question_deadline)
         vector: Vector = reply.vectors[0]
         return vector
 
@@ -164,14 +168,14 @@ class RemoteEmbedder:
             return await self._ask(texts, is_query=False)
 
     async def _ask(
-        self, texts: Sequence[str], *, is_query: bool, deadline_s: float | None = None
+        self, texts: Sequence[str], *, is_query: bool, deadline: Deadline | None = None
     ) -> Reply:
         async def send() -> Reply:
             reply = checked(await self._api.ask(texts, is_query=is_query), len(texts))
             self._check_kind(reply.vectors)
             return reply
 
-        return await _counted(self._line, send, texts, deadline_s)
+        return await _counted(self._line, send, texts, deadline)
 
     def _check_kind(self, vectors: Vectors) -> None:
         """Refuse vectors that are not like those which were stored before."""
@@ -201,11 +205,15 @@ class RemoteEmbedder:
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         most = min(self._settings.batch, self._api.most_texts)
+        # Not more than may go at once: a question behind it would wait until it is made up for.
+        most_tokens = min(
+            _MOST_TOKENS_OF_A_REQUEST, self._line.most_tokens or _MOST_TOKENS_OF_A_REQUEST
+        )
         batch: list[str] = []
         tokens = 0
         for text in texts:
             more = count_tokens(text)
-            if batch and (len(batch) == most or tokens + more > _MOST_TOKENS_OF_A_REQUEST):
+            if batch and (len(batch) == most or tokens + more > most_tokens):
                 yield batch
                 batch, tokens = [], 0
             batch.append(text)
@@ -219,13 +227,17 @@ async def open_embedder(config: RemoteConfig) -> RemoteEmbedder:
     settings = config.embedding
     if settings is None:
         raise ConfigError("there is no remote embedding model; set RAGLINE_EMBED_PROVIDER")
-    api = _api(settings)
+    # boto3 takes a while to import, in which the event loop should go on.
+    api = await asyncio.to_thread(_api, settings)
+    limits = settings.endpoint.limits
     price = price_of(settings.endpoint, prices(config.prices))
+    line = Line(settings.endpoint, Account(api.base_model, price))
+    question = Deadline(seconds=config.query_timeout_s, setting="RAGLINE_QUERY_TIMEOUT")
     return await RemoteEmbedder.open(
         settings,
         api,
-        Line(settings.endpoint, Account(api.base_model, price)),
-        question_deadline_s=min(config.query_timeout_s, settings.endpoint.limits.deadline_s),
+        line,
+        question_deadline=question if question.seconds < limits.deadline_s else line.deadline,
     )
 
 
@@ -241,7 +253,7 @@ def _api(settings: EmbeddingEndpoint) -> EmbeddingApi:
 
 
 async def _probe(
-    settings: EmbeddingEndpoint, api: EmbeddingApi, line: Line, deadline_s: float
+    settings: EmbeddingEndpoint, api: EmbeddingApi, line: Line, deadline: Deadline
 ) -> Vector:
     async def send() -> Reply:
         reply = checked(await api.ask([_PROBE], is_query=False), 1)
@@ -255,14 +267,17 @@ async def _probe(
             )
         return reply
 
-    reply = await _counted(line, send, [_PROBE], deadline_s)
+    reply = await _counted(line, send, [_PROBE], deadline)
     vector: Vector = reply.vectors[0]
     return vector
 
 
-async def _counted(line: Line, send: Any, texts: Sequence[str], deadline_s: float | None) -> Reply:
+async def _counted(line: Line, send: Any, texts: Sequence[str], deadline: Deadline | None) -> Reply:
+    """Return a counted reply; with a deadline of its own it is a question, which goes first."""
     estimated = sum(count_tokens(text) for text in texts)
-    reply: Reply = await line.call(send, tokens=estimated, deadline_s=deadline_s)
+    reply: Reply = await line.call(
+        send, tokens=estimated, deadline=deadline, is_urgent=deadline is not None
+    )
     line.account.answered(reply.tokens, 0)
     line.counted(estimated, reply.tokens)
     return reply
@@ -311,7 +326,7 @@ def stacked(vectors: Sequence[Vector]) -> Vectors:
 
 def counted_tokens(value: object) -> int | None:
     """Return a provider's count of tokens; None when it says none, or what cannot be."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    is_count = type(value) is int and 0 < value <= _MOST_TOKENS_COUNTED
     return value if is_count else None  # type: ignore[return-value]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from ragline.core.remote import Endpoint
 from ragline.models.bedrock import Runtime
-from ragline.models.calls import Line, RequestFailed
+from ragline.models.calls import Line
 from ragline.models.llm import Message
-from ragline.models.llm_remote import RemoteChat, Said, count_of, stopped
+from ragline.models.llm_remote import RemoteChat, Said, counts_of
 
 # The words of OpenAI's protocol, so that callers know one set.
 _REASONS = {
@@ -36,24 +35,11 @@ class BedrockChat(RemoteChat):
         self, messages: Sequence[Message], max_tokens: int, temperature: float
     ) -> AsyncGenerator[Said, None]:
         request = _request(self._endpoint.model, messages, max_tokens, temperature)
-        last = Said(is_last=True)
-        is_over = False
-        try:
-            async with aclosing(
-                self._runtime.events(lambda client: client.converse_stream(**request)["stream"])
-            ) as events:
-                async for event in events:
-                    is_over = is_over or "messageStop" in event
-                    last = _with_counts(last, event)
-                    if text := _text_of(event):
-                        yield Said(text=text)
-        except RequestFailed:
-            # Past its stop reason the answer is whole; only its tokens may then be unknown.
-            if not is_over:
-                raise
-        if not is_over:
-            raise stopped()
-        yield last
+        async with aclosing(
+            self._runtime.events(lambda client: client.converse_stream(**request)["stream"])
+        ) as events:
+            async for event in events:
+                yield _said(event)
 
     async def close(self) -> None:
         await self._runtime.close()
@@ -75,20 +61,15 @@ def _request(
     }
 
 
-def _with_counts(last: Said, event: dict[str, Any]) -> Said:
-    if stop := event.get("messageStop"):
-        reason = stop.get("stopReason")
-        last = replace(last, finish_reason=_REASONS.get(reason, reason))
-    if usage := event.get("metadata", {}).get("usage"):
-        last = replace(
-            last,
-            input_tokens=count_of(usage.get("inputTokens")),
-            output_tokens=count_of(usage.get("outputTokens")),
-        )
-    return last
-
-
-def _text_of(event: dict[str, Any]) -> str:
-    """Return the text of an event; calls of tools and the like are nothing to us."""
+def _said(event: dict[str, Any]) -> Said:
+    reason = event.get("messageStop", {}).get("stopReason")
+    usage = event.get("metadata", {}).get("usage", {})
+    read, written = counts_of(usage.get("inputTokens"), usage.get("outputTokens"))
+    # Calls of tools and the like are nothing to us.
     text = event.get("contentBlockDelta", {}).get("delta", {}).get("text")
-    return text if isinstance(text, str) else ""
+    return Said(
+        text=text if isinstance(text, str) else "",
+        finish_reason=_REASONS.get(reason, reason),
+        input_tokens=read,
+        output_tokens=written,
+    )

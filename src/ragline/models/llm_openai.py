@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from ragline.core.remote import OPENAI_URL, Endpoint
 from ragline.models.calls import Line, RequestFailed, quoted
 from ragline.models.llm import Message
-from ragline.models.llm_remote import RemoteChat, Said, count_of, stopped
+from ragline.models.llm_remote import RemoteChat, Said, counts_of
 from ragline.models.wire import Wire
 
 # Newer models refuse some parameters, and older servers some names. A refusal says which one it
@@ -40,18 +40,14 @@ class OpenAIChat(RemoteChat):
     async def said(
         self, messages: Sequence[Message], max_tokens: int, temperature: float
     ) -> AsyncGenerator[Said, None]:
-        for _ in range(1 + len(_OTHER_NAMES)):
-            body = self._body(messages, max_tokens, temperature)
-            try:
-                async with aclosing(self._read(body)) as parts:
-                    async for part in parts:
-                        yield part
-            except RequestFailed as failure:
-                if not self._learns_from(failure):
-                    raise
-            else:
-                return
-        raise RequestFailed("refused", "it takes none of the parameters that an answer needs")
+        body = self._body(messages, max_tokens, temperature)
+        try:
+            async with aclosing(self._wire.events("/chat/completions", body)) as events:
+                async for event in events:
+                    yield _said(event)
+        except RequestFailed as failure:
+            failure.is_adapted = self._learns_from(failure, body)
+            raise
 
     async def close(self) -> None:
         await self._wire.close()
@@ -71,53 +67,38 @@ class OpenAIChat(RemoteChat):
             **{name: wanted[what] for what, name in self._names.items() if name},
         }
 
-    def _learns_from(self, failure: RequestFailed) -> bool:
+    def _learns_from(self, failure: RequestFailed, body: dict[str, Any]) -> bool:
         """Return whether another request may do, now that we know what this endpoint refuses."""
+        refused = failure.parameter
+        if failure.kind != "refused" or refused not in body:
+            return False
         for what, name in self._names.items():
-            if failure.kind == "refused" and name is not None and failure.parameter == name:
+            if name == refused:
                 other = _OTHER_NAMES[name]
                 self._refused.add(name)
                 if other in self._refused:
                     return False
                 self._names[what] = other
                 return True
-        return False
-
-    async def _read(self, body: dict[str, Any]) -> AsyncGenerator[Said, None]:
-        last = Said(is_last=True)
-        is_over = False
-        try:
-            async with aclosing(self._wire.events("/chat/completions", body)) as events:
-                async for event in events:
-                    is_over = is_over or event is None or _finish_of(event) is not None
-                    if event is not None:
-                        last = _with_counts(last, event)
-                        if text := _text_of(event):
-                            yield Said(text=text)
-        except RequestFailed:
-            # Past its finish reason the answer is whole; only its tokens may then be unknown.
-            if not is_over:
-                raise
-        if not is_over:
-            raise stopped()
-        yield last
+        # Another request learnt it meanwhile.
+        return refused in self._refused
 
 
-def _with_counts(last: Said, event: Any) -> Said:
-    if reason := _finish_of(event):
-        last = replace(last, finish_reason=reason)
+def _said(event: Any) -> Said:
+    choice = _choice(event)
+    reason = choice.get("finish_reason")
+    if not isinstance(reason, str | None):
+        raise _invalid("a finish reason that is not a text")
     usage = event.get("usage")
-    if isinstance(usage, dict):
-        last = replace(
-            last,
-            input_tokens=count_of(usage.get("prompt_tokens")),
-            output_tokens=count_of(usage.get("completion_tokens")),
-        )
-    return last
+    counts = usage if isinstance(usage, dict) else {}
+    read, written = counts_of(counts.get("prompt_tokens"), counts.get("completion_tokens"))
+    return Said(
+        text=_text(choice), finish_reason=reason or None, input_tokens=read, output_tokens=written
+    )
 
 
 def _choice(event: Any) -> dict[str, Any]:
-    """Return the one choice of an event; an event may have none."""
+    """Return the first choice of an event; an event may have none."""
     if not isinstance(event, dict):
         raise _invalid("an event that is not an object")
     if error := event.get("error"):
@@ -125,26 +106,18 @@ def _choice(event: Any) -> dict[str, Any]:
         raise RequestFailed(
             "failing", f"an error in the midst: {quoted(str(said))}", may_be_billed=True
         )
-    choices = event.get("choices", [])
-    if not isinstance(choices, list) or "choices" not in event:
+    if "choices" not in event or not isinstance(event["choices"], list | None):
         raise _invalid("an event without `choices`")
-    if not choices:
-        return {}
-    if not isinstance(choices[0], dict):
+    choices = event["choices"] or []
+    if not all(isinstance(choice, dict) for choice in choices):
         raise _invalid("a choice that is not an object")
-    return choices[0]
+    # One was asked for; the text of another would be mixed with it.
+    return next((choice for choice in choices if choice.get("index", 0) == 0), {})
 
 
-def _finish_of(event: Any) -> str | None:
-    reason = _choice(event).get("finish_reason")
-    if not isinstance(reason, str | None):
-        raise _invalid("a finish reason that is not a text")
-    return reason or None
-
-
-def _text_of(event: Any) -> str:
-    """Return the text of an event; calls of tools and the like are nothing to us."""
-    delta = _choice(event).get("delta") or {}
+def _text(choice: dict[str, Any]) -> str:
+    """Return the text of a choice; calls of tools and the like are nothing to us."""
+    delta = choice.get("delta") or {}
     text = delta.get("content") if isinstance(delta, dict) else delta
     if not isinstance(text, str | None):
         raise _invalid("content that is not a text")

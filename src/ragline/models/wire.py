@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from ragline.core.pacing import retry_after_s
 from ragline.core.remote import Endpoint, is_loopback
-from ragline.errors import ModelError
-from ragline.models.calls import RequestFailed, kind_of_status, quoted
+from ragline.errors import ModelError, UsageError
+from ragline.models.calls import RequestFailed, kind_of_status, may_be_billed, quoted
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,6 +35,8 @@ class Wire:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._client: httpx2.AsyncClient | None = None
+        self._opening = asyncio.Lock()
+        self._is_closed = False
         self._http = _library()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -46,24 +48,26 @@ class Wire:
         return parsed(data)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """Yield the JSON of each event of a stream; None once, where its protocol says it is over.
-
-        A stream that ends without it ends here without None.
-        """
+        """Yield the JSON of each event of a stream, up to the one that says it is over, or its end."""
         async with self._answer(path, body) as response:
+            # Always UTF-8 (HTML, 9.2.5), and a byte order mark is no part of the first event.
+            response.encoding = "utf-8-sig"
             events = self._http.EventSource(response, max_event_size=_MOST_BYTES_OF_AN_EVENT)
             size = 0
             async for event in events:
                 size += len(event.data)
                 if size > _MOST_BYTES:
                     raise _too_long()
-                if event.data.strip() == _END:
-                    yield None
+                said = event.data.strip()
+                if said == _END:
                     return
-                yield parsed(event.data.encode())
+                # Without data it is none (HTML, 9.2.6): a sign of life, or a time to reconnect.
+                if said:
+                    yield parsed(said.encode())
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good."""
+        self._is_closed = True
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -71,10 +75,9 @@ class Wire:
     @asynccontextmanager
     async def _answer(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
         """Send a request; yield the response where its status says that all is well."""
-        if self._client is None:
-            self._client = self._open()
+        client = await self._opened()
         try:
-            async with self._client.stream("POST", f"{self._endpoint.url}{path}", json=body) as got:
+            async with client.stream("POST", f"{self._endpoint.url}{path}", json=body) as got:
                 if got.status_code != 200:
                     raise await self._failure(got)
                 if got.headers.get("content-encoding", "identity") != "identity":
@@ -84,6 +87,20 @@ class Wire:
                 yield got
         except (self._http.HTTPError, self._http.InvalidURL) as error:
             raise self._lost(error) from error
+
+    async def _opened(self) -> httpx2.AsyncClient:
+        async with self._opening:
+            if self._is_closed:
+                raise UsageError("this model is closed; open another")
+            if self._client is None:
+                try:
+                    # Not here: certificates are read, and a library for a proxy is looked for.
+                    self._client = await asyncio.to_thread(self._open)
+                except (self._http.InvalidURL, ImportError, OSError, ValueError) as error:
+                    raise RequestFailed(
+                        "unusable", f"no client can be made: {quoted(str(error))}"
+                    ) from error
+            return self._client
 
     def _open(self) -> httpx2.AsyncClient:
         endpoint = self._endpoint
@@ -123,15 +140,17 @@ class Wire:
     async def _failure(self, response: httpx2.Response) -> RequestFailed:
         status = response.status_code
         if 300 <= status < 400:
-            host = urlsplit(response.headers.get("location", "")).hostname or "another path"
+            host = quoted(_host(response.headers.get("location", "")))
             return RequestFailed(
-                "unknown", f"status {status} redirects to {quoted(host)}, which is not followed"
+                "unknown", f"status {status} redirects to {host}, which is not followed"
             )
         said, parameter = _said(await self._read_error(response))
-        secret = self._endpoint.key.reveal() if self._endpoint.key else None
-        what = f"status {status}" + (f": {quoted(said, secret=secret)}" if said else "")
         return RequestFailed(
-            kind_of_status(status), what, asked_s=_asked_s(response.headers), parameter=parameter
+            kind_of_status(status),
+            f"status {status}" + (f": {quoted(said)}" if said else ""),
+            asked_s=_asked_s(response.headers),
+            may_be_billed=may_be_billed(status),
+            parameter=parameter,
         )
 
     async def _read_error(self, response: httpx2.Response) -> bytes:
@@ -153,9 +172,8 @@ class Wire:
             return RequestFailed("invalid", quoted(str(error)), may_be_billed=True)
         if isinstance(error, http.InvalidURL | http.UnsupportedProtocol):
             return RequestFailed("refused", f"its URL cannot be used: {quoted(str(error))}")
-        return RequestFailed(
-            "unreachable", f"the connection was lost ({quoted(str(error))})", may_be_billed=True
-        )
+        why = quoted(str(error)) or type(error).__name__
+        return RequestFailed("unreachable", f"the connection was lost ({why})", may_be_billed=True)
 
 
 def parsed(data: bytes) -> Any:
@@ -189,6 +207,14 @@ def _said(data: bytes) -> tuple[str, str | None]:
         message if isinstance(message, str) else "",
         parameter if isinstance(parameter, str) else None,
     )
+
+
+def _host(location: str) -> str:
+    """Return the host that a redirect names."""
+    try:
+        return urlsplit(location).hostname or "another path"
+    except ValueError:
+        return "what is no URL"
 
 
 def _asked_s(headers: Mapping[str, str]) -> float | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ragline.core import extraction, lexical
 from ragline.core.extraction import Scored, Window
-from ragline.core.plaintext import plain
+from ragline.core.plaintext import settled, unmarked
 from ragline.core.results import Answer, Citation, Hit, SearchResult
 from ragline.core.sentences import sentences
 from ragline.db import statistics
@@ -59,8 +59,11 @@ async def answer_question(app: App, query: Query) -> Answer:
 
 
 def _words(text: str) -> str:
-    """Return a document's words as an answer shows them: a citation's `text` has them as they are."""
-    return plain(" ".join(text.split()))
+    """Return a document's words as an answer shows them: a citation's `text` has them as they are.
+
+    A `[2]` of the document's own reads `(2)`, so that every mark in an answer is one of ours.
+    """
+    return settled(" ".join(text.split()), unmarked)
 
 
 def _citation(number: int, item: Scored, hit: Hit) -> Citation:

@@ -12,7 +12,7 @@ from ragline.core.budget import Workload
 from ragline.core.results import CollectionFacts
 from ragline.db import collections
 from ragline.db.pool import Pool
-from ragline.errors import NotFound, UsageError
+from ragline.errors import NotFound, RemoteModelError, UsageError
 from ragline.models.accounting import Metered, Spending
 from ragline.models.embed import Embedder
 from ragline.models.llm import ChatModel
@@ -39,6 +39,8 @@ class App:
     _looked_for_embedder: bool = False
     _chat_model: ChatModel | None = None
     _looked_for_chat_model: bool = False
+    # What an embedding model took that could not be opened in the end.
+    _spent_in_vain: Spending | None = None
     _is_closed: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     # A remote model may take its time to answer; nobody else should wait for it.
@@ -60,7 +62,7 @@ class App:
         if not self._looked_for_embedder:
             async with self._opening_embedder:
                 if not self._looked_for_embedder:
-                    self._embedder = await self.open_embedder()
+                    self._embedder = await self._opened_embedder()
                     self._looked_for_embedder = True
         return self._embedder
 
@@ -76,9 +78,11 @@ class App:
 
     @property
     def spent(self) -> tuple[Spending, ...]:
-        """What each opened model has taken, of those that cost something."""
-        models: tuple[object, ...] = (self._embedder, self._chat_model)
-        return tuple(model.spent for model in models if isinstance(model, Metered))
+        """What each model has taken, of those that cost something, opened or not."""
+        spent = [self._spent_in_vain, *map(_spent, (self._embedder, self._chat_model))]
+        if spent[0] and spent[1]:
+            spent[:2] = [spent[0] + spent[1]]
+        return tuple(spending for spending in spent if spending)
 
     async def collection(self, name: str, *, fresh: bool = False) -> CollectionFacts:
         """Return a collection; searches live with facts of a moment ago and check them."""
@@ -105,9 +109,22 @@ class App:
         if self._chat_model is not None:
             await self._chat_model.close()
 
+    async def _opened_embedder(self) -> Embedder | None:
+        try:
+            return await self.open_embedder()
+        except RemoteModelError as error:
+            if isinstance(error.spent, Spending):
+                before = self._spent_in_vain
+                self._spent_in_vain = before + error.spent if before else error.spent
+            raise
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise UsageError("this ragline is closed; open another with `ragline.connect()`")
+
+
+def _spent(model: object) -> Spending | None:
+    return model.spent if isinstance(model, Metered) else None
 
 
 def _no_collection(name: str, names: list[str]) -> str:

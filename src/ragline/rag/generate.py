@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from ragline.core import grounding, prompts
 from ragline.core.prompts import Passage
 from ragline.core.results import Answer, Citation, Hit, SearchResult, Sentence, Usage
-from ragline.errors import ModelError, UsageError
+from ragline.core.thoughts import Thoughts
+from ragline.errors import ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
 from ragline.models.llm import ChatFacts, ChatModel, Message, Piece
 from ragline.rag.answer import NOT_FOUND
 from ragline.rag.app import App
@@ -18,6 +20,10 @@ from ragline.rag.search import Query, search_collections
 
 UNKNOWN = Usage(input_tokens=None, output_tokens=None, cost_micro_usd=None)
 _WAS_CUT_OFF = frozenset({"length", "max_tokens"})
+_REASON = re.compile(r"[A-Za-z_\-]{1,40}")
+# A text that grows is cut again when it is this share longer: cut at every piece, a sentence without
+# an end would take time that grows with the square of its length.
+_GROWTH = 1 / 16
 # A model that goes on past its limit would be read, and paid, for ever.
 _MOST_CHARACTERS_A_TOKEN = 40
 
@@ -77,7 +83,6 @@ class _Draft:
     passages: Mapping[int, Hit]
     sources: Mapping[int, grounding.Source]
     sentences: list[Sentence] = field(default_factory=list)
-    is_refused: bool = False
     finish_reason: str | None = None
     usage: Usage = UNKNOWN
 
@@ -109,10 +114,14 @@ async def _written(
     model: ChatModel, draft: _Draft, limits: Limits
 ) -> AsyncGenerator[Sentence, None]:
     """Yield the model's sentences, checked; what it used and why it stopped go into the draft."""
-    rest = ""
-    async with aclosing(_texts(model, draft, limits)) as texts:
+    rest, enough = "", 0
+    async with aclosing(_said(model, draft, limits)) as texts:
         async for text in texts:
-            done, rest = grounding.cut(rest + text, is_whole=False)
+            rest += text
+            if len(rest) < enough:
+                continue
+            done, rest = grounding.cut(rest, is_whole=False)
+            enough = int(len(rest) * (1 + _GROWTH))
             for raw, starts_line in done:
                 if sentence := _sentence(draft, raw, starts_line):
                     yield sentence
@@ -123,14 +132,24 @@ async def _written(
 
 def _sentence(draft: _Draft, raw: str, starts_line: bool) -> Sentence | None:
     if prompts.is_refusal(raw):
-        draft.is_refused = True
         return None
     sentence = grounding.checked(raw, draft.sources, starts_line=starts_line)
     return sentence if sentence.text else None
 
 
+async def _said(model: ChatModel, draft: _Draft, limits: Limits) -> AsyncGenerator[str, None]:
+    """Yield the pieces of what is said, without the thoughts before it."""
+    thoughts = Thoughts()
+    async with aclosing(_texts(model, draft, limits)) as texts:
+        async for text in texts:
+            if said := thoughts.said(text):
+                yield said
+    if said := thoughts.rest():
+        yield said
+
+
 async def _texts(model: ChatModel, draft: _Draft, limits: Limits) -> AsyncGenerator[str, None]:
-    """Yield the pieces of text; raise ModelError when they end without an end, or never do."""
+    """Yield the pieces of text; raise RemoteModelError when they end without an end, or never do."""
     left = limits.max_tokens * _MOST_CHARACTERS_A_TOKEN
     stream = model.stream(_messages(draft), max_tokens=limits.max_tokens, temperature=0.0)
     async with _closed(stream):
@@ -139,14 +158,14 @@ async def _texts(model: ChatModel, draft: _Draft, limits: Limits) -> AsyncGenera
             draft.finish_reason = piece.finish_reason or draft.finish_reason
             left -= len(piece.text)
             if left < 0:
-                raise ModelError(
+                raise ModelReplyInvalid(
                     f"model {model.facts.model_id} wrote more than the {limits.max_tokens} tokens "
                     "that it was limited to can hold; what it wrote is no answer"
                 )
             if piece.text:
                 yield piece.text
     if draft.finish_reason is None:
-        raise ModelError(
+        raise ModelUnavailable(
             f"model {model.facts.model_id} stopped without an end, so what it wrote is no answer; "
             "ask again"
         )
@@ -223,7 +242,12 @@ def _warnings(draft: _Draft, *, is_found: bool) -> Sequence[str]:
     if draft.finish_reason in _WAS_CUT_OFF:
         said.append("the answer was cut off at its limit of tokens, so its end is missing")
     elif draft.finish_reason not in (None, "stop", "end_turn", "stop_sequence"):
-        said.append(f"the model stopped because of {draft.finish_reason!r}")
+        # A word of the protocol, or else anything that a provider cares to write.
+        is_word = _REASON.fullmatch(draft.finish_reason)
+        reason = (
+            repr(draft.finish_reason) if is_word else "a reason that is no word of its protocol"
+        )
+        said.append(f"the model stopped because of {reason}")
     unsupported = sum(not sentence.is_supported for sentence in draft.sentences)
     if unsupported and is_found:
         said.append(
