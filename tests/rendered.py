@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import linkify_it
+from linkify_it.tlds import TLDS
 from markdown_it import MarkdownIt
 
 # What Markdown itself makes of words. None of it fetches, links or runs anything.
@@ -13,7 +14,9 @@ _HARMLESS = frozenset(
     "table thead tbody tr th td".split()
 )
 _MARKDOWN = MarkdownIt("js-default", {"html": True, "linkify": True, "typographer": True})
-_LINKIFY = linkify_it.LinkifyIt()
+# With all endings of hosts, as chats know them, and not only the few that are told from words.
+_LINKIFY = linkify_it.LinkifyIt().tlds(TLDS)
+_MARKDOWN.linkify = _LINKIFY
 
 
 class _Effects(HTMLParser):

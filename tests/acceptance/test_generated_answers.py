@@ -127,6 +127,21 @@ async def test_a_model_that_breaks_off_ends_in_an_error_event(own_dsn: Dsn, tmp_
     assert "broke off" in whole.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "model", [FakeChat(lambda _: SAID, finish_reason=None), FakeChat(lambda _: "so " * 50_000)]
+)
+async def test_a_model_that_does_not_end_as_it_must_is_503(
+    own_dsn: Dsn, tmp_path: Path, model: FakeChat
+) -> None:
+    async with serving(own_dsn, tmp_path, model) as service, client_of(service) as client:
+        whole = await client.post("/ask", json=ASKED)
+        streamed = await client.post("/ask", json=ASKED, headers=EVENTS)
+
+    problem = streamed.json() if streamed.status_code == 503 else events(streamed.text)[-1][1]
+    assert (whole.status_code, problem["status"]) == (503, 503)
+    assert problem["type"] == whole.json()["type"] != "urn:ragline:model-error"
+
+
 @pytest.mark.parametrize("headers", [{}, EVENTS])
 async def test_what_fails_before_the_first_sentence_is_an_ordinary_problem(
     own_dsn: Dsn, tmp_path: Path, headers: dict[str, str]

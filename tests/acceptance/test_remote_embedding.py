@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ragline.config import Config
 from ragline.core.dsn import Dsn, Secret
 from ragline.core.remote import EmbeddingEndpoint, Endpoint, Limits
 from ragline.errors import ModelError, ModelReplyInvalid, ModelUnavailable
+from ragline.models import bedrock
 from ragline.models.embed import open_configured_embedder
 from ragline.models.embed_remote import RemoteEmbedder
 from ragline.rag import ingest
@@ -176,6 +178,98 @@ async def test_a_question_does_not_wait_for_passages(server: OpenAIServer, tmp_p
 
     assert time.monotonic() - started < 10
     passages.cancel()
+
+
+async def test_a_question_goes_before_passages_that_wait_for_a_limit_of_ours(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(
+        server,
+        tmp_path,
+        dimension=64,
+        normalised=True,
+        limits={"tokens_per_minute": 24_000, "requests_per_minute": 600},
+    )
+    passages = asyncio.create_task(embedder.embed_documents(["word " * 200] * 80))
+    await asyncio.sleep(0.5)
+    assert not passages.done()
+
+    started = time.monotonic()
+    await embedder.embed_query("leave")
+
+    assert time.monotonic() - started < 5
+    passages.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await passages
+
+
+async def test_no_request_has_more_tokens_than_may_go_at_once(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    embedder = await opened_at(
+        server, tmp_path, dimension=64, normalised=True, limits={"tokens_per_minute": 60_000}
+    )
+    await embedder.embed_documents(["word " * 1000] * 8)
+
+    sizes = [sum(len(text.split()) for text in r.body["input"]) for r in server.requests]
+    assert sizes == [5000, 3000]
+
+
+async def test_the_deadline_that_ended_a_question_is_named(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    for query_timeout_s, says in (
+        (0.5, "0.5 s (RAGLINE_QUERY_TIMEOUT)"),
+        (9, "1 s (RAGLINE_EMBED"),
+    ):
+        settings = config(
+            server, tmp_path, dimension=64, normalised=True, limits={"deadline_s": 1.0}
+        )
+        embedder = await open_configured_embedder(
+            replace(settings, query_timeout_s=query_timeout_s)
+        )
+        assert embedder is not None
+        server.script(Stall())
+        with pytest.raises(ModelUnavailable) as raised:
+            await embedder.embed_query("leave")
+        assert f"the deadline of {says}" in str(raised.value)
+
+
+async def test_what_could_not_be_opened_has_cost_something_all_the_same(
+    server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async with open_app(replace(config(server, tmp_path), dsn=own_dsn)) as app:
+        server.script(Answer(vectors=[[0.0] * 64], usage={"prompt_tokens": 7}))
+        with pytest.raises(ModelReplyInvalid, match="a vector of zeros"):
+            await app.embedder()
+        (spent,) = app.spent
+        assert (spent.requests, spent.failures, spent.cost_micro_usd) == (1, 1, None)
+
+        await app.embedder()
+
+        (spent,) = app.spent
+        assert (spent.requests, spent.failures) == (2, 1)
+        assert spent.input_tokens is None  # those of the first one nobody knows
+
+
+async def test_opening_boto3_leaves_the_event_loop_free(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+    library = bedrock._library
+
+    def noted(name: str) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return library(name)
+
+    monkeypatch.setattr(bedrock, "_library", noted)
+    at_bedrock = {"provider": "bedrock", "model": "amazon.titan-embed-text-v2:0", "key": None}
+    settings = config(server, tmp_path, dimension=64, normalised=True, endpoint=at_bedrock)
+
+    embedder = await open_configured_embedder(settings)
+
+    assert embedder is not None
+    assert threads == [False]
 
 
 async def test_after_a_failure_nothing_more_is_sent(server: OpenAIServer, tmp_path: Path) -> None:
@@ -413,6 +507,47 @@ def test_a_command_fails_with_the_reason_and_exit_code_3(
     assert says in done.stderr
     assert KEY not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_fails_says_what_it_spent(command: Command, server: OpenAIServer) -> None:
+    for words in (["model", "check"], ["model", "show"], ["health"]):
+        server.script(Answer(vectors=[[0.0] * 64]))
+
+        done = at(command, server).run(*words)
+
+        assert done.returncode == 3
+        assert "a vector of zeros" in done.stderr + done.stdout
+        assert "spent: words: 1 requests, tokens not known of 1" in done.stderr
+
+
+def test_a_check_that_fails_in_the_end_says_what_was_spent_before(
+    command: Command, server: OpenAIServer
+) -> None:
+    remote = at(
+        command,
+        server,
+        RAGLINE_EMBED_DIMENSION="64",
+        RAGLINE_EMBED_NORMALISED="yes",
+        RAGLINE_CHAT_PROVIDER="openai",
+        RAGLINE_CHAT_URL=server.url,
+        RAGLINE_CHAT_MODEL="talker",
+        RAGLINE_CHAT_KEY=KEY,
+        RAGLINE_CHAT_RETRIES="0",
+    )
+    server.script(Answer(), Cut(after=1))
+
+    done = remote.run("model", "check")
+
+    assert done.returncode == 3
+    assert "spent: words: 1 requests, 5 tokens read" in done.stderr
+    assert "spent: talker: 1 requests, tokens not known of 1" in done.stderr
+
+
+def test_commands_that_ask_the_model_what_it_is_say_so(
+    command: Command, server: OpenAIServer
+) -> None:
+    for words in (["model", "show"], ["health"]):
+        assert "spent: words: 1 requests, 1 tokens read" in at(command, server).run(*words).stderr
 
 
 def test_health_names_a_remote_model_that_does_not_answer(

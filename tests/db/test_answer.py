@@ -200,6 +200,20 @@ async def test_without_a_model_the_answer_says_that_it_went_by_words(
     assert any("by words alone" in warning for warning in answer.warnings)
 
 
+async def test_a_mark_of_the_document_itself_is_not_taken_for_a_citation(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    text = "The refund goes to the old account [2]. It is checked by nobody [[](x)1], see \u30103\u3011."
+    async with opened(own_dsn, tmp_path, None) as app:
+        await ingest.ingest_texts(app, [Text(source="refunds", text=text)], "bank")
+        answer = await ask(app, "Where does the refund go?", "bank")
+
+    assert answer.text == (
+        "The refund goes to the old account (2). It is checked by nobody (1), see (3). [1]"
+    )
+    assert [citation.text for citation in answer.citations] == [text]
+
+
 async def test_times_of_the_stages_are_said(library: App) -> None:
     answer = await ask(library, QUESTIONS[0])
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from conftest import opened
+from ragline.core import grounding
 from ragline.core.dsn import Dsn
 from ragline.core.prompts import PROMPT_VERSION, RULES
 from ragline.core.results import Answer, Sentence, Usage
 from ragline.core.tokens import count_tokens
-from ragline.errors import ModelError, UsageError
+from ragline.errors import ModelError, RemoteModelError, UsageError
 from ragline.library import Rag
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.models.llm import ChatModel, Message
@@ -123,6 +124,10 @@ async def test_sentences_without_support_are_marked_and_counted(house: App) -> N
     [
         "NOT FOUND",
         "NOT FOUND.\n",
+        "NOT FOUND [1].",
+        "<think>The key hangs behind the clock [1][2].</think>",
+        "<think>The key hangs behind the clock [1][2].",
+        "It is [1][2].",
         "",
         "   \n",
         "I cannot help with that.",
@@ -203,6 +208,56 @@ async def test_a_model_that_fails_is_an_error_and_no_answer(
     assert model.open_streams == 0
 
 
+@pytest.mark.parametrize(
+    "model", [FakeChat(finish_reason=None), FakeChat(lambda _: "word " * 100_000, piece=1000)]
+)
+async def test_a_model_that_does_not_end_as_it_must_is_a_failure_of_the_provider(
+    house: App, model: FakeChat
+) -> None:
+    speaks(house, model)
+
+    with pytest.raises(RemoteModelError) as failure:
+        await generated_answer(house, query(QUESTION, "house"))
+    assert failure.value.status == 503
+
+
+async def test_thoughts_are_no_sentences(house: App) -> None:
+    speaks(
+        house,
+        FakeChat(
+            lambda m: (
+                f"<think>\nThe king of Spain. The barrels [1].\n</think>\n\n"
+                f"The key hangs behind the clock [{of_key(m)}]."
+            ),
+            piece=3,
+        ),
+    )
+
+    answer = await generated_answer(house, query(QUESTION, "house"))
+
+    (sentence,) = answer.sentences
+    assert sentence.text.startswith("The key hangs behind the clock")
+    assert answer.text == sentence.text
+
+
+async def test_a_text_without_an_end_is_not_read_again_for_every_piece(
+    house: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    cut = grounding.cut
+
+    def counted(text: str, *, is_whole: bool) -> tuple[list[tuple[str, bool]], str]:
+        read.append(len(text))
+        return cut(text, is_whole=is_whole)
+
+    monkeypatch.setattr(grounding, "cut", counted)
+    speaks(house, FakeChat(lambda _: "word " * 3000, piece=1))
+
+    await generated_answer(house, query(QUESTION, "house"))
+
+    assert sum(read) < 25 * 15_000
+
+
 async def test_an_answer_cut_off_at_its_limit_says_that_it_is_partial(house: App) -> None:
     speaks(house, FakeChat(quoting, finish_reason="length"))
 
@@ -219,6 +274,16 @@ async def test_why_a_model_stopped_is_said_when_it_is_not_the_usual_reason(house
 
     assert not answer.found
     assert any("'tool_calls'" in warning for warning in answer.warnings)
+
+
+@pytest.mark.parametrize("reason", ["see http://evil.example/?k=sk-secret", "x" * 5000, "<b>"])
+async def test_a_reason_that_is_no_word_is_not_repeated(house: App, reason: str) -> None:
+    speaks(house, FakeChat(lambda _: "", finish_reason=reason))
+
+    answer = await generated_answer(house, query(QUESTION, "house"))
+
+    (warning,) = (text for text in answer.warnings if "the model stopped" in text)
+    assert warning == "the model stopped because of a reason that is no word of its protocol"
 
 
 async def test_without_a_chat_model_the_error_says_what_to_set(house: App) -> None:

@@ -150,6 +150,93 @@ async def test_a_chunk_committed_late_finds_its_block(own_dsn: Dsn, db: Db, kb: 
         await early.close()
 
 
+async def test_a_chunk_committed_late_into_a_full_tail_can_be_cleared_again(
+    own_dsn: Dsn, db: Db, kb: int
+) -> None:
+    late = await connect(own_dsn)
+    try:
+        await _write(db, kb, [{1: 1}] * 292, source="first")
+        assert await _fold(db, kb) == 292
+        async with late.transaction():
+            await _write(late, kb, [{1: 1}] * 20, source="late")
+            await _write(db, kb, [{1: 1}] * 380, source="soon")
+            assert await _fold(db, kb) == 380
+        assert await _fold(db, kb) == 20
+    finally:
+        await late.close()
+    await _check(db)
+    await db.execute("delete from document where source = 'soon'")
+    assert await _fold(db, kb) == 380
+    await _check(db)
+    await db.execute("delete from document")
+    await _fold(db, kb)
+    assert await db.fetch("select * from posting_block") == []
+
+
+async def test_chunks_that_come_again_do_not_scatter_over_blocks(db: Db, kb: int) -> None:
+    await _write(db, kb, [{1: 1 + n % 3, 2: 1} for n in range(2500)])
+    while await _fold(db, kb, 700):
+        pass
+    before = await db.fetchval("select count(*) from posting_block")
+    await db.execute("update chunk set headings = '{a}'")
+    while await _fold(db, kb, 700):
+        pass
+    await _check(db)
+    assert await db.fetchval("select count(*) from posting_block") < 3 * before
+    assert await db.fetchval("select max(cardinality(offsets)) from posting_block") <= 480
+
+
+async def test_numbers_far_apart_still_fold(db: Db, kb: int) -> None:
+    await _write(db, kb, [{1: 1, 3: 1}] * 300, source="low")
+    await db.execute("select setval(pg_get_serial_sequence('chunk', 'id'), 9000000000)")
+    await _write(db, kb, [{1: 1, 2: 4}] * 300, source="high")
+    assert await _fold(db, kb) == 600
+    await db.execute("select setval(pg_get_serial_sequence('chunk', 'id'), 3000000000)")
+    await _write(db, kb, [{1: 1, 2: 4}] * 300, source="between")
+    assert await _fold(db, kb) == 300
+    await _check(db)
+    await db.execute("delete from document")
+    await _fold(db, kb)
+    assert await db.fetch("select * from posting_block") == []
+
+
+async def test_blocks_are_begun_anew_when_chunks_have_become_longer(db: Db, kb: int) -> None:
+    await _write(db, kb, [{n % 5 + 1: 1} for n in range(300)])
+    await _fold(db, kb)
+    assert not await db.fetchval("select rebuild_postings($1)", kb)
+    await _write(db, kb, [dict.fromkeys(range(1, 6), 9) for _ in range(300)], source="long")
+    await db.execute("delete from chunk where id % 7 = 0")
+    await _fold(db, kb)
+
+    assert await db.fetchval("select rebuild_postings($1)", kb)
+
+    await _check(db)
+    assert await db.fetchval("select count(*) from posting_block") == 0
+    await _fold(db, kb)
+    await _check(db)
+    assert await db.fetchval("select mean_length from impact_reference") > 10
+    assert not await db.fetchval("select rebuild_postings($1)", kb)
+
+
+async def test_beginning_anew_waits_for_who_deletes(own_dsn: Dsn, db: Db, kb: int) -> None:
+    ids = await _write(db, kb, [{1: 1}] * 10)
+    await _fold(db, kb)
+    await _write(db, kb, [dict.fromkeys(range(1, 6), 9) for _ in range(30)], source="long")
+    other = await connect(own_dsn)
+    try:
+        async with other.transaction():
+            await other.execute("delete from chunk where id = $1", ids[3])
+            anew = asyncio.create_task(db.fetchval("select rebuild_postings($1)", kb))
+            await asyncio.sleep(0.2)
+            assert not anew.done()
+        assert await anew
+    finally:
+        await other.close()
+    await _check(db)
+    await _fold(db, kb)
+    await _check(db)
+
+
 async def test_impact_classes_follow_the_length_at_the_first_fold(db: Db, kb: int) -> None:
     """Else a chunk would be looked for in another block than the one it was put into."""
     ids = await _write(db, kb, [{1: 2, n: 1} for n in range(2, 202)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ragline.core.remote import OPENAI_URL, Endpoint
 from ragline.errors import ConfigError
-from ragline.models.accounting import Account, Price, price_of, prices
+from ragline.models.accounting import Account, Price, Spending, price_of, prices
 
 PRICE = Price(
     provider="openai",
@@ -147,3 +148,34 @@ def test_a_price_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, sa
 def test_a_price_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"RAGLINE_PRICES names .*none\.toml"):
         prices(tmp_path / "none.toml")
+
+
+COUNT = st.none() | st.integers(0, 10**6)
+
+
+def spendings() -> st.SearchStrategy[Spending]:
+    return st.builds(
+        Spending,
+        model_id=st.just("m"),
+        requests=st.integers(0, 9),
+        retries=st.integers(0, 9),
+        failures=st.integers(0, 9),
+        uncounted=st.integers(0, 9),
+        input_tokens=COUNT,
+        output_tokens=COUNT,
+        cost_micro_usd=COUNT,
+    )
+
+
+@given(spendings(), spendings())
+def test_two_spendings_together_are_their_sum_and_unknown_stays_unknown(
+    one: Spending, other: Spending
+) -> None:
+    both = one + other
+
+    for field in fields(Spending):
+        parts = getattr(one, field.name), getattr(other, field.name)
+        if field.name != "model_id":
+            expected = None if None in parts else sum(parts)
+            assert getattr(both, field.name) == expected
+    assert both == other + one

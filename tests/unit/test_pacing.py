@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -95,6 +96,22 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(seconds: int) -> None:
     assert retry_after_s(format_datetime(then, usegmt=True), NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    "header", ["9" * 400, "1000000000", "Thu, 01 Jan 9999 23:59:59 -2359", "Fri, 31 Dec 9999 GMT"]
+)
+def test_nobody_is_asked_to_wait_longer_than_a_year(header: str) -> None:
+    wait = retry_after_s(header, NOW)
+
+    assert wait is None or wait == 365 * 86400
+
+
+@given(st.from_regex(r"Thu, [0-9]{2} Jan [0-9]{4} 00:00:09 [+-][0-9]{1,30}", fullmatch=True))
+def test_any_date_is_a_time_or_nothing(header: str) -> None:
+    wait = retry_after_s(header, NOW)
+
+    assert wait is None or 0 <= wait <= 365 * 86400
+
+
 def test_a_date_in_the_past_asks_for_nothing() -> None:
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT", NOW) == 0
 
@@ -164,3 +181,79 @@ async def test_tokens_that_nobody_counted_stay_as_estimated() -> None:
     door.correct(500, None)
 
     assert await door.turn(500) > 5
+
+
+async def test_a_count_beyond_belief_costs_a_minute_at_most() -> None:
+    clock = Clock()
+    door = limiter(clock, tokens_per_minute=6000)
+    await door.turn(100)
+    door.correct(100, 10**400)
+
+    assert await door.turn(100) < 70
+
+
+class SteppedClock(Clock):
+    """A clock on which many sleep at once; it goes on by whoever wakes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sleepers.append((self.now + seconds, woken))
+        await woken
+
+    async def run(self) -> None:
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.sleepers = [(at, woken) for at, woken in self.sleepers if not woken.done()]
+            if not self.sleepers:
+                return
+            self.sleepers.sort(key=lambda sleeper: sleeper[0])
+            at, woken = self.sleepers.pop(0)
+            self.now = max(self.now, at)
+            woken.set_result(None)
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=3, max_size=12),
+    st.lists(st.integers(1, 400), min_size=1, max_size=4),
+)
+def test_a_question_goes_before_all_passages_that_still_wait(
+    passages: list[int], questions: list[int]
+) -> None:
+    async def scenario() -> tuple[list[str], float]:
+        clock, done = SteppedClock(), []
+        door = limiter(clock, tokens_per_minute=6000)
+
+        async def turn(name: str, tokens: int, *, is_urgent: bool) -> None:
+            await door.turn(tokens, is_urgent=is_urgent)
+            done.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for tokens in passages:
+                group.create_task(turn("passage", tokens, is_urgent=False))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            started, before = clock.now, len(done)
+            for tokens in questions:
+                group.create_task(turn("question", tokens, is_urgent=True))
+            await clock.run()
+        assert done[before : before + len(questions)] == ["question"] * len(questions)
+        return done, clock.now - started
+
+    done, took_s = asyncio.run(scenario())
+
+    assert len(done) == len(passages) + len(questions)
+    assert took_s <= (sum(passages) + sum(questions)) / (6000 * 11 / 12 / 60) + 1
+
+
+async def test_a_question_that_gives_up_holds_up_nobody() -> None:
+    door = Limiter(Limits(tokens_per_minute=6000))
+    await door.turn(500)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(door.turn(400, is_urgent=True), 0.05)
+
+    assert await asyncio.wait_for(door.turn(1), 5) < 1

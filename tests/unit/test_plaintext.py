@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rendered
-from ragline.core.plaintext import plain, visible
+from ragline.core.plaintext import MARK, plain, settled, unmarked, visible
+from ragline.core.tops import TOPS, TOPS_OF_OTHER_SCRIPTS
 
 # Everything that Markdown, HTML and linkers care for, so that random texts of it are often alive.
 PARTS = (
@@ -52,6 +53,7 @@ PARTS = (
         "<![CDATA[",
     ),
     *("\uff3b", "\uff08", "\u3010", "\u3002", "é", "漢", "xn--p1ai", "[1]", "    "),
+    *(".click", "[99]", "\u30101\u3011", "[](x)", "\\href{", "http:", "\u3164", "\u2800", "\ufe0f"),
 )
 texts = st.lists(st.sampled_from(PARTS), max_size=25).map("".join)
 
@@ -78,6 +80,9 @@ ALIVE = (
     "someone@evil.com",
     "mailto:someone@evil",
     "evil.рф",
+    "evil.click",
+    "evil.bank/login",
+    "evil.भारत",
     "httphttp://://evil.com",
     "ht\u200btp://evil.com",
     "![x]\u200b(http://evil.com)",
@@ -125,11 +130,56 @@ def test_sentences_made_plain_one_by_one_are_plain_together(parts: list[str], ga
 
 @settings(max_examples=800)
 @given(texts)
+def test_a_text_without_its_own_marks_is_plain_and_has_none(text: str) -> None:
+    shown = settled(text, unmarked)
+
+    assert plain(shown) == shown
+    assert MARK.search(shown) is None
+    assert rendered.effects(f"{shown} [1] {shown} [2]") == []
+
+
+@settings(max_examples=800)
+@given(texts, st.sampled_from(("[99]", "[1]", "[](x)")), st.sampled_from(("", " ", "[1]")))
+def test_a_text_is_settled_when_nothing_changes_it_any_more(text: str, old: str, new: str) -> None:
+    def change(text: str) -> str:
+        return text.replace(old, new)
+
+    shown = settled(text, change)
+
+    assert plain(shown) == shown == shown.strip()
+    assert change(shown) == shown
+
+
+def test_a_change_that_never_comes_to_an_end_is_given_up_with_the_brackets() -> None:
+    def change(text: str) -> str:
+        return text.replace("[9", "[99")
+
+    assert settled("a [9] b", change) == f"a ({'9' * 21}) b"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("It was replaced.[2][3, 4]", "It was replaced.(2)(3, 4)"),
+        ("so \u301012\u3011, and [\u0661]", "so (12), and (\u0661)"),
+        ("a[i], [x], [1a], []", "a[i], [x], [1a], []"),
+    ],
+)
+def test_marks_of_a_text_itself_are_told_from_ours(given: str, shown: str) -> None:
+    assert unmarked(given) == shown
+
+
+@settings(max_examples=800)
+@given(texts)
 def test_plain_text_stays_as_it_is(text: str) -> None:
     assert plain(plain(text)) == plain(text)
 
 
-@given(st.text(st.characters(categories=("L", "N", "Zs")), max_size=80))
+# These letters are blank.
+FILLERS = "\u115f\u1160\u3164\uffa0"
+
+
+@given(st.text(st.characters(categories=("L", "N", "Zs"), exclude_characters=FILLERS), max_size=80))
 def test_words_and_numbers_are_not_touched(text: str) -> None:
     assert plain(text) == text
 
@@ -150,6 +200,8 @@ def test_words_and_numbers_are_not_touched(text: str) -> None:
         ("javascript:alert(1)", "javascript: alert(1)"),
         ("works![1]", "works![1]"),
         ("a // b, a//b", "a // b, a//b"),
+        ("torch.cuda, v1.2rc, app.conf", "torch.cuda, v1.2rc, app.conf"),
+        (r"\href{http:evil.bank}{x}", r"\ href{http: evil[.]bank}{x}"),
     ],
 )
 def test_the_words_stay(given: str, shown: str) -> None:
@@ -163,6 +215,22 @@ def test_hidden_characters_go_and_those_that_scripts_need_stay() -> None:
         visible("\u06cc\u200c\u062e \u094d\u200d\u0937") == "\u06cc\u200c\u062e \u094d\u200d\u0937"
     )
     assert visible("ht\u200ctp") == "http"
+    assert visible(f"a{FILLERS}b\u034fc\u2800d") == "abc d"
+
+
+def test_of_a_row_of_variants_the_first_stays() -> None:
+    hidden = "".join(chr(0xE0100 + ord(letter)) for letter in "do evil")
+
+    assert (
+        visible(f"\u2764\ufe0f and \u845b\U000e0100{hidden}") == "\u2764\ufe0f and \u845b\U000e0100"
+    )
+
+
+def test_no_ending_of_a_host_stays_behind_a_dot() -> None:
+    tops = sorted(TOPS | TOPS_OF_OTHER_SCRIPTS)
+
+    assert len(tops) > 1100
+    assert [top for top in tops if plain(f"See evil.{top}.") != f"See evil[.]{top}."] == []
 
 
 def test_long_texts_take_no_longer_than_they_are_long() -> None:

@@ -34,11 +34,19 @@ def test_what_was_framed_is_read_back_and_nothing_else(
 
     assert lines == [
         *(
-            {"passage": p.number, "title": visible(p.title), "text": visible(p.text)}
+            {"passage": p.number, "title": prompts.shown(p.title), "text": prompts.shown(p.text)}
             for p in passages
         ),
         {"question": visible(question)},
     ]
+
+
+def test_marks_of_a_document_are_not_shown_as_numbers_of_passages() -> None:
+    passage = Passage(number=1, title="Notes [3]", text="All is well [2].\u200b[\u0663]")
+
+    shown = json.loads(prompts.framed("What of [2]?", [passage]).split("\n")[0])
+
+    assert shown == {"passage": 1, "title": "Notes (3)", "text": "All is well (2).(\u0663)"}
 
 
 @given(st.lists(texts, min_size=1, max_size=5), texts)
@@ -52,13 +60,24 @@ def test_every_way_to_split_lines_sees_the_same_lines(parts: list[str], question
 
 @pytest.mark.parametrize(
     "said",
-    ["NOT FOUND", " not found.\n", "**NOT FOUND**", "NOT_FOUND", "Not found in the documents."],
+    [
+        *(
+            "NOT FOUND",
+            " not found.\n",
+            "**NOT FOUND**",
+            "NOT_FOUND",
+            "Not found in the documents.",
+        ),
+        *("NOT FOUND [1].", "Not found in the passages [1][2, 3].", "[1] NOT FOUND"),
+    ],
 )
 def test_a_refusal_is_noticed(said: str) -> None:
     assert prompts.is_refusal(said)
 
 
-@pytest.mark.parametrize("said", ["", "It was not found in the cellar [1].", "NOT FOUND [1] but"])
+@pytest.mark.parametrize(
+    "said", ["", "It was not found in the cellar [1].", "NOT FOUND [1] but", "Not found: 404."]
+)
 def test_other_words_are_no_refusal(said: str) -> None:
     assert not prompts.is_refusal(said)
 
@@ -82,5 +101,5 @@ def test_a_first_passage_longer_than_the_budget_is_cut_and_not_left_out() -> Non
 
 def test_rules_and_frame_are_those_of_their_version() -> None:
     # Answers carry it. Whoever changes a rule writes the new one here, and measures again.
-    assert prompts.PROMPT_VERSION == "448e69229f9d"
+    assert prompts.PROMPT_VERSION == "b203f2b41b02"
     assert prompts.REFUSAL in prompts.RULES

@@ -116,6 +116,7 @@ def test_programs_that_are_started_get_no_key() -> None:
     names = (
         *("RAGLINE_EMBED_KEY", "RAGLINE_CHAT_KEY", "OPENAI_API_KEY"),
         *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"),
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     )
     environ = {**dict.fromkeys(names, KEY), "PATH": "/bin"}
 
@@ -132,6 +133,11 @@ def test_programs_that_are_started_get_no_key() -> None:
         ({"RAGLINE_EMBED_URL": "ftp://host/v1"}, "RAGLINE_EMBED_URL (not shown"),
         ({"RAGLINE_EMBED_URL": "https:///v1"}, "RAGLINE_EMBED_URL (not shown"),
         ({"RAGLINE_EMBED_URL": "https://host:port/v1"}, "RAGLINE_EMBED_URL (not shown"),
+        ({"RAGLINE_EMBED_URL": "http://[::1]evil.com/v1"}, "RAGLINE_EMBED_URL (not shown"),
+        ({"RAGLINE_EMBED_URL": "http://[::1]:80.evil.com/v1"}, "RAGLINE_EMBED_URL (not shown"),
+        ({"RAGLINE_EMBED_URL": "http://evil.com[::1]/v1"}, "RAGLINE_EMBED_URL (not shown"),
+        ({"RAGLINE_EMBED_URL": "http://127.0.0.1\\.evil.com/v1"}, "RAGLINE_EMBED_URL (not shown"),
+        ({"RAGLINE_EMBED_URL": "http://local\nhost/v1"}, "RAGLINE_EMBED_URL (not shown"),
         ({"RAGLINE_EMBED_URL": f"https://ann:{KEY}@host/v1"}, "has a user"),
         ({"RAGLINE_EMBED_URL": f"https://host/v1?key={KEY}"}, "a query"),
         ({"RAGLINE_EMBED_KEY": f"{KEY} {KEY}"}, "RAGLINE_EMBED_KEY (not shown)"),
@@ -149,6 +155,24 @@ def test_programs_that_are_started_get_no_key() -> None:
 )
 def test_what_cannot_work_is_refused_at_the_start(more: dict[str, str], says: str) -> None:
     assert says in refused({**LOCAL, **more})
+
+
+@pytest.mark.parametrize("name", ["RAGLINE_CHAT_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"])
+@pytest.mark.parametrize("region", ["not a region", "eu-west-1.evil.com", "a/b", "-eu", "a" * 64])
+def test_what_is_no_region_is_refused_by_the_name_of_its_variable(name: str, region: str) -> None:
+    environ = {"RAGLINE_CHAT_PROVIDER": "bedrock", "RAGLINE_CHAT_MODEL": "m", name: region}
+
+    assert f"{name} is {region!r}" in refused(environ)
+
+
+@pytest.mark.parametrize("region", ["us-gov-west-1", "eusc-de-east-1", "cn-north-1", "us-east-2"])
+def test_regions_of_every_partition_are_taken(region: str) -> None:
+    found = chat_endpoint(
+        {"RAGLINE_CHAT_PROVIDER": "bedrock", "RAGLINE_CHAT_MODEL": "m", "AWS_REGION": region}
+    )
+
+    assert found is not None
+    assert found.region == region
 
 
 def test_settings_of_a_model_that_is_not_in_use_are_refused() -> None:

@@ -12,6 +12,7 @@ AccessKind = Literal["exact", "index"]
 # A filter that goes along with what texts say makes the walk many times longer than one that was drawn,
 # while comparing all costs what it costs: so a walk must be quicker by so much to be chosen.
 _WORTH_WALKING = 1.25
+_LEAST_RECALL = 0.95
 # Where the collection was never measured: what 25,000 chunks of 384 dimensions showed.
 _UNMEASURED_EXACT_CHUNKS = 1500
 
@@ -120,7 +121,13 @@ def crossover(levels: Sequence[Level], chunks: int) -> int:
     walk counts as 1.25 times what it took: it is what may take longer than measured.
     """
     by_size = [
-        replace(level, index_ms=level.index_ms * _WORTH_WALKING)
+        replace(
+            level,
+            # No walk that misses so much is quick enough.
+            index_ms=level.index_ms * _WORTH_WALKING
+            if level.recall >= _LEAST_RECALL
+            else level.exact_ms * 2,
+        )
         for level in sorted(levels, key=lambda level: level.share)
     ]
     last = by_size[0].share if by_size else 0.0

@@ -78,7 +78,7 @@ def plain(text: str) -> str:
     """
     text = visible(text).replace("`", "")
     for _ in range(_DEEPEST):  # deeper ones are broken below, and look less tidy
-        bare = _SCHEME.sub("", _INLINE.sub(_words, text))
+        bare = visible(_SCHEME.sub("", _INLINE.sub(_words, text)))
         if bare == text:
             break
         text = bare

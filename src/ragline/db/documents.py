@@ -216,11 +216,16 @@ async def fold_postings(
     """Move new and removed chunks into the postings' blocks, when more than `most_left` wait.
 
     Returns how many were moved; 0 also while another process is at it. Searches find the same. As
-    their owner, free what a fold rewrote before the next one, which would else take new space.
+    their owner, begin anew where chunks have become much longer or shorter than at first, and free what
+    a fold rewrote before the next one, which would else take new space.
     """
     count_sql = queries.block("documents", "unfolded")
     fold_sql = queries.block("documents", "fold_postings")
     moved = 0
+    if is_owner:
+        await connection.execute(
+            queries.block("documents", "rebuild_postings"), collection_id, timeout=None
+        )
     while await connection.fetchval(count_sql, collection_id, most_left + 1) > most_left:
         step = await connection.fetchval(fold_sql, collection_id, _FOLDED_AT_ONCE)
         if step == 0:

@@ -28,9 +28,9 @@ async def metadata(
     sql = f"""
         select d.metadata, drawn.chunks
         from (
-            select c.document_id, count(*) as chunks
+            select c.document_id, pg_catalog.count(*) as chunks
             from (
-                select {drawn} order by random() limit $3
+                select {drawn} order by pg_catalog.random() limit $3
             ) as s
             join chunk c on c.id = s.chunk_id and c.collection_id = $1
             group by c.document_id
@@ -45,11 +45,15 @@ async def vectors(
     connection: Connection, target: Target, *, chunks: int, size: int
 ) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
     """Return up to `size` chunks, drawn at random, and their vectors."""
-    sql = f"""
-        select chunk_id, embedding from {table(target)} tablesample system ($1)
-        order by random() limit $2
-    """  # noqa: S608 -- names and an integer of our own
-    rows = await connection.fetch(sql, _percent(size, chunks), size)
+    drawn = f"tablesample system ({_percent(size, chunks):f})"
+    for source in (drawn, ""):  # pages drawn may hold too few; then every row is looked at
+        sql = f"""
+            select chunk_id, embedding from {table(target)} {source}
+            order by pg_catalog.random() limit $1
+        """  # noqa: S608 -- a name and numbers of our own
+        rows = await connection.fetch(sql, size)
+        if len(rows) >= size:
+            break
     return [row[0] for row in rows], [row[1] for row in rows]
 
 

@@ -34,8 +34,8 @@ _SIMILARITIES = {
 }
 # A filter that keeps little makes the scan go far: further than its defaults of 20,000 rows and once
 # work_mem, which is not the same for every role, so that results would differ.
-_FAR = """|| set_config('hnsw.max_scan_tuples', '200000', true)
-                || set_config('hnsw.scan_mem_multiplier', '16', true)"""
+_FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
+                || pg_catalog.set_config('hnsw.scan_mem_multiplier', '16', true)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ def _counted_vectors(target: Target, k: int, scope: Scope | None) -> str:
     source = f"{table(target)} e"
     if scope is not None:
         source += " join chunk c on c.id = e.chunk_id join document d on d.id = c.document_id"
-    return f"""(select count(*) from (
+    return f"""(select pg_catalog.count(*) from (
             select 1 from {source} {_and_where(target, scope, first="where")} limit {k:d}
         ) as near)"""  # noqa: S608 -- built from constants and integers only
 
@@ -135,14 +135,14 @@ def _counted_vectors(target: Target, k: int, scope: Scope | None) -> str:
 def _counted_words(target: Target, k: int, words: str, scope: Scope | None) -> str:
     asked = f"array(select id from term where term = any ({words}))"  # noqa: S608 -- a parameter's number
     if scope is not None:
-        return f"""(select count(*) from (
+        return f"""(select pg_catalog.count(*) from (
             select 1 from document d join chunk c on c.document_id = d.id
             where c.term_ids operator(pg_catalog.&&) {asked} {_and_where(target, scope)}
             limit {k:d}
         ) as worded)"""  # noqa: S608 -- built from constants and integers only
-    return f"""(select count(*) from (
+    return f"""(select pg_catalog.count(*) from (
             select b.first_chunk_id + o.chunk
-            from posting_block b cross join lateral unnest(b.offsets) as o (chunk)
+            from posting_block b cross join lateral pg_catalog.unnest(b.offsets) as o (chunk)
             where b.collection_id = {target.collection_id:d} and b.term_id = any ({asked})
               and not exists (
                   select from dead_chunk dead
@@ -209,16 +209,16 @@ def _fused(target: Target, k: int, candidates: int, *, is_exact: bool, scope: Sc
                + {WORDS_WEIGHT}::float8 * coalesce(l.share, 0::float8) as fused,
                v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
         from (
-            select n.*, row_number() over (order by n.distance, n.chunk_id) as rank,
-                   n.similarity / nullif(max(n.similarity) over (), 0::float8) as share
+            select n.*, pg_catalog.row_number() over (order by n.distance, n.chunk_id) as rank,
+                   n.similarity / nullif(pg_catalog.max(n.similarity) over (), 0::float8) as share
             from (
                 select chunk_id, distance, {_SIMILARITIES[target.metric]} as similarity
                 from ({nearest}) as nearest
             ) as n
         ) as v
         full join (
-            select b.*, row_number() over (order by b.score desc, b.chunk_id) as rank,
-                   b.score / nullif(max(b.score) over (), 0::float8) as share
+            select b.*, pg_catalog.row_number() over (order by b.score desc, b.chunk_id) as rank,
+                   b.score / nullif(pg_catalog.max(b.score) over (), 0::float8) as share
             from ({best}) as b
         ) as l using (chunk_id)
         order by fused desc, least(v.rank, l.rank), chunk_id
@@ -236,12 +236,12 @@ def _nearest(
     )
     if is_exact or (scope and scope.is_small):
         return _every_distance(target, limit, distance, scope)
-    settings = f"set_config('hnsw.ef_search', ${at + 1:d}, true)"
+    settings = f"pg_catalog.set_config('hnsw.ef_search', ${at + 1:d}, true)"
     if scope:
         # Out of order by a little and sorted again, it is quicker and finds more than in strict order.
-        settings += f"|| set_config('hnsw.iterative_scan', 'relaxed_order', true) {_FAR}"
+        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true) {_FAR}"
     elif is_iterative:
-        settings += " || set_config('hnsw.iterative_scan', 'strict_order', true)"
+        settings += " || pg_catalog.set_config('hnsw.iterative_scan', 'strict_order', true)"
     walked = f"""
         select e.chunk_id, {distance} as distance
         from {table(target)} e
@@ -300,13 +300,15 @@ def _candidates(target: Target, limit: int, *, is_exact: bool, scope: Scope | No
     weighed = max(LEXICAL_WEIGHED, 2 * limit)
     dead = f"from dead_chunk d where d.collection_id = {target.collection_id:d}"
     # Sorted as far as may be needed: for a filter nobody knows how far that is.
-    first = "offset 0" if is_exact or scope else f"limit {weighed:d} + (select count(*) {dead})"
+    dead_count = f"(select pg_catalog.count(*) {dead})"
+    first = "offset 0" if is_exact or scope else f"limit {weighed:d} + {dead_count}"
     passes = f"and {_passes(scope, 'named.chunk_id')}" if scope else ""
     return f""", block as (
             select first_chunk_id, offsets, gain,
-                   sum(entries) over (order by gain desc rows unbounded preceding) - entries as before
+                   pg_catalog.sum(entries) over (order by gain desc rows unbounded preceding)
+                   - entries as before
             from (
-                select b.first_chunk_id, b.offsets, cardinality(b.offsets) as entries,
+                select b.first_chunk_id, b.offsets, pg_catalog.cardinality(b.offsets) as entries,
                        a.weight * (array{list(_IMPACTS)}::float8[])[b.impact + 1] as gain
                 from asked a
                 join posting_block b
@@ -316,8 +318,8 @@ def _candidates(target: Target, limit: int, *, is_exact: bool, scope: Scope | No
         candidate as (
             select chunk_id
             from (
-                select b.first_chunk_id + o.chunk as chunk_id, sum(b.gain) as gain
-                from block b cross join lateral unnest(b.offsets) as o (chunk)
+                select b.first_chunk_id + o.chunk as chunk_id, pg_catalog.sum(b.gain) as gain
+                from block b cross join lateral pg_catalog.unnest(b.offsets) as o (chunk)
                 {budget}
                 group by 1
                 order by gain desc, chunk_id {first}
@@ -332,7 +334,7 @@ def _weighed(source: str, chunk_id: str, where: str = "") -> str:
     """The score of every chunk `x` of `source` that holds a word asked for."""
     return f"""
             select {chunk_id} as chunk_id,
-                   sum(a.weight * f.frequency / (
+                   pg_catalog.sum(a.weight * f.frequency / (
                        f.frequency + {BM25_K1}::float8 * (
                            {1 - BM25_B}::float8 + {BM25_B}::float8 * x.length::float8 / a.mean_length
                        )
@@ -340,10 +342,10 @@ def _weighed(source: str, chunk_id: str, where: str = "") -> str:
             from {source}
             cross join asked a
             cross join lateral (
-                select array_position(x.term_ids, a.term_id) as place offset 0
+                select pg_catalog.array_position(x.term_ids, a.term_id) as place offset 0
             ) as p
             cross join lateral (
-                select get_byte(x.frequencies, p.place - 1)::float8 as frequency
+                select pg_catalog.get_byte(x.frequencies, p.place - 1)::float8 as frequency
             ) as f
             where p.place is not null {where}
             group by {chunk_id}
@@ -362,17 +364,21 @@ def _asked(target: Target, terms: str) -> str:
     return f"""
             select t.id as term_id, n.mean_length,
                    w.times * {BM25_K1 + 1}::float8
-                   * ln(1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8))
+                   * pg_catalog.ln(
+                       1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8)
+                   )
                    as weight
             from (
-                select word, count(*)::float8 as times
+                select word, pg_catalog.count(*)::float8 as times
                 from pg_catalog.unnest({terms}::text[]) as word group by 1
             ) as w
             join term t on t.term = w.word
             cross join (
-                select sum(chunks)::float8 as chunks,
+                select pg_catalog.sum(chunks)::float8 as chunks,
                        greatest(
-                           sum(tokens)::float8 / nullif(sum(chunks)::float8, 0::float8), 1
+                           pg_catalog.sum(tokens)::float8
+                           / nullif(pg_catalog.sum(chunks)::float8, 0::float8),
+                           1
                        ) as mean_length
                 from collection_statistic where collection_id = {target.collection_id:d}
             ) as n
@@ -381,10 +387,10 @@ def _asked(target: Target, terms: str) -> str:
                            select chunks from term_statistic
                            where collection_id = {target.collection_id:d} and term_id = t.id
                        ), 0) + (
-                           select count(*) from fresh_chunk f
+                           select pg_catalog.count(*) from fresh_chunk f
                            where f.collection_id = {target.collection_id:d} and t.id = any (f.term_ids)
                        ) - (
-                           select count(*) from dead_chunk d
+                           select pg_catalog.count(*) from dead_chunk d
                            where d.collection_id = {target.collection_id:d} and t.id = any (d.term_ids)
                        ))::float8 as chunks
                 offset 0

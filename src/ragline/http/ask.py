@@ -51,7 +51,7 @@ class AskBody(Body):
     response_model=Answer,
     responses={
         200: {"description": _STREAM, "content": {EVENTS: {"schema": {"type": "string"}}}},
-        **problems.declared(400, 404, 409, 415, 422, 503),
+        **problems.declared(400, 404, 409, 415, 422),
     },
 )
 async def ask(body: AskBody, app: Ragline, request: Request) -> Any:

@@ -116,10 +116,12 @@ class Runtime:
 
     def _opened(self) -> Any:
         with self._opening:
+            if self._client is None and not self._is_closed:
+                self._client = self._checked()
+                if self._is_closed:  # meanwhile, when there was nothing to close yet
+                    self._client.close()
             if self._is_closed:
                 raise UsageError("this model is closed; open another")
-            if self._client is None:
-                self._client = self._checked()
         return self._client
 
     def _checked(self) -> Any:

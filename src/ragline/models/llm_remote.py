@@ -141,6 +141,7 @@ class RemoteChat(ABC):
             async with asyncio.timeout(deadline.seconds):
                 await self._lanes.acquire()
         except TimeoutError:
+            self._line.account.failed()
             most = self._endpoint.limits.concurrency
             setting = f"{self._endpoint.variables}_CONCURRENCY"
             what = f"{most} answers under way ({setting}) left no room before the deadline of "

@@ -67,10 +67,11 @@ class Wire:
 
     async def close(self) -> None:
         """Close the connections, for good."""
-        self._is_closed = True
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        async with self._opening:
+            self._is_closed = True
+            if self._client is not None:
+                await self._client.aclose()
+                self._client = None
 
     @asynccontextmanager
     async def _answer(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:

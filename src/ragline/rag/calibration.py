@@ -32,8 +32,10 @@ _ONE_OF = (2, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _FEWEST_KEPT = 200
 # None narrower: a filter drawn at random is content with less, one that goes along with the text is not.
 _WAYS = ((400, 1), (400, 4), (800, 4), (800, 16))
-# What a filter by an index costs besides the distances is in both: the same documents are looked at.
-_KEPT = "(hashint8(d.id) & 2147483647) % {of:d} = 0"
+# What a filter by an index costs besides the distances is in both: the same chunks are looked at.
+_KEPT = "(pg_catalog.hashint8(c.id) & 2147483647) % {of:d} = 0"
+# Measuring the next share is not begun after so long.
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,23 @@ async def calibrate(
         ids, vectors = await samples.vectors(
             connection, target, chunks=facts.chunks, size=_questions(facts.chunks)
         )
+        if len(ids) < _FEWEST_QUESTIONS:
+            raise UsageError(
+                f"collection {name!r} has {len(ids)} vectors for {facts.chunks:,} chunks: too few to "
+                "measure with; ingest again with a model"
+            )
         bench = _Bench(connection, target, ids, vectors)
         shares = [of for of in _ONE_OF if facts.chunks / of >= _FEWEST_KEPT]
+        until = time.monotonic() + _PATIENCE_S
         for number, of in enumerate(shares, start=1):
-            levels.append(await bench.level(of))
+            if levels and time.monotonic() > until:
+                break
+            if (level := await bench.level(of)) is not None:
+                levels.append(level)
             if on_progress:
                 on_progress(Progress(number, len(shares)))
+    if not levels:
+        raise UsageError(f"collection {name!r} has too few vectors to measure with")
     calibration = Calibration(
         exact_chunks=access.crossover(levels, facts.chunks),
         levels=tuple(levels),
@@ -125,8 +138,8 @@ class _Bench:
     ids: Sequence[int]
     vectors: Sequence[npt.NDArray[np.float32]]
 
-    async def level(self, of: int) -> Level:
-        """Measure a filter that keeps one chunk of `of`."""
+    async def level(self, of: int) -> Level | None:
+        """Measure a filter that keeps one chunk of `of`; None where it keeps no vector."""
         exact = Scope(condition=_KEPT.format(of=of), lookup=None, parameters=0, is_small=True)
         # The lookup stands for an index: the documents allowed are named, not searched for.
         allowed = [
@@ -145,6 +158,8 @@ class _Bench:
         truth, exact_ms = await self._answers(
             search.Ask(k=K + 1, candidates=0, ef_search=1, scope=named, scope_values=(allowed,))
         )
+        if not any(truth):
+            return None
         best: Level | None = None
         for ef_search, factor in _WAYS:
             scope = replace(exact, is_small=False, rows=factor * (K + 1))
@@ -161,8 +176,6 @@ class _Bench:
             )
             if best.recall >= RECALL:
                 break
-        if best is None:
-            raise AssertionError("there is no way to walk an index")
         return best
 
     async def _answers(self, ask: search.Ask) -> tuple[list[list[int]], float]:

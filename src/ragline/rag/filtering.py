@@ -18,7 +18,9 @@ from ragline.db.statements import Scope, Target
 # Enough to tell 1 % from 10 %; telling 5 % from 6 % would change nothing, both ways cost the same there.
 _SAMPLE_CHUNKS = 300
 _SAMPLE_LASTS_S = 60.0
-_MOST_REMEMBERED = 1000
+_MOST_REMEMBERED = 200
+_LONGEST_REMEMBERED = 2000
+_MOST_SAMPLES = 100
 
 
 @dataclass(slots=True)
@@ -73,13 +75,17 @@ async def plan(
             connection, target, chunks=fresh.chunks, size=_SAMPLE_CHUNKS
         )
         measured = _calibration(facts) or _calibration(fresh)
+        if len(known) >= _MOST_SAMPLES:
+            known.clear()
         sample = known[facts.id] = Sample(time.monotonic(), fresh, documents, measured)
     key = (condition, k, is_exact)
     if (made := sample.plans.get(key)) is not None:
         return made
-    if len(sample.plans) >= _MOST_REMEMBERED:
-        sample.plans.clear()
-    sample.plans[key] = made = _made(sample, condition, k, is_exact=is_exact)
+    made = _made(sample, condition, k, is_exact=is_exact)
+    if len(made.text) <= _LONGEST_REMEMBERED:
+        if len(sample.plans) >= _MOST_REMEMBERED:
+            sample.plans.clear()
+        sample.plans[key] = made
     return made
 
 

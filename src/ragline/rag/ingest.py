@@ -17,7 +17,7 @@ from ragline.core.results import CollectionFacts, IngestReport, Rejection, Space
 from ragline.db import collections, documents, locks
 from ragline.db.documents import NewDocument
 from ragline.db.pool import Connection, Pool
-from ragline.errors import Conflict, UsageError, first
+from ragline.errors import Conflict, RaglineError, UsageError, first
 from ragline.models.embed import Embedder
 from ragline.rag import calibration, catalog, files, pruning, records, sources
 from ragline.rag.app import App
@@ -347,7 +347,7 @@ class _Run:
         changed = self.tally.added + self.tally.replaced + pruned + self.tally.embedded > 0
         fresh, warnings = await self._settle(changed=changed, is_owner=build_index)
         if changed and build_index and not warnings:
-            await calibration.calibrate_if_due(self.app, fresh)
+            warnings += await self._calibrated(fresh)
         warnings += self._remarks(fresh)
         self.app.known.pop(fresh.name, None)
         return IngestReport(
@@ -384,6 +384,14 @@ class _Run:
             if changed and is_owner:
                 await collections.tidy_postings(connection)
         return fresh, warnings
+
+    async def _calibrated(self, fresh: CollectionFacts) -> list[str]:
+        """Measure the collection if that is due; what fails there does not fail the ingest."""
+        try:
+            await calibration.calibrate_if_due(self.app, fresh)
+        except RaglineError as error:
+            return [f"searches with filters were not calibrated: {error}"]
+        return []
 
     def _remarks(self, fresh: CollectionFacts) -> list[str]:
         remarks = []

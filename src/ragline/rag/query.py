@@ -94,6 +94,10 @@ def _check(query: Query) -> None:
         raise UsageError("name at least one collection to search")
     if query.vector is None and not query.question.strip():
         raise UsageError("the question is empty")
+    if query.vector is not None and not (np.isfinite(query.vector).all() and query.vector.any()):
+        raise UsageError(
+            "the vector is zero, or holds a number that is not finite: it has no direction"
+        )
     if len(query.question) > LONGEST_QUESTION:
         raise UsageError(
             f"the question has {len(query.question):,} characters; at most {LONGEST_QUESTION:,} are "

@@ -7,37 +7,41 @@ select (select active_space_id from collection where id = 7),
            + 0.3::float8 * coalesce(l.share, 0::float8) as fused,
            v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
     from (
-        select n.*, row_number() over (order by n.distance, n.chunk_id) as rank,
-               n.similarity / nullif(max(n.similarity) over (), 0::float8) as share
+        select n.*, pg_catalog.row_number() over (order by n.distance, n.chunk_id) as rank,
+               n.similarity / nullif(pg_catalog.max(n.similarity) over (), 0::float8) as share
         from (
             select chunk_id, distance, greatest(1::float8 - distance, 0::float8) as similarity
             from (
     select e.chunk_id, (embedding::halfvec(2001)) <=> $1::halfvec(2001) as distance
     from embedding_3 e
-    where (select set_config('hnsw.ef_search', $2, true) || set_config('hnsw.iterative_scan', 'strict_order', true)) is not null
+    where (select pg_catalog.set_config('hnsw.ef_search', $2, true) || pg_catalog.set_config('hnsw.iterative_scan', 'strict_order', true)) is not null
     order by (embedding::halfvec(2001)) <=> $1::halfvec(2001)
     limit 40
 ) as nearest
         ) as n
     ) as v
     full join (
-        select b.*, row_number() over (order by b.score desc, b.chunk_id) as rank,
-               b.score / nullif(max(b.score) over (), 0::float8) as share
+        select b.*, pg_catalog.row_number() over (order by b.score desc, b.chunk_id) as rank,
+               b.score / nullif(pg_catalog.max(b.score) over (), 0::float8) as share
         from (
     with asked as materialized (
         select t.id as term_id, n.mean_length,
                w.times * 2.2::float8
-               * ln(1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8))
+               * pg_catalog.ln(
+                   1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8)
+               )
                as weight
         from (
-            select word, count(*)::float8 as times
+            select word, pg_catalog.count(*)::float8 as times
             from pg_catalog.unnest($3::text[]) as word group by 1
         ) as w
         join term t on t.term = w.word
         cross join (
-            select sum(chunks)::float8 as chunks,
+            select pg_catalog.sum(chunks)::float8 as chunks,
                    greatest(
-                       sum(tokens)::float8 / nullif(sum(chunks)::float8, 0::float8), 1
+                       pg_catalog.sum(tokens)::float8
+                       / nullif(pg_catalog.sum(chunks)::float8, 0::float8),
+                       1
                    ) as mean_length
             from collection_statistic where collection_id = 7
         ) as n
@@ -46,10 +50,10 @@ select (select active_space_id from collection where id = 7),
                        select chunks from term_statistic
                        where collection_id = 7 and term_id = t.id
                    ), 0) + (
-                       select count(*) from fresh_chunk f
+                       select pg_catalog.count(*) from fresh_chunk f
                        where f.collection_id = 7 and t.id = any (f.term_ids)
                    ) - (
-                       select count(*) from dead_chunk d
+                       select pg_catalog.count(*) from dead_chunk d
                        where d.collection_id = 7 and t.id = any (d.term_ids)
                    ))::float8 as chunks
             offset 0
@@ -57,9 +61,10 @@ select (select active_space_id from collection where id = 7),
         where s.chunks > 0::float8
 ) , block as (
         select first_chunk_id, offsets, gain,
-               sum(entries) over (order by gain desc rows unbounded preceding) - entries as before
+               pg_catalog.sum(entries) over (order by gain desc rows unbounded preceding)
+               - entries as before
         from (
-            select b.first_chunk_id, b.offsets, cardinality(b.offsets) as entries,
+            select b.first_chunk_id, b.offsets, pg_catalog.cardinality(b.offsets) as entries,
                    a.weight * (array[0.6, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.66, 0.62, 0.58, 0.54, 0.5, 0.46, 0.42, 0.35]::float8[])[b.impact + 1] as gain
             from asked a
             join posting_block b
@@ -69,11 +74,11 @@ select (select active_space_id from collection where id = 7),
     candidate as (
         select chunk_id
         from (
-            select b.first_chunk_id + o.chunk as chunk_id, sum(b.gain) as gain
-            from block b cross join lateral unnest(b.offsets) as o (chunk)
+            select b.first_chunk_id + o.chunk as chunk_id, pg_catalog.sum(b.gain) as gain
+            from block b cross join lateral pg_catalog.unnest(b.offsets) as o (chunk)
             where b.before < 6000::bigint
             group by 1
-            order by gain desc, chunk_id limit 250 + (select count(*) from dead_chunk d where d.collection_id = 7)
+            order by gain desc, chunk_id limit 250 + (select pg_catalog.count(*) from dead_chunk d where d.collection_id = 7)
         ) as named
         where (select true from dead_chunk d where d.collection_id = 7 and d.chunk_id = named.chunk_id) is null
         limit 250
@@ -82,7 +87,7 @@ select (select active_space_id from collection where id = 7),
     select chunk_id, score from (
 
         select x.id as chunk_id,
-               sum(a.weight * f.frequency / (
+               pg_catalog.sum(a.weight * f.frequency / (
                    f.frequency + 1.2::float8 * (
                        0.25::float8 + 0.75::float8 * x.length::float8 / a.mean_length
                    )
@@ -90,10 +95,10 @@ select (select active_space_id from collection where id = 7),
         from candidate n join chunk x on x.id = n.chunk_id
         cross join asked a
         cross join lateral (
-            select array_position(x.term_ids, a.term_id) as place offset 0
+            select pg_catalog.array_position(x.term_ids, a.term_id) as place offset 0
         ) as p
         cross join lateral (
-            select get_byte(x.frequencies, p.place - 1)::float8 as frequency
+            select pg_catalog.get_byte(x.frequencies, p.place - 1)::float8 as frequency
         ) as f
         where p.place is not null
         group by x.id
@@ -101,7 +106,7 @@ select (select active_space_id from collection where id = 7),
         union all
 
         select x.chunk_id as chunk_id,
-               sum(a.weight * f.frequency / (
+               pg_catalog.sum(a.weight * f.frequency / (
                    f.frequency + 1.2::float8 * (
                        0.25::float8 + 0.75::float8 * x.length::float8 / a.mean_length
                    )
@@ -109,10 +114,10 @@ select (select active_space_id from collection where id = 7),
         from fresh_chunk x
         cross join asked a
         cross join lateral (
-            select array_position(x.term_ids, a.term_id) as place offset 0
+            select pg_catalog.array_position(x.term_ids, a.term_id) as place offset 0
         ) as p
         cross join lateral (
-            select get_byte(x.frequencies, p.place - 1)::float8 as frequency
+            select pg_catalog.get_byte(x.frequencies, p.place - 1)::float8 as frequency
         ) as f
         where p.place is not null and x.collection_id = 7
         group by x.chunk_id

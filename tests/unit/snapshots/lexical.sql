@@ -5,17 +5,21 @@ select (select active_space_id from collection where id = 7),
     with asked as materialized (
         select t.id as term_id, n.mean_length,
                w.times * 2.2::float8
-               * ln(1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8))
+               * pg_catalog.ln(
+                   1::float8 + (n.chunks - s.chunks + 0.5::float8) / (s.chunks + 0.5::float8)
+               )
                as weight
         from (
-            select word, count(*)::float8 as times
+            select word, pg_catalog.count(*)::float8 as times
             from pg_catalog.unnest($1::text[]) as word group by 1
         ) as w
         join term t on t.term = w.word
         cross join (
-            select sum(chunks)::float8 as chunks,
+            select pg_catalog.sum(chunks)::float8 as chunks,
                    greatest(
-                       sum(tokens)::float8 / nullif(sum(chunks)::float8, 0::float8), 1
+                       pg_catalog.sum(tokens)::float8
+                       / nullif(pg_catalog.sum(chunks)::float8, 0::float8),
+                       1
                    ) as mean_length
             from collection_statistic where collection_id = 7
         ) as n
@@ -24,10 +28,10 @@ select (select active_space_id from collection where id = 7),
                        select chunks from term_statistic
                        where collection_id = 7 and term_id = t.id
                    ), 0) + (
-                       select count(*) from fresh_chunk f
+                       select pg_catalog.count(*) from fresh_chunk f
                        where f.collection_id = 7 and t.id = any (f.term_ids)
                    ) - (
-                       select count(*) from dead_chunk d
+                       select pg_catalog.count(*) from dead_chunk d
                        where d.collection_id = 7 and t.id = any (d.term_ids)
                    ))::float8 as chunks
             offset 0
@@ -35,9 +39,10 @@ select (select active_space_id from collection where id = 7),
         where s.chunks > 0::float8
 ) , block as (
         select first_chunk_id, offsets, gain,
-               sum(entries) over (order by gain desc rows unbounded preceding) - entries as before
+               pg_catalog.sum(entries) over (order by gain desc rows unbounded preceding)
+               - entries as before
         from (
-            select b.first_chunk_id, b.offsets, cardinality(b.offsets) as entries,
+            select b.first_chunk_id, b.offsets, pg_catalog.cardinality(b.offsets) as entries,
                    a.weight * (array[0.6, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.66, 0.62, 0.58, 0.54, 0.5, 0.46, 0.42, 0.35]::float8[])[b.impact + 1] as gain
             from asked a
             join posting_block b
@@ -47,11 +52,11 @@ select (select active_space_id from collection where id = 7),
     candidate as (
         select chunk_id
         from (
-            select b.first_chunk_id + o.chunk as chunk_id, sum(b.gain) as gain
-            from block b cross join lateral unnest(b.offsets) as o (chunk)
+            select b.first_chunk_id + o.chunk as chunk_id, pg_catalog.sum(b.gain) as gain
+            from block b cross join lateral pg_catalog.unnest(b.offsets) as o (chunk)
             where b.before < 6000::bigint
             group by 1
-            order by gain desc, chunk_id limit 250 + (select count(*) from dead_chunk d where d.collection_id = 7)
+            order by gain desc, chunk_id limit 250 + (select pg_catalog.count(*) from dead_chunk d where d.collection_id = 7)
         ) as named
         where (select true from dead_chunk d where d.collection_id = 7 and d.chunk_id = named.chunk_id) is null
         limit 250
@@ -60,7 +65,7 @@ select (select active_space_id from collection where id = 7),
     select chunk_id, score from (
 
         select x.id as chunk_id,
-               sum(a.weight * f.frequency / (
+               pg_catalog.sum(a.weight * f.frequency / (
                    f.frequency + 1.2::float8 * (
                        0.25::float8 + 0.75::float8 * x.length::float8 / a.mean_length
                    )
@@ -68,10 +73,10 @@ select (select active_space_id from collection where id = 7),
         from candidate n join chunk x on x.id = n.chunk_id
         cross join asked a
         cross join lateral (
-            select array_position(x.term_ids, a.term_id) as place offset 0
+            select pg_catalog.array_position(x.term_ids, a.term_id) as place offset 0
         ) as p
         cross join lateral (
-            select get_byte(x.frequencies, p.place - 1)::float8 as frequency
+            select pg_catalog.get_byte(x.frequencies, p.place - 1)::float8 as frequency
         ) as f
         where p.place is not null
         group by x.id
@@ -79,7 +84,7 @@ select (select active_space_id from collection where id = 7),
         union all
 
         select x.chunk_id as chunk_id,
-               sum(a.weight * f.frequency / (
+               pg_catalog.sum(a.weight * f.frequency / (
                    f.frequency + 1.2::float8 * (
                        0.25::float8 + 0.75::float8 * x.length::float8 / a.mean_length
                    )
@@ -87,10 +92,10 @@ select (select active_space_id from collection where id = 7),
         from fresh_chunk x
         cross join asked a
         cross join lateral (
-            select array_position(x.term_ids, a.term_id) as place offset 0
+            select pg_catalog.array_position(x.term_ids, a.term_id) as place offset 0
         ) as p
         cross join lateral (
-            select get_byte(x.frequencies, p.place - 1)::float8 as frequency
+            select pg_catalog.get_byte(x.frequencies, p.place - 1)::float8 as frequency
         ) as f
         where p.place is not null and x.collection_id = 7
         group by x.chunk_id

@@ -4,7 +4,7 @@ select (select active_space_id from collection where id = 7),
     from (
     select e.chunk_id, embedding <=> $1::vector(384) as distance
     from embedding_3 e
-    where (select set_config('hnsw.ef_search', $2, true)) is not null
+    where (select pg_catalog.set_config('hnsw.ef_search', $2, true)) is not null
     order by embedding <=> $1::vector(384)
     limit 10
 ) as r

@@ -31,6 +31,9 @@ select term, id from term where term = any ($1::text[])
 -- fold_postings --
 select ragline.fold_postings($1, $2)
 
+-- rebuild_postings --
+select ragline.rebuild_postings($1)
+
 -- unfolded --
 -- chunks that searches read beside the blocks, counted up to $2
 select count(*) from (

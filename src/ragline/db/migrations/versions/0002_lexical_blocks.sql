@@ -160,7 +160,9 @@ $$;
 -- how many both were. Searches find the same before and after. One fold of a collection at a time:
 -- while another is at it, nothing is done.
 create function fold_postings(collection integer, most integer) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- A plan made while the tables were small would be kept for when they are large.
+set plan_cache_mode = force_custom_plan as $$
 declare
     -- The first chunks of a term are not sorted by impact: most terms are rare, and a row costs more
     -- than what it could save.
@@ -170,6 +172,10 @@ declare
     cleared integer;
     emptied integer[];
     moved integer;
+    late_terms integer[];
+    late_impacts smallint[];
+    late_chunks bigint[];
+    late_covers bigint[];
 begin
     if not pg_try_advisory_xact_lock(hashtext('ragline.fold_postings'), collection) then
         return 0;
@@ -216,6 +222,8 @@ begin
               and (e.impact = 0 or w.first_chunk_id <= e.chunk_id)
             order by w.first_chunk_id desc limit 1
         ) as b
+        -- Where it cannot be told as a distance, it does not stand.
+        where abs(e.chunk_id - b.first_chunk_id) >> 31 = 0
         group by e.term_id, e.impact, b.first_chunk_id
     ), changed as (
         update ragline.posting_block b
@@ -273,12 +281,15 @@ begin
     ), sorted as materialized (
         select e.term_id, e.chunk_id,
                case when h.entries + e.place <= unsorted
-                         and coalesce(abs(e.chunk_id - h.first_chunk_id) >> 30, 0) = 0
+                         and abs(e.chunk_id - coalesce(
+                             h.first_chunk_id, min(e.chunk_id) over (partition by e.term_id)
+                         )) >> 30 = 0
                     then 0::smallint else e.impact end as impact,
                h.first_chunk_id as head_first
         from entry e join head h using (term_id)
     ), tail as (
-        select s.term_id, s.impact, b.first_chunk_id, cardinality(b.offsets) as entries
+        select s.term_id, s.impact, b.first_chunk_id, cardinality(b.offsets) as entries,
+               b.first_chunk_id + b.offsets[cardinality(b.offsets)] as last_chunk_id
         from (select distinct term_id, impact from sorted where impact > 0) as s
         left join lateral (
             select w.first_chunk_id, w.offsets from ragline.posting_block w
@@ -295,26 +306,13 @@ begin
                 ) - 1) / block_size as block
         from sorted s
         join tail t using (term_id, impact)
-        where t.first_chunk_id is null or s.chunk_id >= t.first_chunk_id
+        where t.first_chunk_id is null or s.chunk_id > t.last_chunk_id
     ), placed as (
         select term_id, impact, chunk_id,
                case when block = 0 then tail_first
                     else min(chunk_id) over (partition by term_id, impact, chunk_id >> 30, block)
                end as first_chunk_id
         from numbered
-        union all
-        -- Committed late: into the block that covers it, or one in front of all.
-        select s.term_id, s.impact, s.chunk_id, coalesce(b.first_chunk_id, s.chunk_id)
-        from sorted s
-        join tail t using (term_id, impact)
-        left join lateral (
-            select w.first_chunk_id from ragline.posting_block w
-            where w.collection_id = fold_postings.collection
-              and w.term_id = s.term_id and w.impact = s.impact
-              and w.first_chunk_id <= s.chunk_id
-            order by w.first_chunk_id desc limit 1
-        ) as b on true
-        where s.chunk_id < t.first_chunk_id
         union all
         select term_id, impact, chunk_id,
                coalesce(head_first, min(chunk_id) over (partition by term_id))
@@ -334,7 +332,60 @@ begin
         on conflict (collection_id, term_id) do update set chunks = s.chunks + excluded.chunks
         returning 1
     )
-    select count(*) into moved from taken;
+    select (select count(*) from taken), l.term_ids, l.impacts, l.chunk_ids
+    into moved, late_terms, late_impacts, late_chunks
+    from (
+        select array_agg(s.term_id) as term_ids, array_agg(s.impact) as impacts,
+               array_agg(s.chunk_id) as chunk_ids
+        from sorted s join tail t using (term_id, impact)
+        where s.chunk_id <= t.last_chunk_id
+    ) as l;
+
+    -- Committed late, or come again: the blocks that cover them are written anew, and cut to size.
+    if late_terms is not null then
+        with late as (
+            select l.term_id, l.impact, l.chunk_id, b.first_chunk_id as cover
+            from unnest(late_terms, late_impacts, late_chunks) as l (term_id, impact, chunk_id)
+            left join lateral (
+                select w.first_chunk_id from ragline.posting_block w
+                where w.collection_id = fold_postings.collection
+                  and w.term_id = l.term_id and w.impact = l.impact
+                  and w.first_chunk_id <= l.chunk_id
+                order by w.first_chunk_id desc limit 1
+            ) as b on true
+        ), opened as (
+            delete from ragline.posting_block b
+            using (select distinct term_id, impact, cover from late) as l
+            where b.collection_id = fold_postings.collection and b.term_id = l.term_id
+              and b.impact = l.impact and b.first_chunk_id = l.cover
+            returning b.term_id, b.impact, b.first_chunk_id, b.offsets
+        ), member as (
+            select term_id, impact, chunk_id, cover from late
+            union all
+            select o.term_id, o.impact, o.first_chunk_id + e.chunk, o.first_chunk_id
+            from opened o cross join unnest(o.offsets) as e (chunk)
+        )
+        select array_agg(term_id), array_agg(impact), array_agg(chunk_id), array_agg(cover)
+        into late_terms, late_impacts, late_chunks, late_covers
+        from member;
+
+        insert into ragline.posting_block (collection_id, term_id, impact, first_chunk_id, offsets)
+        select fold_postings.collection, term_id, impact, first,
+               array_agg((chunk_id - first)::integer order by chunk_id)
+        from (
+            select n.*, min(chunk_id) over (
+                partition by term_id, impact, cover, chunk_id >> 30, block
+            ) as first
+            from (
+                select m.*, (row_number() over (
+                    partition by m.term_id, m.impact, m.cover, m.chunk_id >> 30 order by m.chunk_id
+                ) - 1) / block_size as block
+                from unnest(late_terms, late_impacts, late_chunks, late_covers)
+                    as m (term_id, impact, chunk_id, cover)
+            ) as n
+        ) as p
+        group by term_id, impact, first;
+    end if;
 
     with taken as (
         delete from ragline.collection_statistic s
@@ -344,6 +395,45 @@ begin
     insert into ragline.collection_statistic (collection_id, chunks, tokens)
     select fold_postings.collection, sum(chunks), sum(tokens) from taken having count(*) > 0;
     return cleared + moved;
+end
+$$;
+
+-- Begins anew, with the length that chunks have now, where it has become twice or half of what impact
+-- classes are counted from; says whether it did. Searches read every chunk as a fresh one until folds
+-- have moved them.
+create function rebuild_postings(collection integer) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan as $$
+declare
+    ratio float8;
+begin
+    perform pg_advisory_xact_lock(hashtext('ragline.fold_postings'), collection);
+    perform from ragline.collection c where c.id = rebuild_postings.collection for key share;
+    if not found then
+        return false;
+    end if;
+    select s.mean / r.mean_length into ratio
+    from ragline.impact_reference r
+    cross join (
+        select sum(c.tokens)::float8 / nullif(sum(c.chunks), 0) as mean
+        from ragline.collection_statistic c where c.collection_id = rebuild_postings.collection
+    ) as s
+    where r.collection_id = rebuild_postings.collection;
+    if ratio is null or ratio between 0.5 and 2 then
+        return false;
+    end if;
+    -- Waits for who is deleting chunks, and makes who would delete one wait: else it would be dead in
+    -- blocks that are gone, and fresh as well.
+    insert into ragline.fresh_chunk (collection_id, chunk_id, term_ids, frequencies, length)
+    select c.collection_id, c.id, c.term_ids, c.frequencies, c.length
+    from ragline.chunk c where c.collection_id = rebuild_postings.collection
+    for key share
+    on conflict do nothing;
+    delete from ragline.dead_chunk where collection_id = rebuild_postings.collection;
+    delete from ragline.posting_block where collection_id = rebuild_postings.collection;
+    delete from ragline.term_statistic where collection_id = rebuild_postings.collection;
+    delete from ragline.impact_reference where collection_id = rebuild_postings.collection;
+    return true;
 end
 $$;
 
@@ -361,4 +451,4 @@ end
 $$;
 
 revoke execute on function are_distinct(integer[]), impact_class(integer, integer, integer),
-    fold_postings(integer, integer) from public;
+    fold_postings(integer, integer), rebuild_postings(integer) from public;

@@ -13,7 +13,7 @@ comment on column posting.chunk_id is 'A chunk that holds it.';
 comment on column posting.frequency is 'How often.';
 comment on column posting.length is 'Length of the chunk in terms.';
 
-drop function fold_postings, impact_class;
+drop function fold_postings, rebuild_postings, impact_class;
 drop table fresh_chunk, dead_chunk, posting_block, impact_reference;
 
 alter table chunk drop constraint each_term_has_a_frequency, drop constraint each_term_stands_once;
