@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import asyncpg
 import pytest
 
+from conftest import opened
 from ragline.core import access, filters
 from ragline.core.access import Calibration, Level
+from ragline.core.dsn import Dsn
 from ragline.core.results import Method, SearchResult
 from ragline.db import collections, statements
 from ragline.errors import UsageError
+from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import calibration, ingest
 from ragline.rag.app import App
 from ragline.rag.search import query, search_collections
@@ -215,3 +219,37 @@ async def test_calibration_is_measured_stored_and_used(app: App, db: Db) -> None
     await db.execute("update search_calibration set exact_chunks = 7")
     await ingest.ingest_texts(app, [ingest.Text(source="one", text="more")], "kb")
     assert await db.fetchval("select exact_chunks from search_calibration") == 7
+
+
+async def test_a_collection_that_cannot_be_calibrated_is_ingested_all_the_same(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    """Hardly any vectors: a sample may hold none, and there is nothing to measure with."""
+    async with opened(own_dsn, tmp_path, FakeEmbedder()) as app:
+        await ingest.ingest_texts(app, _texts(5), "kb")
+    texts = [ingest.Text(source=f"s{n}", text=f"{WORDS[n % 12]} {n}") for n in range(2100)]
+    async with opened(own_dsn, tmp_path, None) as app:
+        report = await ingest.ingest_texts(app, texts, "kb")
+        assert report.added == 2100
+        facts = await app.collection("kb", fresh=True)
+        assert facts.space is not None
+        assert facts.space.calibration is None
+        with pytest.raises(UsageError, match=r"valid vector index|too few to"):
+            await calibration.calibrate(app, "kb")
+
+
+async def test_one_large_document_is_calibrated_by_its_chunks(app: App) -> None:
+    text = "\n\n".join(f"# Part {n}\n\n{WORDS[n % 12]} " + f"word{n} " * 60 for n in range(2100))
+    await ingest.ingest_texts(
+        app, [ingest.Text(source="book", text=text, media_type="text/markdown")], "kb"
+    )
+    facts = await app.collection("kb", fresh=True)
+    assert facts.space is not None
+    assert facts.space.calibration is not None
+    assert all(level.recall > 0.5 for level in facts.space.calibration.levels)
+
+
+def test_a_vector_without_a_direction_is_refused() -> None:
+    for vector in ([0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]):
+        with pytest.raises(UsageError, match="no direction"):
+            query("x", "kb", vector=vector)

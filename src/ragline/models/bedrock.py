@@ -47,7 +47,7 @@ class Runtime:
         self._endpoint = endpoint
         self._boto3 = _library("boto3")
         self._client: Any = None
-        self._is_closed = False
+        self._closed = threading.Event()
         self._url: str | None = None
         self._opening = threading.Lock()
 
@@ -85,7 +85,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close the connections, for good; threads that still wait end with their time-out."""
-        self._is_closed = True
+        self._closed.set()
         if self._client is not None:
             self._client.close()
 
@@ -116,11 +116,11 @@ class Runtime:
 
     def _opened(self) -> Any:
         with self._opening:
-            if self._client is None and not self._is_closed:
+            if self._client is None and not self._closed.is_set():
                 self._client = self._checked()
-                if self._is_closed:  # meanwhile, when there was nothing to close yet
+                if self._closed.is_set():  # meanwhile, when there was nothing to close yet
                     self._client.close()
-            if self._is_closed:
+            if self._closed.is_set():
                 raise UsageError("this model is closed; open another")
         return self._client
 

@@ -141,17 +141,17 @@ class _Bench:
     async def level(self, of: int) -> Level | None:
         """Measure a filter that keeps one chunk of `of`; None where it keeps no vector."""
         exact = Scope(condition=_KEPT.format(of=of), lookup=None, parameters=0, is_small=True)
-        # The lookup stands for an index: the documents allowed are named, not searched for.
+        # The lookup stands for an index: the chunks allowed are named, not searched for.
         allowed = [
             row[0]
             for row in await self.connection.fetch(
-                f"select d.id from document d where d.collection_id = $1 and {exact.condition}",  # noqa: S608
+                f"select c.id from chunk c where c.collection_id = $1 and {exact.condition}",  # noqa: S608
                 self.target.collection_id,
             )
         ]
         named = Scope(
             condition=exact.condition,
-            lookup="d.id = any ($1::bigint[])",
+            lookup="c.id = any ($1::bigint[])",
             parameters=1,
             is_small=True,
         )

@@ -56,6 +56,8 @@ def compose(parsed: Parsed, cut: Cut) -> Composed:
         raise Rejected("NO_TEXT", "it holds no text")
     title = cut.title or parsed.title or cut.else_title
     title = title[:_LONGEST_TITLE] if title else None
+    _check_unicode(title or "", "title")
+    _check_unicode(parsed.text, "text")
     return Composed(
         text=parsed.text,
         title=title,
@@ -66,6 +68,15 @@ def compose(parsed: Parsed, cut: Cut) -> Composed:
             for c in chunks
         ),
     )
+
+
+def _check_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Rejected(
+            "NOT_TEXT", f"half a character stands at {error.start} of its {what}"
+        ) from error
 
 
 def passage(title: str | None, headings: Sequence[str], body: str) -> str:

@@ -79,12 +79,12 @@ def _content(text: str) -> bytes:
     return _encoded(text)
 
 
-def _encoded(text: str) -> bytes:
+def _encoded(text: str, what: str = "it") -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise Rejected(
-            "NOT_TEXT", f"it is not valid Unicode: {error.reason} at character {error.start}"
+            "NOT_TEXT", f"{what} is not valid Unicode: {error.reason} at character {error.start}"
         ) from error
 
 
@@ -121,10 +121,14 @@ def content(source: Source) -> tuple[Path | bytes, bytes]:
 
 def _about(source: Source) -> bytes:
     about = [source.media_type, source.title, source.metadata]
+    if source.title is not None:
+        _encoded(source.title, "its title")
     try:
         return json.dumps(about, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise Rejected("BAD_METADATA", f"its metadata has no JSON form: {error}") from error
+    except RecursionError as error:
+        raise Rejected("TOO_DEEP", "its metadata is nested too deep to be stored") from error
 
 
 def _hash(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import ipaddress
 import re
 import socket
@@ -18,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, quote, urldefrag, urljoin, urlsplit
 
 from ragline.core.results import Rejection
@@ -25,10 +27,14 @@ from ragline.rag.formats import PARSERS, RECORDS, Rejected, media_type, media_ty
 from ragline.rag.formats.text import WEB_CHARSET
 from ragline.rag.sources import Source
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _PIECE_BYTES = 1 << 16
+_AROUND_BYTES = 1 << 20  # header, and the sizes of chunks
 _LONGEST_URL = 1900  # it names the document
 _SHORT_S = 10.0  # to connect, and between two pieces of the answer
 _PORTS = {"http": 80, "https": 443}
@@ -46,6 +52,9 @@ _LOCAL = tuple(
         "::/96",
         "100::/64",
         "192.0.0.0/24",
+        "192.31.196.0/24",
+        "2620:4f:8000::/48",
+        "3fff::/20",
     )
 )
 _ALIASES = {
@@ -210,13 +219,13 @@ def _target(url: str) -> _Target:
         )
     try:
         parts = urlsplit(url)
+        scheme = parts.scheme.lower()
+        if scheme not in _PORTS:
+            raise Rejected("BAD_URL", f"{shown(url)!r} is neither http nor https")
         port = parts.port
         host = _host(parts)
     except ValueError as error:
         raise Rejected("BAD_URL", f"{shown(url)!r} is no URL: {error}") from error
-    scheme = parts.scheme.lower()
-    if scheme not in _PORTS:
-        raise Rejected("BAD_URL", f"{shown(url)!r} is neither http nor https")
     if "@" in parts.netloc:
         raise Rejected(
             "BAD_URL", f"{shown(url)!r} holds a user or password; such URLs are not used"
@@ -285,6 +294,44 @@ async def _exchange(target: _Target, address: str, policy: UrlPolicy) -> _Answer
         raise
 
 
+class _Bounded:
+    """A socket whose answer ends with a rejection when it is longer than a page with its header.
+
+    A chunk of the size -1 would have http.client read on for as long as the server likes.
+    """
+
+    def __init__(self, connected: socket.socket, size_bytes: int) -> None:
+        self._socket = connected
+        self._size_bytes = size_bytes
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Counted(self._socket, self._size_bytes))
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, connected: socket.socket, size_bytes: int) -> None:
+        super().__init__()
+        self._socket = connected
+        self._size_bytes = size_bytes
+        self._left = size_bytes + _AROUND_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = self._socket.recv_into(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise Rejected("TOO_LARGE", f"it has more than {self._size_bytes} bytes")
+        return count
+
+
 class _Call:
     """One request, in a thread; ended from outside when its time is over."""
 
@@ -317,7 +364,8 @@ class _Call:
     def _asked(self, connected: socket.socket) -> _Answer:
         connection = http.client.HTTPConnection(self._target.host, self._target.port)
         connection.auto_open = 0  # only to the address that was checked
-        connection.sock = connected
+        # It asks of a socket what a bounded one has.
+        connection.sock = cast("socket.socket", _Bounded(connected, self._policy.size_bytes))
         connection.putrequest("GET", self._target.path, skip_host=True, skip_accept_encoding=True)
         connection.putheader("Host", self._target.authority)
         connection.putheader("User-Agent", "ragline")
@@ -325,8 +373,11 @@ class _Call:
         connection.putheader("Accept-Encoding", "identity")
         connection.putheader("Connection", "close")
         connection.endheaders()
-        with connection.getresponse() as response:
-            return self._read(response)
+        try:
+            with connection.getresponse() as response:
+                return self._read(response)
+        except ValueError as error:  # sizes of chunks, charsets with a NUL
+            raise Rejected("UNREACHABLE", f"the server does not speak HTTP: {error}") from error
 
     def _read(self, response: http.client.HTTPResponse) -> _Answer:
         location = response.getheader("Location")

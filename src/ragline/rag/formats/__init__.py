@@ -12,8 +12,10 @@ import os
 import re
 import stat
 from codecs import getincrementaldecoder
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ragline.errors import RaglineError
@@ -142,7 +144,40 @@ def parse(data: bytes, module: str) -> Parsed:
     parsed = parser.parse(data, variant) if variant else parser.parse(data)
     if not isinstance(parsed, Parsed):
         raise TypeError(f"{module}.parse returned {type(parsed).__name__}, not Parsed")
+    check_metadata(parsed.metadata)
     return parsed
+
+
+# Metadata are facts to filter by, and are held in memory with every document under way.
+MOST_METADATA_VALUES = 10_000
+MOST_METADATA_BYTES = 1 << 20
+MOST_METADATA_DEPTH = 100
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Raise Rejected for metadata too large or too deep. Sizes are of text in UTF-8, at least."""
+    todo: list[tuple[object, int]] = [(metadata, 0)]
+    seen = size = 0
+    while todo:
+        value, depth = todo.pop()
+        inner: Iterable[object] = ()
+        if isinstance(value, str):
+            size += len(value) if value.isascii() else len(value.encode(errors="replace"))
+        elif isinstance(value, Mapping):
+            inner = chain(value, value.values())
+            seen += len(value)
+        elif isinstance(value, list | tuple):
+            inner = value
+            seen += len(value)
+        if seen > MOST_METADATA_VALUES or size > MOST_METADATA_BYTES:
+            raise Rejected(
+                "TOO_LARGE",
+                f"its metadata has more than {MOST_METADATA_VALUES} values "
+                f"or {MOST_METADATA_BYTES} bytes",
+            )
+        if depth > MOST_METADATA_DEPTH:
+            raise Rejected("TOO_DEEP", f"its metadata is nested more than {MOST_METADATA_DEPTH} deep")
+        todo += ((one, depth + 1) for one in inner)
 
 
 def load(module: str) -> tuple[ModuleType, str]:
@@ -158,7 +193,7 @@ def load(module: str) -> tuple[ModuleType, str]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; raise Rejected for what is no regular file, a symlink as well.
+    """Open a file for reading; raise Rejected for what is no regular file or lies behind a symlink.
 
     Whoever can write to the folder may put a pipe in the place of a file: opening that would wait
     for ever, and reading a device might never end.
@@ -167,10 +202,24 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise Rejected("UNREADABLE", "it is neither a file nor a folder")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Rejected("UNREADABLE", "it is neither a file nor a folder")
-    return os.fdopen(descriptor, "rb")
+    file = os.fdopen(descriptor, "rb")
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Rejected("UNREADABLE", "it is neither a file nor a folder")
+        if _where(descriptor, path) != os.path.abspath(path):
+            raise Rejected("UNREADABLE", "it was moved, or a folder above it is a symlink now")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _where(descriptor: int, path: Path) -> str:
+    """Return where an open file really is: O_NOFOLLOW looks at the last part of a path only."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # not Linux, or no /proc
+        return os.path.realpath(path)
 
 
 def _looks_like_text(head: bytes) -> bool:

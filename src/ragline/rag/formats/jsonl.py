@@ -39,9 +39,20 @@ class Reader:
     def _row(self, line: str, number: int) -> Row:
         values = _object(line)
         if not self._is_settled:
-            self._fields = self._fields.found_among(tuple(values))
-            self._is_settled = True
+            self._settle(values)
         return rows.row(self._fields, values, number)
+
+
+    def _settle(self, values: dict[str, object]) -> None:
+        """Learn the fields; where a later row may have those that this one lacks, it alone goes."""
+        try:
+            self._fields = self._fields.found_among(tuple(values))
+        except Rejected as error:
+            self._unsettled += 1
+            if self._unsettled >= _MOST_UNSETTLED:
+                raise
+            raise RowFault(error.reason, error.message) from error
+        self._is_settled = True
 
 
 def _object(line: str) -> dict[str, object]:

@@ -6,7 +6,7 @@ from codecs import BOM_UTF8
 from email import policy
 from email.errors import MessageError
 from email.message import EmailMessage
-from email.parser import BytesParser
+from email.parser import BytesHeaderParser, BytesParser
 from typing import TYPE_CHECKING, Any
 
 from ragline.rag.formats import Parsed, Rejected, html, text
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MOST_ATTACHMENTS_NAMED = 100
 _MOST_DEPTH = 50
 _MOST_PARTS = 2000
+_HEADER_BYTES = 1 << 16
+_LONGEST_ID = 1900
 # What the parsers of headers and parts let through from damaged messages.
 _FAULTS = (MessageError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -30,13 +32,15 @@ def parse(data: bytes) -> Parsed:
     try:
         body = _body(message)
         about = dict(_about(message))
+        subject = _header(message, "subject")
     except RecursionError as error:
         raise _too_deep() from error
     except _FAULTS as error:
         raise Rejected("DAMAGED", f"the message cannot be read: {error}") from error
     if body is None:
         raise Rejected("NO_TEXT", "the message has no text, only attachments")
-    subject = _header(message, "subject")
+    if (name := message_id(data)) is not None:
+        about["message_id"] = name
     return Parsed(body.text, body.blocks, subject or body.title, about)
 
 
@@ -50,9 +54,28 @@ def read(data: bytes) -> EmailMessage:
     except _FAULTS as error:
         raise Rejected("DAMAGED", f"the message cannot be read: {error}") from error
     if not is_message:
-        raise Rejected("DAMAGED", "this is no message: it has no header")
+        raise _no_message()
     _check_parts(message)
     return message
+
+
+def message_id(data: bytes) -> str | None:
+    """Return the Message-ID of a message, or None where there is none that can be used.
+
+    Read as it stands: what takes its parts apart stumbles over, or takes minutes for, a bad one.
+    Raises Rejected for what is no message.
+    """
+    header = BytesHeaderParser(policy=policy.compat32).parsebytes(data[:_HEADER_BYTES])
+    if not header.keys():
+        raise _no_message()
+    found = header.get("message-id")
+    if not isinstance(found, str) or len(found) > _LONGEST_ID:  # bytes that are no text
+        return None
+    return " ".join(clean(found).split()).strip("<>") or None
+
+
+def _no_message() -> Rejected:
+    return Rejected("DAMAGED", "this is no message: it has no header")
 
 
 def _check_parts(message: EmailMessage) -> None:
@@ -106,8 +129,6 @@ def _about(message: EmailMessage) -> Iterator[tuple[str, Any]]:
     date = message["date"]
     if date is not None and getattr(date, "datetime", None):
         yield "date", date.datetime.isoformat()
-    if name := _header(message, "message-id"):
-        yield "message_id", name.strip("<>")
     names = [clean(part.get_filename() or "") for part in message.iter_attachments()]
     if named := [name for name in names if name][:_MOST_ATTACHMENTS_NAMED]:
         yield "attachments", named

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
-from ragline.rag.formats import Rejected, mail, rows
+from ragline.rag.formats import Rejected, mail
 from ragline.rag.formats.rows import Row, RowFault
 
 if TYPE_CHECKING:
     from ragline.rag.formats.rows import Lines, Place
 
 _BETWEEN = b"From "
+# With sender and date: a sentence of a message may begin with "From " as well.
+_ENVELOPE = re.compile(rb"From \S+.*\d\d:\d\d.*\d{4}")
+_LONGEST_ENVELOPE = 500
 
 
 def reader(lines: Lines, place: Place, _variant: str) -> Reader:
@@ -52,7 +56,7 @@ class Reader:
         pieces: list[bytes] = []
         is_after_blank = True
         while data := self._lines.raw():
-            if is_after_blank and data.startswith(_BETWEEN):
+            if is_after_blank and _ENVELOPE.match(data[:_LONGEST_ENVELOPE]):
                 return b"".join(pieces)
             # Writers quote lines of the text that look like the beginning of a message.
             pieces.append(data[1:] if data.startswith(b">From ") else data)
@@ -70,17 +74,15 @@ class Reader:
             except RowFault:
                 continue
             self._is_at_end = not data
-            if not data or (is_after_blank and data.startswith(_BETWEEN)):
+            if not data or (is_after_blank and _ENVELOPE.match(data[:_LONGEST_ENVELOPE])):
                 return
             is_after_blank = not data.strip()
 
 
 def _row(data: bytes, line: int) -> Row:
     try:
-        found = mail.read(data).get("message-id", "")
+        found = mail.message_id(data)
     except Rejected as rejected:
         raise RowFault(rejected.reason, rejected.message) from rejected
-    id_ = " ".join(str(found).split()).strip("<>")
-    if not id_ or len(id_.encode(errors="replace")) > rows.LONGEST_ID:
-        id_ = "sha256-" + hashlib.sha256(data).hexdigest()
+    id_ = found or "sha256-" + hashlib.sha256(data).hexdigest()
     return Row(id=id_, line=line, content=data, media_type="message/rfc822")

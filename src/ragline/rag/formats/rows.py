@@ -12,7 +12,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from ragline.rag.formats import Rejected, load, open_regular
+from ragline.rag.formats import Rejected, check_metadata, load, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,10 @@ _BATCH_BYTES = 1 << 20
 _BATCH_SECONDS = 2.0
 _SKIPPED_BYTES = 1 << 20
 _LONGEST_MESSAGE = 500
+# What may be read once more in a file after quotes that nobody closed: each such quote takes all
+# that follows it. A line costs more than its bytes.
+_MOST_REREAD_BYTES = 4 * LONGEST_BYTES
+_LINE_COST_BYTES = 50
 
 # What the fields are called in most files, in the order in which they are looked for.
 USUAL_TEXT = ("text", "body", "content")
@@ -68,6 +72,7 @@ class Place:
     line: int = 1
     columns: tuple[str, ...] = ()
     delimiter: str = ""
+    reread: int = 0
     file: tuple[int, ...] = ()
     """Which file it was, of what size and time: another one is not read on."""
 
@@ -132,13 +137,21 @@ def read(path: Path, module: str, place: Place) -> Batch:
                 found = reader.next()
             except RowFault as error:
                 faults.append(error.at(lines.row_line))
+            except Rejected as error:
+                if not (place.offset or rows or faults):
+                    raise
+                # What was read before is good.
+                faults.append(RowFault(error.reason, error.message).at(lines.row_line))
+                return Batch(rows=tuple(rows), faults=tuple(faults), place=None)
             else:
                 if found is None:
                     return Batch(rows=tuple(rows), faults=tuple(faults), place=None)
                 rows.append(found)
             if time.monotonic() > until:
                 break
-        here = replace(place, offset=lines.offset, line=lines.line, file=now)
+        here = replace(
+            place, offset=lines.offset, line=lines.line, reread=lines.reread, file=now
+        )
         return Batch(rows=tuple(rows), faults=tuple(faults), place=reader.place(here))
 
 
@@ -169,6 +182,7 @@ class Lines:
         self._file = file
         self.offset = place.offset
         self.line = place.line
+        self.reread = place.reread
         file.seek(place.offset)
         if place.offset == 0:
             self._check_beginning()
@@ -224,8 +238,18 @@ class Lines:
             ) from error
 
     def back_to_second_line(self) -> None:
-        """Go back to the line after the one with which the row began."""
-        self.offset, self.line = self._resume
+        """Go back to the line after the one with which the row began.
+
+        Raises Rejected when that has been done for too much of the file.
+        """
+        offset, line = self._resume
+        self.reread += self.offset - offset + (self.line - line) * _LINE_COST_BYTES
+        if self.reread > _MOST_REREAD_BYTES:
+            raise Rejected(
+                "BAD_LINE",
+                "too many quotes before and here are never closed; the rest of the file is left out",
+            )
+        self.offset, self.line = offset, line
         self._file.seek(self.offset)
         self._row_bytes = 0
         try:
@@ -258,14 +282,21 @@ def row(fields: Fields, values: Mapping[str, Any], line: int) -> Row:
     if not text:
         raise RowFault("EMPTY", f"there is no text in {_named(fields.text)}", id_)
     title = values.get(fields.title) if fields.title else None
+    if isinstance(title, str):
+        _encoded(title, id_, "title")
     used = {*fields.text, fields.id, fields.title if isinstance(title, str) else None}
+    metadata = {name: value for name, value in values.items() if name not in used}
+    try:
+        check_metadata(metadata)
+    except Rejected as error:
+        raise RowFault(error.reason, error.message, id_) from error
     return Row(
         id=id_,
         line=line,
         content=_encoded(text, id_),
         media_type="text/plain",
         title=" ".join(title.split()) or None if isinstance(title, str) else None,
-        metadata={name: value for name, value in values.items() if name not in used},
+        metadata=metadata,
     )
 
 
@@ -278,7 +309,7 @@ def _id(name: str, values: Mapping[str, Any]) -> str:
             "BAD_FIELD", f"its {name!r} is no text or whole number, and names the document"
         )
     shown = str(value)
-    if len(_encoded(shown, None)) > LONGEST_ID:
+    if len(_encoded(shown, None, "id")) > LONGEST_ID:
         raise RowFault(
             "NAME_TOO_LONG", f"its {name!r} has more than {LONGEST_ID} bytes: {shown[:80]}…"
         )
@@ -297,12 +328,12 @@ def _text(name: str, values: Mapping[str, Any], id_: str) -> str:
     return value
 
 
-def _encoded(text: str, id_: str | None) -> bytes:
+def _encoded(text: str, id_: str | None, what: str = "text") -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise RowFault(
-            "NOT_TEXT", f"half a character stands at {error.start} of its text", id_
+            "NOT_TEXT", f"half a character stands at {error.start} of its {what}", id_
         ) from error
 
 

@@ -6,6 +6,7 @@ It imports nothing but the parser that a request names, and says nothing but its
 from __future__ import annotations
 
 import hashlib
+import pickle
 import resource
 import signal
 import sys
@@ -42,9 +43,21 @@ def main(descriptor: int, memory_bytes: int, size_bytes: int, characters: int) -
             except (EOFError, ConnectionError):
                 return
             _answer_within(seconds)
-            answer = _answer(source, module, wanted, size_bytes, characters)
+            answer = _pickled(_answer(source, module, wanted, size_bytes, characters))
             signal.setitimer(signal.ITIMER_REAL, 0)
-            requests.send(answer)
+            requests.send_bytes(answer)
+
+
+def _pickled(answer: Parsed | Composed | Batch | tuple[str, str]) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except MemoryError:
+        return pickle.dumps(("TOO_LARGE", "its text needs more memory than a parser is allowed"))
+    except RecursionError:
+        return pickle.dumps(("TOO_DEEP", "its values are nested too deep to be taken in"))
+    except Exception as error:  # noqa: BLE001 - as in _answer: whatever a parser made of it
+        what = f"the parser's answer cannot be passed on: {type(error).__name__}: {error}"
+        return pickle.dumps(("CRASHED", what[:_LONGEST_MESSAGE]))
 
 
 def _limit(what: int, most: int) -> None:
