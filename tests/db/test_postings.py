@@ -341,3 +341,23 @@ async def test_writers_readers_and_folds_at_once_stay_exact_and_never_deadlock(
     await contents.check(db)
     sql = "select deadlocks from pg_stat_database where datname = current_database()"
     assert await db.fetchval(sql) == 0
+
+
+async def test_writers_outlive_the_removal_of_another_collection(app: App) -> None:
+    """Dropping a table of vectors locks what every removed chunk looks into."""
+    await ingest.ingest_texts(app, [_text(n, 0) for n in range(20)], "kb")
+
+    async def write(who: int) -> None:
+        for turn in range(12):
+            await ingest.ingest_texts(app, [_text(n, turn) for n in range(who, 20, 4)], "kb")
+
+    async def remove() -> None:
+        for turn in range(12):
+            await ingest.ingest_texts(app, [_text(n, turn) for n in range(3)], "other")
+            await catalog.remove_collection(app, "other")
+
+    async with asyncio.TaskGroup() as group:
+        for who in range(4):
+            group.create_task(write(who))
+        group.create_task(remove())
+    assert (await app.collection("kb", fresh=True)).documents == 20

@@ -58,6 +58,10 @@ _SAME_LANGUAGE: Mapping[str, str] = MappingProxyType(
 _VIETNAMESE = re.compile("[\u01a1\u01b0\u1ea0-\u1ef9]")
 _ACCENTED_VIETNAMESE = re.compile("[\u0103\u0111\u01a1\u01b0\u1ea0-\u1ef9àáâãèéêìíòóôõùúý]")
 
+# They stand in names all over the world, "Rio de la Plata": they count beside other small words only.
+_IN_NAMES = frozenset("al au aux de del des du el en la las le les los".split())
+_FEW_ACCENTED = 3
+
 _ENGLISH = STOP_WORDS["english"]
 _WORD = re.compile("[a-z]+")
 _ACCENT = re.compile("[\u00a1\u00bf-\u024f]")
@@ -139,17 +143,24 @@ def _chosen(fitting: Sequence[str], hint: str | None, among: Collection[str]) ->
 
 
 def _is_vietnamese(text: str) -> bool:
-    """Whether words have letters of Vietnamese alone, and most words some of its letters."""
-    words = unicodedata.normalize("NFC", text).lower().split()
-    accented = sum(bool(_ACCENTED_VIETNAMESE.search(word)) for word in words)
-    return accented * 2 >= len(words) and any(_VIETNAMESE.search(word) for word in words)
+    """Whether words have letters of Vietnamese alone, and most words some of its letters.
+
+    Two such words are a name or a dish in a question in any language, unless there is nothing else.
+    """
+    words = unicodedata.normalize("NFC", text).split()
+    accented = [word for word in words if _ACCENTED_VIETNAMESE.search(word.lower())]
+    if not any(_VIETNAMESE.search(word.lower()) for word in accented):
+        return False
+    if len(accented) < _FEW_ACCENTED or all(word[0].isupper() for word in accented):
+        return accented == words and not any(word[0].isupper() for word in words)
+    return len(accented) * 2 >= len(words)
 
 
 def _by_small_words(text: str) -> Sequence[str]:
     """Return the languages with most of the small words that English has not, if there are enough.
 
-    Two such words, or one beside an accent where no word is English; and more than twice the words of
-    English that the language has not.
+    Two such words, one of them no part of names, or one beside an accent where no word is English; and
+    more than twice the words of English that the language has not.
     """
     words = set(_WORD.findall(fold(text)))
     english = words & _ENGLISH
@@ -157,12 +168,14 @@ def _by_small_words(text: str) -> Sequence[str]:
     others = {word for word in words - _ENGLISH if len(word) > 1}
     # Of an accented name, such as "São" in "São Paulo", the word itself does not count.
     plain: set[str] = set()
+    telling = others - _IN_NAMES
     if not english and _ACCENT.search(composed := unicodedata.normalize("NFC", text)):
         plain = others & set(composed.lower().split())
     found = {
         code: count
         for code, small in SMALL_WORDS.items()
-        if ((count := len(others & small)) >= 2 or plain & small)
+        if telling & small
+        and ((count := len(others & small)) >= 2 or plain & small - _IN_NAMES)
         and count > 2 * len(english - small)
     }
     if not found:

@@ -9,7 +9,7 @@ import asyncpg
 from ragline.core import access
 from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
-from ragline.db import queries
+from ragline.db import locks, queries
 from ragline.db.pool import Connection
 
 
@@ -40,7 +40,8 @@ async def remove(connection: Connection, name: str) -> bool:
     """Remove a collection with everything in it; False when there is none of that name."""
     if not _is_text(name):
         return False
-    gone = await connection.fetchval(queries.block("collections", "remove_collection"), name)
+    sql = queries.block("collections", "remove_collection")
+    gone = await locks.again_after_a_deadlock(lambda: connection.fetchval(sql, name))
     return gone is not None
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ragline.core.chunking import Chunk
 from ragline.core.results import DocumentFacts
-from ragline.db import queries
+from ragline.db import locks, queries
 from ragline.db.pool import Connection
 from ragline.errors import Conflict
 
@@ -85,7 +85,8 @@ async def write(
                 return await _insert(
                     connection, collection_id, document, numbers, space_id, vectors
                 )
-        except asyncpg.UniqueViolationError:
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+            # Who removes a collection locks tables that a removed document's vectors refer to.
             continue
     raise Conflict(
         f"document {document.source!r} is being written by others all the time; try again later"
@@ -195,15 +196,17 @@ async def remove(connection: Connection, collection_id: int, sources: Sequence[s
     sql = queries.block("documents", "remove_document_by_source")
     count = 0
     for source in sources:
-        count += int((await connection.execute(sql, collection_id, source)).split()[-1])
+        done = await locks.again_after_a_deadlock(
+            lambda source=source: connection.execute(sql, collection_id, source)
+        )
+        count += int(done.split()[-1])
     return count
 
 
 async def remove_one(connection: Connection, document_id: int) -> int | None:
     """Remove a document; return its collection's id, or None when there is none of that id."""
     sql = queries.block("documents", "remove_document")
-    collection_id: int | None = await connection.fetchval(sql, document_id)
-    return collection_id
+    return await locks.again_after_a_deadlock(lambda: connection.fetchval(sql, document_id))
 
 
 async def fold_postings(

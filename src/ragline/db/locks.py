@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 import asyncpg
 
 from ragline.db.pool import Connection
 
 _PAUSE_S = 0.1
+_TRIES = 5
+_T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -31,3 +34,17 @@ async def held(connection: Connection, what: str, number: int) -> AsyncIterator[
         # A connection that broke gave it back already, and its error is on its way.
         with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
             await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)
+
+
+async def again_after_a_deadlock(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Return what one statement answers; a deadlock undid it whole, so it may be repeated.
+
+    Removing a collection locks its table of vectors and what that refers to, which is what removed
+    chunks of any collection are looked for in.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return await ask()
+        except asyncpg.DeadlockDetectedError:
+            continue
+    return await ask()

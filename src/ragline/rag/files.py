@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,14 @@ _GENERATED = re.compile(
     r"(?:package-lock|npm-shrinkwrap|composer\.lock)\.json|pnpm-lock\.yaml|.+\.min\.(?:js|css)"
 )
 _HEAD_BYTES = 1024
-_IGNORE_BYTES = 1 << 20
+_IGNORE_BYTES = 1 << 16
+# Each `*` of a pattern multiplies the time that matching a long name may take.
+_LONGEST_PATTERN = 1000
+_MOST_STARS = 4
+_MOST_STARS_OF_A_NAME = 3
+# For all that an ignore file is asked about: so much, and so much more each time.
+_MATCH_S = 5.0
+_MATCH_EACH_S = 0.001
 _MOST_DEPTH = 200
 
 
@@ -70,7 +78,7 @@ def find(
     for path in paths:
         top = path.resolve()
         if top.is_dir():
-            here = _Ignored(top, _spec(ignore, "the ignore patterns"))
+            here = _Ignored(top, _own_spec(ignore), is_trusted=True)
             found = _walk(top, top, (here,), size_limit_bytes)
         else:
             found = iter((_examined(top, top.parent, size_limit_bytes, is_named=True),))
@@ -80,27 +88,78 @@ def find(
                 yield one
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ignored:
-    """Patterns, and the folder that they are relative to."""
+    """Patterns, and the folder that they are relative to.
+
+    Those found in a folder are not trusted: they may be made to take for ever.
+    """
 
     folder: Path
     spec: GitIgnoreSpec
+    is_trusted: bool = False
+    left_s: float = _MATCH_S
 
     def verdict(self, path: Path, is_folder: bool) -> bool | None:
         """Whether the last matching pattern ignores the path; None when none matches."""
         name = path.relative_to(self.folder).as_posix()
-        return self.spec.check_file(name + "/" if is_folder else name).include
+        begun = time.thread_time()
+        verdict = self.spec.check_file(name + "/" if is_folder else name).include
+        self.left_s += _MATCH_EACH_S - (time.thread_time() - begun)
+        if self.left_s < 0 and not self.is_trusted:
+            raise _BadIgnoreFile(self.folder, "its patterns take too long to match")
+        return verdict
 
 
-def _spec(lines: Sequence[str], origin: str) -> GitIgnoreSpec:
+class _BadIgnoreFile(Exception):
+    """A folder whose ignore file cannot be used: nobody knows what of it is to be taken in."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        super().__init__(what)
+        self.folder = folder
+
+
+def _own_spec(lines: Sequence[str]) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(lines)
-    except ValueError as error:
-        raise UsageError(f"{origin} cannot be understood: {error}") from error
+    except (ValueError, re.error) as error:
+        raise UsageError(f"the ignore patterns cannot be understood: {error}") from error
+
+
+def _spec_of(folder: Path, lines: Sequence[str]) -> GitIgnoreSpec:
+    for number, line in enumerate(lines, 1):
+        stars = [len(re.findall(r"\*+", name)) for name in line.split("/")]
+        if len(line) > _LONGEST_PATTERN:
+            raise _BadIgnoreFile(
+                folder, f"line {number} has more than {_LONGEST_PATTERN} characters"
+            )
+        if not line.startswith("#") and (
+            sum(stars) > _MOST_STARS or max(stars) > _MOST_STARS_OF_A_NAME
+        ):
+            raise _BadIgnoreFile(
+                folder,
+                f"line {number} has more than {_MOST_STARS} stars, or {_MOST_STARS_OF_A_NAME} "
+                f"between slashes: {line[:80]!r}",
+            )
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except (ValueError, re.error) as error:
+        raise _BadIgnoreFile(folder, f"it cannot be understood: {error}") from error
 
 
 def _walk(
+    folder: Path, root: Path, ignored: tuple[_Ignored, ...], limit: int
+) -> Iterator[Found | Skipped]:
+    try:
+        yield from _entries(folder, root, ignored, limit)
+    except _BadIgnoreFile as error:
+        if error.folder != folder:
+            raise
+        message = f"the folder is left out for its {IGNORE_FILE}: {error}"
+        yield _skipped(folder, "BAD_IGNORE_FILE", message)
+
+
+def _entries(
     folder: Path, root: Path, ignored: tuple[_Ignored, ...], limit: int
 ) -> Iterator[Found | Skipped]:
     if len(folder.parts) - len(root.parts) > _MOST_DEPTH:
@@ -131,12 +190,12 @@ def _ignore_file(folder: Path) -> tuple[_Ignored, ...]:
     path = folder / IGNORE_FILE
     if not path.is_file():
         return ()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(_IGNORE_BYTES + 1)
     if len(data) > _IGNORE_BYTES:
         raise OSError(errno.EFBIG, f"its {IGNORE_FILE} has more than {_IGNORE_BYTES} bytes")
     lines = data.decode("utf-8", errors="replace").splitlines()
-    return (_Ignored(folder, _spec(lines, str(path))),)
+    return (_Ignored(folder, _spec_of(folder, lines)),)
 
 
 def _is_ignored(path: Path, ignored: tuple[_Ignored, ...]) -> bool:

@@ -8,8 +8,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from multiprocessing import Pipe
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 from ragline.config import child_environment
@@ -41,6 +43,9 @@ _OURS = {
     for one in (Parsed, Block, Composed, Chunk, Batch, Row, Fault, Place, Fields)
 }
 _LONGEST_ANSWER_BYTES = 1 << 30
+_LONGEST_MESSAGE = 1000
+_SHORT_S = 5.0
+_TEXT_OR_NONE = (str, NoneType)
 
 
 class ParserPool:
@@ -141,20 +146,35 @@ class _Worker:
 
     def ask(self, request: tuple[object, ...], seconds: float) -> Answer | tuple[str, str]:
         """Return the child's answer, or the rejection that its silence or death amounts to."""
+        # Ended from beside: who sends half an answer, or reads half a request, holds up this thread.
+        is_late = threading.Event()
+        timer = threading.Timer(seconds, self._end_late, (is_late,))
+        timer.daemon = True
+        timer.start()
         try:
             self.requests.send(request)
-            if self.requests.poll(seconds):
-                return _answered(self.requests.recv_bytes(_LONGEST_ANSWER_BYTES))
-        except (EOFError, ConnectionError):
-            return self._epitaph(seconds)
-        except (OSError, pickle.UnpicklingError) as error:
+            data = self.requests.recv_bytes(_LONGEST_ANSWER_BYTES)
+        except (EOFError, OSError) as error:
+            return _timeout(seconds) if is_late.is_set() else self._epitaph(seconds, error)
+        finally:
+            timer.cancel()
+        try:
+            return _answered(data)
+        except Exception as error:  # noqa: BLE001 - whatever one can make of hostile bytes
+            self.end()
+            what = f"{type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+            return "CRASHED", f"the parser gave no answer that can be read: {what}"
+
+    def _end_late(self, is_late: threading.Event) -> None:
+        is_late.set()
+        self.process.kill()
+
+    def _epitaph(self, seconds: float, error: Exception) -> tuple[str, str]:
+        try:
+            code = self.process.wait(_SHORT_S)
+        except subprocess.TimeoutExpired:  # it closed its end, or says more than anyone may
             self.end()
             return "CRASHED", f"the parser gave no answer that can be read: {error}"
-        self.end()
-        return _timeout(seconds)
-
-    def _epitaph(self, seconds: float) -> tuple[str, str]:
-        code = self.process.wait()
         if code in (-signal.SIGXCPU, -signal.SIGALRM):
             return _timeout(seconds)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
@@ -176,10 +196,43 @@ class _Answers(pickle.Unpickler):
 
 def _answered(data: bytes) -> Answer | tuple[str, str]:
     answer = _Answers(io.BytesIO(data)).load()
-    if isinstance(answer, Answer):
+    if isinstance(answer, Parsed):
+        _check(answer, text=str, blocks=tuple, title=_TEXT_OR_NONE, metadata=dict)
+        _check_each(answer.blocks, Block)
+        return answer
+    if isinstance(answer, Composed):
+        _check(answer, text=str, title=_TEXT_OR_NONE, metadata=dict, chunks=tuple, digest=bytes)
+        _check(answer, term_counts=tuple)
+        _check_each(answer.chunks, Chunk)
+        _check_each(answer.term_counts, dict)
+        if len(answer.chunks) != len(answer.term_counts):
+            raise TypeError("it has not one count of terms for each chunk")
+        return answer
+    if isinstance(answer, Batch):
+        _check(answer, rows=tuple, faults=tuple, place=(Place, NoneType))
+        _check_each(answer.rows, Row)
+        _check_each(answer.faults, Fault)
+        for row in answer.rows:
+            _check(row, id=str, line=int, content=bytes, media_type=str, metadata=dict)
+            _check(row, title=_TEXT_OR_NONE)
+        for fault in answer.faults:
+            _check(fault, id=_TEXT_OR_NONE, line=int, reason=str, message=str)
         return answer
     reason, message = answer
     return str(reason), str(message)
+
+
+def _check(answer: object, **kinds: type | tuple[type, ...]) -> None:
+    for name, kind in kinds.items():
+        found = getattr(answer, name)
+        if not isinstance(found, kind):
+            raise TypeError(f"{name} of {type(answer).__name__} is {type(found).__name__}")
+
+
+def _check_each(several: tuple[object, ...], kind: type) -> None:
+    for one in several:
+        if not isinstance(one, kind):
+            raise TypeError(f"{type(one).__name__} stands where {kind.__name__} should")
 
 
 def _module(parsers: Mapping[str, str], media_type: str) -> str:

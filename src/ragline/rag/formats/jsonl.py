@@ -6,8 +6,12 @@ import json
 from dataclasses import replace
 from typing import NoReturn
 
-from ragline.rag.formats import rows
+from ragline.rag.formats import Rejected, rows
 from ragline.rag.formats.rows import Lines, Place, Row, RowFault
+
+
+# Rows at the beginning that lack the usual fields; after so many, the file has others.
+_MOST_UNSETTLED = 100
 
 
 def reader(lines: Lines, place: Place, _variant: str) -> Reader:
@@ -22,6 +26,7 @@ class Reader:
         self._lines = lines
         self._fields = place.fields
         self._is_settled = bool(place.columns)
+        self._lacking: list[Rejected] = []
 
     def place(self, place: Place) -> Place:
         """Return `place` with the fields that were found."""
@@ -34,6 +39,8 @@ class Reader:
             if line.strip():
                 return self._row(line, self._lines.line - 1)
             self._lines.begin_row()
+        if self._lacking and not self._is_settled:
+            raise self._lacking[0]
         return None
 
     def _row(self, line: str, number: int) -> Row:
@@ -48,9 +55,9 @@ class Reader:
         try:
             self._fields = self._fields.found_among(tuple(values))
         except Rejected as error:
-            self._unsettled += 1
-            if self._unsettled >= _MOST_UNSETTLED:
-                raise
+            self._lacking.append(error)
+            if len(self._lacking) >= _MOST_UNSETTLED:
+                raise self._lacking[0] from error
             raise RowFault(error.reason, error.message) from error
         self._is_settled = True
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ragline.rag.formats.rows import Lines, Place
 
 _BETWEEN = b"From "
-# With sender and date: a sentence of a message may begin with "From " as well.
-_ENVELOPE = re.compile(rb"From \S+.*\d\d:\d\d.*\d{4}")
+# A sender, and a date or nothing: a sentence of a message may begin with "From " as well.
+_ENVELOPE = re.compile(rb"From \S+(?:\s*$|.*\d\d:\d\d.*\d{4})")
 _LONGEST_ENVELOPE = 500
 
 

@@ -138,9 +138,9 @@ def read(path: Path, module: str, place: Place) -> Batch:
             except RowFault as error:
                 faults.append(error.at(lines.row_line))
             except Rejected as error:
-                if not (place.offset or rows or faults):
+                if not (place.offset or rows):
                     raise
-                # What was read before is good.
+                # The rows before are good.
                 faults.append(RowFault(error.reason, error.message).at(lines.row_line))
                 return Batch(rows=tuple(rows), faults=tuple(faults), place=None)
             else:
