@@ -8,6 +8,7 @@ alone, one on the same files with the hostile ones beside them.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -125,6 +126,8 @@ def nested_mail(depth: int) -> bytes:
 
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500) + "EncryptedPackage".encode("utf-16-le")
+MESSAGE = b"Message-ID: %s\nSubject: s\n\nbody\n\n"
+BAD_ID = b"(" * 3000
 ROW = '{"id": "%s", "text": "row %s"}\n'
 
 Content = bytes | Callable[[], bytes]  # the long ones are made when they are needed
@@ -173,6 +176,31 @@ ROWS: dict[str, tuple[bytes, set[str], list[str]]] = {
     ),
     "twice.jsonl": (f"{ROW % (1, 1)}{ROW % (1, 2)}".encode(), {"1"}, ["DUPLICATE_ID"]),
     "torn.csv": (b'id,text\n1,a\n2,"b\n3,c\n', {"1", "3"}, ["BAD_LINE"]),
+    "titles.jsonl": (
+        b'{"id": 1, "title": "\\ud800x", "text": "a"}\n' + (ROW % (2, 2)).encode(),
+        {"2"},
+        ["NOT_TEXT"],
+    ),
+    "metadata.jsonl": (
+        b'{"id": 1, "text": "a", "m": [' + b"[]," * 5_000_000 + b"[]]}\n"
+        b'{"id": 2, "text": "a", "m": '
+        + b"[" * 700
+        + b"]" * 700
+        + b"}\n"
+        + (ROW % (3, 3)).encode(),
+        {"3"},
+        ["TOO_DEEP", "TOO_LARGE"],
+    ),
+    "quotes.csv": (
+        b"id,text\n1,a\n" + b'a","\n' * 900_000,
+        {"1"},
+        ["BAD_LINE"],
+    ),
+    "ids.mbox": (
+        b"".join(b"From a@b\n" + MESSAGE % one for one in (b"<1@x>", BAD_ID, b"<3@x>")),
+        {"1@x", "sha256-" + hashlib.sha256(MESSAGE % BAD_ID).hexdigest(), "3@x"},
+        [],
+    ),
     "many.jsonl": ((ROW % (1, 1)).encode() + b"x\n" * 200_000, {"1"}, ["AND_MORE", "BAD_LINE"]),
 }
 # What can be read without harm is read.

@@ -12,9 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from ragline.rag import files, parsing
 from ragline.rag.formats import PARSERS, Rejected
 from ragline.rag.parsing import ParserLimits, ParserPool
 
+# What a parser can do that was taken over: say what it likes on the socket of its process.
+WRITES = """
+import os, pickle, struct, time
+from pathlib import Path
+from ragline.rag.formats import Parsed
+
+def there():
+    links = ((int(one.name), os.readlink(one)) for one in Path("/proc/self/fd").iterdir()
+             if one.is_symlink())
+    return next(number for number, to in links if to.startswith("socket:"))
+
+def say(answer):
+    os.write(there(), struct.pack("!i", len(answer)) + answer)
+    time.sleep(600)
+
+"""
 HOSTILE = {
     "sleep": "import time\ndef parse(data): time.sleep(600)",
     "spin": "def parse(data):\n    while True: pass",
@@ -27,6 +44,24 @@ HOSTILE = {
         "class Forged(Parsed):\n"
         "    def __reduce__(self): return os.mkdir, ('forged',)\n"
         "def parse(data): return Forged('text', ())"
+    ),
+    "number": WRITES + "def parse(data): say(b'I5\\n.')",
+    "garbage": WRITES + "def parse(data): say(b'\\x80\\x05\\x8c\\x01\\xff.')",
+    "pair": WRITES + "def parse(data): say(pickle.dumps((1, 2, 3)))",
+    "wrong": WRITES + "def parse(data): say(pickle.dumps(Parsed(5, 6)))",
+    "blockless": WRITES + "def parse(data): say(pickle.dumps(Parsed('a', (1,))))",
+    "circle": (
+        WRITES + "def parse(data):\n    about = {}\n    about['a'] = about\n"
+        "    say(pickle.dumps(Parsed('a', (), None, about)))"
+    ),
+    "half": WRITES + "def parse(data): os.write(there(), b'\\0\\0\\1\\0abc'); time.sleep(600)",
+    "closed": WRITES + "def parse(data): os.close(there()); time.sleep(600)",
+    "deep": (
+        "from ragline.rag.formats import Parsed\n"
+        "def parse(data):\n"
+        "    title = None\n"
+        "    for _ in range(5000): title = [title]\n"
+        "    return Parsed('text', (), title)"
     ),
     "write": (
         "from ragline.rag.formats.text import parse as real\n"
@@ -154,6 +189,32 @@ async def test_a_parser_that_was_taken_over_runs_nothing_in_our_process(
         assert await still_works(pool)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("number", "CRASHED"),
+        ("garbage", "CRASHED"),
+        ("pair", "CRASHED"),
+        ("wrong", "CRASHED"),
+        ("blockless", "CRASHED"),
+        ("circle", "CRASHED"),
+        ("half", "TIMEOUT"),
+        ("closed", "CRASHED"),
+        ("deep", "TOO_DEEP"),
+    ],
+)
+async def test_whatever_a_parser_that_was_taken_over_says_is_a_rejection_in_time(
+    parsers: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str, expected: str
+) -> None:
+    monkeypatch.setattr(parsing, "_SHORT_S", 0.2)
+    async with ParserPool(1, ParserLimits(deadline_s=2), parsers) as pool:
+        begun = time.monotonic()
+        assert await reason(pool, b"x", kind) == expected
+        assert time.monotonic() - begun < 10
+        assert await still_works(pool)
+
+
 async def test_a_parser_writes_no_files(
     parsers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +236,19 @@ async def test_a_pipe_or_a_link_in_the_place_of_a_file_is_not_opened(tmp_path: P
     async with ParserPool(1) as pool:
         assert await reason(pool, tmp_path / "pipe.txt", "text/plain") == "UNREADABLE"
         assert await reason(pool, tmp_path / "link.txt", "text/plain") == "UNREADABLE"
+
+
+async def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    for folder in ("root/sub", "out"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(folder)
+    (found,) = files.find([tmp_path / "root"])
+    (tmp_path / "root/sub").rename(tmp_path / "gone")
+    (tmp_path / "root/sub").symlink_to(tmp_path / "out")
+
+    async with ParserPool(1) as pool:
+        assert isinstance(found, files.Found)
+        assert await reason(pool, found.path, "text/plain") == "UNREADABLE"
 
 
 async def test_large_text_comes_back_whole() -> None:

@@ -192,6 +192,65 @@ async def test_rejected_rows_are_named_and_the_rest_goes_on(
     assert report.found == 6
 
 
+async def test_texts_that_no_document_can_be_made_of_are_rejected_and_the_rest_comes_in(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    report = await ingest.ingest_texts(
+        app,
+        [
+            ingest.Text(source="title", text="a", title="\ud800x"),
+            ingest.Text(source="deep", text="a", metadata={"m": deep}),
+            ingest.Text(source="good", text="Words."),
+        ],
+        "kb",
+    )
+
+    assert {r.source: r.reason for r in report.rejections} == {
+        "title": "NOT_TEXT",
+        "deep": "TOO_DEEP",
+    }
+    assert set(await stored(db)) == {"good"}
+    rows = jsonl(
+        tmp_path / "r.jsonl", {"id": 1, "title": "\ud800", "text": "a"}, {"id": 2, "text": "b"}
+    )
+    assert [r.reason for r in (await bring(app, rows)).rejections] == ["NOT_TEXT"]
+    assert set(await stored(db)) == {"good", "r.jsonl#2"}
+
+
+async def test_prune_keeps_what_is_in_a_folder_with_a_bad_ignore_file(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    docs = tmp_path / "docs"
+    for name in ("a.md", "sub/b.md"):
+        (docs / name).parent.mkdir(parents=True, exist_ok=True)
+        (docs / name).write_text("Words.")
+    await bring(app, docs)
+    (docs / "sub/.raglineignore").write_text("[z-a]\n")
+    report = await bring(app, docs, prune=True)
+
+    assert [r.reason for r in report.rejections] == ["BAD_IGNORE_FILE"]
+    assert (report.pruned, set(await stored(db))) == (0, {"a.md", "b.md"})
+
+
+async def test_a_row_with_the_name_of_a_file_is_rejected_and_the_file_stays(
+    app: App, db: Db, tmp_path: Path
+) -> None:
+    jsonl(tmp_path / "docs/r.jsonl", {"id": "x/y.txt", "text": "row"}, {"id": 2, "text": "b"})
+    (tmp_path / "docs/r.jsonl#x").mkdir()
+    (tmp_path / "docs/r.jsonl#x/y.txt").write_text("file")
+    first = await bring(app, tmp_path / "docs", prune=True)
+
+    assert [r.reason for r in first.rejections] == ["DUPLICATE_ID"]
+    assert {name: body for name, (_, body) in (await stored(db)).items()} == {
+        "r.jsonl#2": "b",
+        "y.txt": "file",
+    }
+    assert counts(await bring(app, tmp_path / "docs", prune=True)) == (3, 0, 0, 2, 0)
+
+
 async def test_rejections_beyond_a_number_are_counted(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from email.message import EmailMessage
 from io import BytesIO
@@ -284,6 +285,23 @@ def test_notebooks_show_text_code_and_printed_output_but_no_images() -> None:
         ("paragraph", "Raw."),
     ]
     assert (parsed.title, parsed.metadata) == ("Top", {"language": "python"})
+
+
+def test_what_is_null_in_a_notebook_is_empty() -> None:
+    data = b'{"metadata": null, "cells": [{"cell_type": "code", "source": null, "outputs": null},'
+    data += b'{"cell_type": "code", "source": "x", "outputs": [{"data": null, "text": null}]}]}'
+
+    assert shown(notebook.parse(data)) == [("code", "x")]
+
+
+def test_tabs_of_word_cost_no_more_than_their_number() -> None:
+    begun = time.process_time()
+    parsed = docx.parse(
+        word("<w:p><w:r><w:tab/><w:t>a</w:t>" + "<w:tab/>" * 100_000 + "</w:r></w:p>")
+    )
+
+    assert parsed.text == "a"
+    assert time.process_time() - begun < 10
 
 
 def test_old_notebooks_are_read() -> None:

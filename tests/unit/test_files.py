@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ragline.errors import NotFound
+from ragline.errors import NotFound, UsageError
+from ragline.rag import files
 from ragline.rag.files import Found, Skipped, find
 
 
@@ -77,6 +78,14 @@ def test_an_ignore_file_counts_for_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / ".raglineignore").write_text("# a comment\n/x.md\n!y.md\n")
 
     assert names(tmp_path) == ["a/y.md", "b/x.md"]
+
+
+def test_an_ignore_file_may_be_a_link(tmp_path: Path) -> None:
+    write(tmp_path, "a.md", "b.txt")
+    (tmp_path / "patterns").write_text("*.txt\npatterns\n")
+    (tmp_path / ".raglineignore").symlink_to(tmp_path / "patterns")
+
+    assert names(tmp_path) == ["a.md"]
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
@@ -170,3 +179,34 @@ def test_files_of_rows_may_be_of_any_size(tmp_path: Path) -> None:
     write(tmp_path, "rows.csv", "rows.jsonl", "long.md", text="x" * 2000)
 
     assert skipped(tmp_path) == [("long.md", "TOO_LARGE", True)]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["!", "\\", "a\\", "[z-a]", "*a" * 30 + "*b", "**/" * 30 + "x", "x" * 5000]
+)
+def test_a_folder_whose_patterns_cannot_be_used_is_left_out_whole(
+    tmp_path: Path, pattern: str
+) -> None:
+    write(tmp_path, "a.md", "sub/b.md", "sub/deep/c.md", "sub/" + "a" * 200 + ".md")
+    (tmp_path / "sub" / ".raglineignore").write_text(f"# ***** of a comment\n{pattern}\n")
+
+    assert names(tmp_path) == ["a.md"]
+    assert skipped(tmp_path) == [("sub", "BAD_IGNORE_FILE", True)]
+
+
+def test_patterns_that_take_too_long_end_their_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_MATCH_EACH_S", -1.0)
+    write(tmp_path, *(f"sub/{n}.md" for n in range(9)), "sub/x/y.md", "z.md")
+    (tmp_path / "sub" / ".raglineignore").write_text("*.html\n")
+
+    assert names(tmp_path)[-1] == "z.md"
+    assert skipped(tmp_path) == [("sub", "BAD_IGNORE_FILE", True)]
+    assert len(names(tmp_path, "*.txt")) < 9
+
+
+@pytest.mark.parametrize("pattern", ["!", "[z-a]"])
+def test_a_bad_pattern_of_the_user_is_said(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(UsageError, match="ignore patterns"):
+        names(tmp_path, pattern)

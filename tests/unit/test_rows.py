@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragline.rag.formats import RECORDS, Rejected, rows
+from ragline.rag.formats import RECORDS, Rejected, mail, rows
 from ragline.rag.formats.rows import Fault, Fields, Place, Row
+
+MBOX = "application/mbox"
 
 
 def read(
@@ -108,6 +110,10 @@ def test_fields_are_named_or_looked_for(tmp_path: Path) -> None:
         ('{"id": "x", "text": " "}', "EMPTY", "x"),
         ('{"id": "x", "text": 5}', "BAD_FIELD", "x"),
         ('{"id": "x", "text": "\\ud800"}', "NOT_TEXT", "x"),
+        ('{"id": "x", "title": "\\ud800", "text": "a"}', "NOT_TEXT", "x"),
+        ('{"id": "x", "text": "a", "m": %s}' % ("[" * 500 + "]" * 500), "TOO_DEEP", "x"),
+        ('{"id": "x", "text": "a", "m": [' + "[]," * 20_000 + "0]}", "TOO_LARGE", "x"),
+        ('{"id": "x", "text": "a", "m": "%s"}' % ("m" * (2 << 20)), "TOO_LARGE", "x"),
         ("[" * 100_000, "TOO_DEEP", None),
         ("{" + ", ".join(f'"f{n}": 1' for n in range(2000)) + "}", "TOO_MANY_FIELDS", None),
         ('{"id": "x", "text": "a\0"}', "NUL_BYTE", None),
@@ -123,6 +129,15 @@ def test_a_line_that_is_no_document_is_rejected_by_name_and_the_rest_goes_on(
     assert [(one.line, one.reason, one.id) for one in faults] == [(2, expected, id_)]
     assert faults[0].message.startswith("line 2: ")
     assert len(faults[0].message) <= 500
+
+
+def test_rows_before_the_first_with_the_usual_fields_are_rejected_alone(tmp_path: Path) -> None:
+    found, faults = read(written(tmp_path, '{"id": 1}\n{"text": "b"}\n{"id": 3, "text": "c"}\n'))
+
+    assert texts(found) == {"3": "c"}
+    assert [(one.line, one.reason) for one in faults] == [(1, "NO_TEXT_FIELD"), (2, "NO_ID_FIELD")]
+    many = written(tmp_path, '{"id": 1}\n' * 100_000)
+    assert reason(many, "application/jsonl") == "NO_TEXT_FIELD"
 
 
 def test_a_line_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
@@ -216,6 +231,28 @@ def test_a_row_of_csv_that_is_no_document_is_rejected_by_name_and_the_rest_goes_
 
     assert {"8", "9"} <= texts(found).keys()
     assert (faults[0].line, faults[0].reason) == (2, expected)
+
+
+def test_quotes_that_nobody_closes_cost_no_more_than_a_few_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_MOST_REREAD_BYTES", 1_000_000)
+    path = written(tmp_path, "id,text\n1,good\n" + 'a","\n' * 20_000)
+    taken = 0
+    raw = rows.Lines.raw
+
+    def counted(lines: rows.Lines) -> bytes:
+        nonlocal taken
+        taken += 1
+        return raw(lines)
+
+    monkeypatch.setattr(rows.Lines, "raw", counted)
+    found, faults = read(path, "text/csv")
+
+    assert texts(found) == {"1": "good"}
+    assert "the rest of the file is left out" in faults[-1].message
+    assert faults[-1].id is None
+    assert taken < 100_000
 
 
 @pytest.mark.parametrize(
@@ -318,8 +355,38 @@ def test_an_mbox_is_many_messages(tmp_path: Path) -> None:
     assert faults == []
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b"<", b"<>", b"", b"<@", b"<a@[", b"(" * 3000, b"=?utf-8?q?a?= " * 20_000, b'"', b"<a@\xff>",
+     b"<" + b"a." * 400_000 + b"@b>", b"=?x?q?\xff?="],
+)  # fmt: skip
+def test_a_message_with_a_bad_id_keeps_its_place_among_the_others(
+    tmp_path: Path, bad: bytes
+) -> None:
+    one = b"From a@b Thu Jan  1 00:00:00 2026\nMessage-ID: %s\nSubject: s\n\nwords\n\n"
+    path = written(tmp_path, one % b"<1@x>" + one % bad + one % b"<3@x>")
+    found, faults = read(path, "application/mbox")
+
+    assert faults == []
+    assert [row.id for row in (found[0], found[2])] == ["1@x", "3@x"]
+    assert len(found[1].id) < 100
+    parsed = mail.parse(found[1].content)
+    assert (parsed.text, parsed.title) == ("words", "s")
+
+
+def test_a_sentence_after_a_blank_line_does_not_end_a_message(tmp_path: Path) -> None:
+    body = "Dear all,\n\nFrom the first of May the price is 5 euro.\n\nFrom 2026 on, 6.\n"
+    text = f"From a@b Thu Jan  1 00:00:00 2026\nMessage-ID: <1@x>\n\n{body}\n"
+    found, faults = read(written(tmp_path, text + "From c\nMessage-ID: <2@x>\n\nEnd.\n"), MBOX)
+
+    assert faults == []
+    assert [one.id for one in found] == ["1@x", "2@x"]
+    assert body.encode() in found[0].content
+
+
 def test_what_is_no_mbox_is_rejected(tmp_path: Path) -> None:
     assert reason(written(tmp_path, "Subject: x\n\ny\n"), "application/mbox") == "DAMAGED"
+    assert reason(written(tmp_path, "From here on it rains.\n\ny\n"), MBOX) == "DAMAGED"
 
 
 # -- pieces ----------------------------------------------------------------------------------------

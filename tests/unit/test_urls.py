@@ -54,6 +54,9 @@ def ok(body: bytes, kind: str = "text/html", more: str = "") -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{length}{more}\r\n".encode() + body
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 def moved(to: str) -> bytes:
     return f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
 
@@ -73,10 +76,11 @@ INNER = """
     :: ::1 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
     64:ff9b::7f00:1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 100::1 2001:db8::1 2002:7f00:1:: 2002:a9fe:a9fe::
     2001:0:7f00:1:0:0:8080:ff fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+    192.31.196.1 2620:4f:8000::1 3fff::1 2600::5efe:127.0.0.1 2600::200:5efe:10.0.0.1 fe80::5efe:8.8.8.8
 """.split()
 PUBLIC = """
     1.1.1.1 8.8.8.8 93.184.216.34 2606:4700:4700::1111 2a00:1450:4001:81b::200e ::ffff:8.8.8.8
-    64:ff9b::808:808
+    64:ff9b::808:808 2600::5efe:8.8.8.8
 """.split()
 
 
@@ -263,6 +267,11 @@ async def test_the_charset_of_the_server_is_heeded() -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf", "DAMAGED"),
         (ok(b"zip", more="Content-Encoding: gzip\r\n"), "UNSUPPORTED"),
         (ok(b"x" * 2000), "TOO_LARGE"),
+        (CHUNKED + b"-5\r\nhello", "UNREACHABLE"),
+        (CHUNKED + b"-1\r\n" + b"x" * (2 << 20), "TOO_LARGE"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset*=a\0b''x\r\n\r\n<p>", "UNREACHABLE"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000, "TOO_LARGE"),
+        (moved("file:///etc/hostname"), "BAD_URL"),
         (ok(b"\xff\xff", "text/plain; charset=euc-jp"), "NOT_TEXT"),
     ],
 )
@@ -270,6 +279,30 @@ async def test_answers_that_are_no_page_are_rejected_by_name(answer: bytes, expe
     policy = UrlPolicy(permits=LOOPBACK.permits, size_bytes=1000)
     async with server(lambda _: answer) as base:
         assert await reason(base, policy) == expected
+
+
+async def test_a_page_may_end_with_its_connection() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nWords."
+    async with server(lambda _: answer) as base:
+        assert (await fetch(base, LOOPBACK)).data == b"Words."
+
+
+async def test_an_answer_is_not_read_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """http.client takes a chunk of the size -1 for all that follows."""
+    read = 0
+    counted = urls._Counted.readinto
+
+    def readinto(answer: urls._Counted, buffer: bytearray) -> int:
+        nonlocal read
+        count = counted(answer, buffer)
+        read += count
+        return count
+
+    monkeypatch.setattr(urls._Counted, "readinto", readinto)
+    policy = UrlPolicy(permits=LOOPBACK.permits, size_bytes=1000)
+    async with server(lambda _: CHUNKED + b"-1\r\n" + b"x" * (20 << 20)) as base:
+        assert await reason(base, policy) == "TOO_LARGE"
+    assert read < 2 << 20
 
 
 async def test_a_server_that_drips_is_left_in_time_and_nothing_waits_for_it(

@@ -19,7 +19,13 @@ _CONTROLS = {c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not i
 
 
 # Whatever begins a new line, or steers a terminal.
-_UNPRINTABLE = {c: repr(chr(c))[1:-1] for c in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_UNPRINTABLE = {
+    c: repr(chr(c))[1:-1]
+    for c in (
+        *(*range(32), *range(127, 160), 0x2028, 0x2029),
+        *(*range(0x202A, 0x202F), *range(0x2066, 0x206A)),  # what turns the direction of writing
+    )
+}
 
 
 class StdoutFailed(RaglineError):

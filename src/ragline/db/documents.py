@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -197,7 +198,7 @@ async def remove(connection: Connection, collection_id: int, sources: Sequence[s
     count = 0
     for source in sources:
         done = await locks.again_after_a_deadlock(
-            lambda source=source: connection.execute(sql, collection_id, source)
+            partial(connection.execute, sql, collection_id, source)
         )
         count += int(done.split()[-1])
     return count

@@ -190,8 +190,11 @@ def _ignore_file(folder: Path) -> tuple[_Ignored, ...]:
     path = folder / IGNORE_FILE
     if not path.is_file():
         return ()
-    with open_regular(path) as file:
-        data = file.read(_IGNORE_BYTES + 1)
+    try:
+        with open_regular(path.resolve()) as file:
+            data = file.read(_IGNORE_BYTES + 1)
+    except Rejected as error:  # replaced since it was looked at
+        raise _BadIgnoreFile(folder, error.message) from error
     if len(data) > _IGNORE_BYTES:
         raise OSError(errno.EFBIG, f"its {IGNORE_FILE} has more than {_IGNORE_BYTES} bytes")
     lines = data.decode("utf-8", errors="replace").splitlines()

@@ -129,11 +129,12 @@ def named(given: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
 async def _files(
     run: _Run, found: Sequence[files.Found], fields: Fields
 ) -> AsyncIterator[Source | Rejection]:
+    like_rows = {item.source for item in found if "#" in item.source}
     for item in found:
         if item.media_type not in RECORDS:
             yield sources.from_file(item)
             continue
-        async for row in records.rows(run.app.parsers, item, fields):
+        async for row in records.rows(run.app.parsers, item, fields, like_rows):
             run.total += 1
             yield row
         # The file itself is in the total as well, and done now.

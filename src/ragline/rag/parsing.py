@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 from ragline.config import child_environment
 from ragline.core.chunking import Block, Chunk
 from ragline.rag.compose import Composed, Cut
-from ragline.rag.formats import PARSERS, RECORDS, Parsed, Rejected
+from ragline.rag.formats import PARSERS, RECORDS, Parsed, Rejected, check_metadata
 from ragline.rag.formats.rows import Batch, Fault, Fields, Place, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -158,6 +158,9 @@ class _Worker:
             return _timeout(seconds) if is_late.is_set() else self._epitaph(seconds, error)
         finally:
             timer.cancel()
+            timer.join()
+            if is_late.is_set():
+                self.end()
         try:
             return _answered(data)
         except Exception as error:  # noqa: BLE001 - whatever one can make of hostile bytes
@@ -198,25 +201,29 @@ def _answered(data: bytes) -> Answer | tuple[str, str]:
     answer = _Answers(io.BytesIO(data)).load()
     if isinstance(answer, Parsed):
         _check(answer, text=str, blocks=tuple, title=_TEXT_OR_NONE, metadata=dict)
-        _check_each(answer.blocks, Block)
+        _check_each(answer.blocks, Block, start=int, end=int, level=int, title=_TEXT_OR_NONE)
+        check_metadata(answer.metadata)
         return answer
     if isinstance(answer, Composed):
         _check(answer, text=str, title=_TEXT_OR_NONE, metadata=dict, chunks=tuple, digest=bytes)
         _check(answer, term_counts=tuple)
-        _check_each(answer.chunks, Chunk)
+        _check_each(answer.chunks, Chunk, ordinal=int, start=int, end=int, body=str, headings=tuple)
+        _check_each(tuple(one for chunk in answer.chunks for one in chunk.headings), str)
         _check_each(answer.term_counts, dict)
+        for counts in answer.term_counts:
+            _check_each(tuple(counts), str)
+            _check_each(tuple(counts.values()), int)
+        check_metadata(answer.metadata)
         if len(answer.chunks) != len(answer.term_counts):
             raise TypeError("it has not one count of terms for each chunk")
         return answer
     if isinstance(answer, Batch):
         _check(answer, rows=tuple, faults=tuple, place=(Place, NoneType))
-        _check_each(answer.rows, Row)
-        _check_each(answer.faults, Fault)
+        _check_each(answer.rows, Row, id=str, line=int, content=bytes, title=_TEXT_OR_NONE)
+        _check_each(answer.rows, Row, media_type=str, metadata=dict)
+        _check_each(answer.faults, Fault, id=_TEXT_OR_NONE, line=int, reason=str, message=str)
         for row in answer.rows:
-            _check(row, id=str, line=int, content=bytes, media_type=str, metadata=dict)
-            _check(row, title=_TEXT_OR_NONE)
-        for fault in answer.faults:
-            _check(fault, id=_TEXT_OR_NONE, line=int, reason=str, message=str)
+            check_metadata(row.metadata)
         return answer
     reason, message = answer
     return str(reason), str(message)
@@ -229,10 +236,11 @@ def _check(answer: object, **kinds: type | tuple[type, ...]) -> None:
             raise TypeError(f"{name} of {type(answer).__name__} is {type(found).__name__}")
 
 
-def _check_each(several: tuple[object, ...], kind: type) -> None:
+def _check_each(several: Iterable[object], kind: type, **kinds: type | tuple[type, ...]) -> None:
     for one in several:
         if not isinstance(one, kind):
             raise TypeError(f"{type(one).__name__} stands where {kind.__name__} should")
+        _check(one, **kinds)
 
 
 def _module(parsers: Mapping[str, str], media_type: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 
 from ragline.core.results import Rejection
@@ -18,10 +18,11 @@ MOST_REJECTIONS = 1000
 
 
 async def rows(
-    parsers: ParserPool, item: Found, fields: Fields
+    parsers: ParserPool, item: Found, fields: Fields, files: Collection[str] = ()
 ) -> AsyncIterator[Source | Rejection]:
     """Yield the rows of a file as things to ingest, and what is wrong with the others.
 
+    `files` are those taken in beside it: a row that would have the name of one is rejected.
     After `MOST_REJECTIONS` the rest is counted, and reported last as AND_MORE.
     """
     faults = _Faults(item.source)
@@ -32,11 +33,16 @@ async def rows(
             batch = await parsers.rows(item.path, item.media_type, place)
             found: list[Row | Fault] = [*batch.faults, *batch.rows]
             for one in sorted(found, key=lambda one: one.line):
-                if isinstance(one, Row) and one.id not in seen:
+                if isinstance(one, Fault):
+                    fault = one
+                elif _name(item, one.id) in files:
+                    fault = _as_a_file(one)
+                elif one.id in seen:
+                    fault = _repeated(one)
+                else:
                     seen.add(one.id)
                     yield _source(item, one)
                     continue
-                fault = _repeated(one) if isinstance(one, Row) else one
                 if rejection := faults.one(fault):
                     yield rejection
             place = batch.place
@@ -49,9 +55,13 @@ async def rows(
         yield rejection
 
 
+def _name(item: Found, id_: str) -> str:
+    return f"{item.source}#{id_}"
+
+
 def _source(item: Found, row: Row) -> Source:
     return Source(
-        source=f"{item.source}#{row.id}",
+        source=_name(item, row.id),
         media_type=row.media_type,
         content=lambda: row.content,
         title=row.title,
@@ -62,6 +72,11 @@ def _source(item: Found, row: Row) -> Source:
 def _repeated(row: Row) -> Fault:
     message = f"line {row.line}: another row before it has the id {row.id[:80]!r}"
     return Fault(line=row.line, id=row.id, reason="DUPLICATE_ID", message=message)
+
+
+def _as_a_file(row: Row) -> Fault:
+    message = f"line {row.line}: a file beside it has the name of the row {row.id[:80]!r}"
+    return Fault(line=row.line, reason="DUPLICATE_ID", message=message)
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, quote, urldefrag, urljoin, urlsplit
 
+from ragline.core.plaintext import visible
 from ragline.core.results import Rejection
 from ragline.rag.formats import PARSERS, RECORDS, Rejected, media_type, media_types_of_text
 from ragline.rag.formats.text import WEB_CHARSET
@@ -42,6 +43,8 @@ _PORTS = {"http": 80, "https": 443}
 # Addresses that are public by the registry, but not in the networks of cloud providers, and ranges
 # that carry an IPv4 address inside.
 _INNER = frozenset(ipaddress.ip_address(one) for one in ("168.63.129.16", "100.100.100.200"))
+_IPV6 = 6
+_ISATAP = 0x5EFE
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL = tuple(
     ipaddress.ip_network(one)
@@ -75,6 +78,11 @@ def is_public(address: Address) -> bool:
     inside = _embedded(address)
     if inside is not None:
         return is_public(inside)
+    # ISATAP: the last half of an address of any network.
+    if address.version == _IPV6 and int(address) >> 32 & 0xFDFFFFFF == _ISATAP:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)) and is_public(
+            ipaddress.IPv6Address(int(address) >> 64 << 64 | 1)
+        )
     if address in _INNER or any(address.version == n.version and address in n for n in _LOCAL):
         return False
     return address.is_global and not (
@@ -311,13 +319,16 @@ class _Bounded:
         self._socket.close()
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Counted(self._socket, self._size_bytes))
+        # A file keeps its socket open when the connection has closed it.
+        return io.BufferedReader(
+            _Counted(self._socket.makefile("rb", buffering=0), self._size_bytes)
+        )
 
 
 class _Counted(io.RawIOBase):
-    def __init__(self, connected: socket.socket, size_bytes: int) -> None:
+    def __init__(self, answer: socket.SocketIO, size_bytes: int) -> None:
         super().__init__()
-        self._socket = connected
+        self._answer = answer
         self._size_bytes = size_bytes
         self._left = size_bytes + _AROUND_BYTES
 
@@ -325,11 +336,15 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        count = self._socket.recv_into(buffer)
+        count = self._answer.readinto(buffer) or 0
         self._left -= count
         if self._left < 0:
             raise Rejected("TOO_LARGE", f"it has more than {self._size_bytes} bytes")
         return count
+
+    def close(self) -> None:
+        self._answer.close()
+        super().close()
 
 
 class _Call:
@@ -386,7 +401,9 @@ class _Call:
         if response.status in _REDIRECTS and location:
             return _Answer(location=location, content_type=kind, charset=charset, data=b"")
         if response.status != http.HTTPStatus.OK:
-            raise Rejected("HTTP_STATUS", f"the server answers {response.status} {response.reason}")
+            raise Rejected(
+                "HTTP_STATUS", f"the server answers {response.status} {visible(response.reason)}"
+            )
         if (packed := response.getheader("Content-Encoding", "identity")).lower() != "identity":
             raise Rejected("UNSUPPORTED", f"the server sends it packed ({packed}), unasked")
         return _Answer(location=None, content_type=kind, charset=charset, data=self._body(response))

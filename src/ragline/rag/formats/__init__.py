@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ragline.errors import RaglineError
 
 if TYPE_CHECKING:
-    from pathlib import Path, PurePath
+    from pathlib import PurePath
     from types import ModuleType
 
     from ragline.core.chunking import Block
@@ -176,7 +177,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
                 f"or {MOST_METADATA_BYTES} bytes",
             )
         if depth > MOST_METADATA_DEPTH:
-            raise Rejected("TOO_DEEP", f"its metadata is nested more than {MOST_METADATA_DEPTH} deep")
+            raise Rejected(
+                "TOO_DEEP", f"its metadata is nested more than {MOST_METADATA_DEPTH} deep"
+            )
         todo += ((one, depth + 1) for one in inner)
 
 
@@ -206,7 +209,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Rejected("UNREADABLE", "it is neither a file nor a folder")
-        if _where(descriptor, path) != os.path.abspath(path):
+        if _where(descriptor, path) != path.absolute():
             raise Rejected("UNREADABLE", "it was moved, or a folder above it is a symlink now")
     except BaseException:
         file.close()
@@ -214,12 +217,12 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def _where(descriptor: int, path: Path) -> str:
+def _where(descriptor: int, path: Path) -> Path:
     """Return where an open file really is: O_NOFOLLOW looks at the last part of a path only."""
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
     except OSError:  # not Linux, or no /proc
-        return os.path.realpath(path)
+        return path.resolve()
 
 
 def _looks_like_text(head: bytes) -> bool:

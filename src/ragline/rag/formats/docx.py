@@ -224,6 +224,7 @@ def _properties(parts: _Parts) -> dict[str, str]:
 @dataclass(slots=True)
 class _Paragraph:
     pieces: list[str] = field(default_factory=list)
+    has_words: bool = False
     level: int = 0
     is_item: bool = False
     indent: int = 0
@@ -265,7 +266,7 @@ class _Body:
         elif tag in ("br", "cr"):
             paragraph.pieces.append("\n")
         elif tag == "tab":
-            paragraph.pieces.append("\t" if "".join(paragraph.pieces).strip() else "")
+            paragraph.pieces.append("\t" if paragraph.has_words else "")
         elif tag == "noBreakHyphen":
             paragraph.pieces.append("-")
         elif tag == "pStyle":
@@ -296,6 +297,7 @@ class _Body:
     def text(self, piece: str) -> None:
         if self.is_text and not self.dropped and self.open:
             self.open[-1].pieces.append(piece)
+            self.open[-1].has_words |= not piece.isspace()
 
     def _close(self, paragraph: _Paragraph) -> None:
         text = clean("".join(paragraph.pieces))

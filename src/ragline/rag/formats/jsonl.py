@@ -9,7 +9,6 @@ from typing import NoReturn
 from ragline.rag.formats import Rejected, rows
 from ragline.rag.formats.rows import Lines, Place, Row, RowFault
 
-
 # Rows at the beginning that lack the usual fields; after so many, the file has others.
 _MOST_UNSETTLED = 100
 
@@ -48,7 +47,6 @@ class Reader:
         if not self._is_settled:
             self._settle(values)
         return rows.row(self._fields, values, number)
-
 
     def _settle(self, values: dict[str, object]) -> None:
         """Learn the fields; where a later row may have those that this one lacks, it alone goes."""

@@ -12,7 +12,6 @@ from ragline.rag.formats.rows import Row, RowFault
 if TYPE_CHECKING:
     from ragline.rag.formats.rows import Lines, Place
 
-_BETWEEN = b"From "
 # A sender, and a date or nothing: a sentence of a message may begin with "From " as well.
 _ENVELOPE = re.compile(rb"From \S+(?:\s*$|.*\d\d:\d\d.*\d{4})")
 _LONGEST_ENVELOPE = 500
@@ -22,8 +21,8 @@ def reader(lines: Lines, place: Place, _variant: str) -> Reader:
     """Return what reads messages from `lines`."""
     if place.offset == 0:
         first = lines.raw()
-        if not first.startswith(_BETWEEN):
-            raise Rejected("DAMAGED", 'this is no mbox: it does not begin with "From "')
+        if not _is_envelope(first):
+            raise Rejected("DAMAGED", 'this is no mbox: it does not begin with "From SENDER DATE"')
     return Reader(lines)
 
 
@@ -56,7 +55,7 @@ class Reader:
         pieces: list[bytes] = []
         is_after_blank = True
         while data := self._lines.raw():
-            if is_after_blank and _ENVELOPE.match(data[:_LONGEST_ENVELOPE]):
+            if is_after_blank and _is_envelope(data):
                 return b"".join(pieces)
             # Writers quote lines of the text that look like the beginning of a message.
             pieces.append(data[1:] if data.startswith(b">From ") else data)
@@ -74,9 +73,13 @@ class Reader:
             except RowFault:
                 continue
             self._is_at_end = not data
-            if not data or (is_after_blank and _ENVELOPE.match(data[:_LONGEST_ENVELOPE])):
+            if not data or (is_after_blank and _is_envelope(data)):
                 return
             is_after_blank = not data.strip()
+
+
+def _is_envelope(line: bytes) -> bool:
+    return _ENVELOPE.match(line[:_LONGEST_ENVELOPE]) is not None
 
 
 def _row(data: bytes, line: int) -> Row:

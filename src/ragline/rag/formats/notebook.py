@@ -54,7 +54,8 @@ def _cells(text: str) -> tuple[list[tuple[str, str]], str]:
     try:
         sheets = notebook.get("worksheets")  # up to version 3
         cells = notebook["cells"] if sheets is None else [c for s in sheets for c in s["cells"]]
-        language = notebook.get("metadata", {}).get("language_info", {}).get("name", "")
+        about = (notebook.get("metadata") or {}).get("language_info") or {}
+        language = about.get("name") or ""
         return [part for cell in cells for part in _parts(cell)], str(language)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Rejected("DAMAGED", f"this is no notebook: {type(error).__name__} {error}") from error
@@ -67,14 +68,14 @@ def _parts(cell: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "markdown", "#" * min(int(cell.get("level", 1)), 6) + " " + source
         return
     yield kind, source
-    for output in cell.get("outputs", ()):
+    for output in cell.get("outputs") or ():
         # A traceback is made for terminals; its last line says it all.
         error = f"{output['ename']}: {output.get('evalue', '')}" if "ename" in output else ""
-        shown = output.get("data", output)
-        yield "code", error or _joined(output.get("text") or shown.get("text/plain", ""))
+        shown = output.get("data") or output
+        yield "code", error or _joined(output.get("text") or shown.get("text/plain"))
 
 
 def _joined(source: object) -> str:
     if isinstance(source, list):
         return "".join(str(line) for line in source)
-    return str(source)
+    return "" if source is None else str(source)

@@ -149,9 +149,7 @@ def read(path: Path, module: str, place: Place) -> Batch:
                 rows.append(found)
             if time.monotonic() > until:
                 break
-        here = replace(
-            place, offset=lines.offset, line=lines.line, reread=lines.reread, file=now
-        )
+        here = replace(place, offset=lines.offset, line=lines.line, reread=lines.reread, file=now)
         return Batch(rows=tuple(rows), faults=tuple(faults), place=reader.place(here))
 
 
