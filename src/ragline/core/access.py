@@ -11,7 +11,7 @@ AccessKind = Literal["exact", "index"]
 
 # A filter that goes along with what texts say makes the walk many times longer than one that was drawn,
 # while comparing all costs what it costs: so a walk must be quicker by so much to be chosen.
-_WORTH_WALKING = 1.25
+_WORTH_WALKING = 2.0
 _LEAST_RECALL = 0.95
 # Where the collection was never measured: what 25,000 chunks of 384 dimensions showed.
 _UNMEASURED_EXACT_CHUNKS = 1500
@@ -118,7 +118,7 @@ def crossover(levels: Sequence[Level], chunks: int) -> int:
     """Return up to how many allowed chunks comparing them all is quicker than walking the index.
 
     Between the two levels where the quicker way changes, both costs are taken as straight lines. A
-    walk counts as 1.25 times what it took: it is what may take longer than measured.
+    walk counts as twice what it took: it is what may take longer than measured, and finds less.
     """
     by_size = [
         replace(

@@ -140,11 +140,18 @@ async def analyze(connection: Connection, space_id: int | None) -> None:
     await connection.execute("analyze " + ", ".join(tables))
 
 
-async def tidy_postings(connection: Connection) -> None:
-    """Free the space of what folding rewrote, now instead of when autovacuum comes by."""
-    await connection.execute(
-        "vacuum (analyze) posting_block, fresh_chunk, dead_chunk, term_statistic", timeout=None
-    )
+async def tidy(connection: Connection, space_id: int | None) -> None:
+    """Vacuum what an ingest wrote and a fold rewrote, now instead of when autovacuum comes by.
+
+    Indexes alone answer only what is known to be visible to all.
+    """
+    tables = [
+        "attribute", "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk",
+        "term_statistic",
+    ]  # fmt: skip
+    if space_id is not None:
+        tables.append(f"embedding_{space_id:d}")
+    await connection.execute("vacuum (analyze) " + ", ".join(tables), timeout=None)
 
 
 def _facts(row: asyncpg.Record) -> CollectionFacts:

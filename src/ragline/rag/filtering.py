@@ -16,11 +16,14 @@ from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
 # Enough to tell 1 % from 10 %; telling 5 % from 6 % would change nothing, both ways cost the same there.
-_SAMPLE_CHUNKS = 300
+# In a large collection less than 1 % may be too much to compare.
+_SAMPLE_CHUNKS = 128
+_LARGE_CHUNKS = 200_000
+_LARGE_SAMPLE_CHUNKS = 500
 _SAMPLE_LASTS_S = 60.0
-_MOST_REMEMBERED = 200
-_LONGEST_REMEMBERED = 2000
-_MOST_SAMPLES = 100
+_MOST_REMEMBERED = 500
+_LONGEST_REMEMBERED = 500
+_MOST_SAMPLES = 50
 
 
 @dataclass(slots=True)
@@ -71,9 +74,8 @@ async def plan(
         fresh = await collections.one(connection, facts.name)
         if fresh is None or fresh.id != facts.id:
             fresh = facts
-        documents = await samples.metadata(
-            connection, target, chunks=fresh.chunks, size=_SAMPLE_CHUNKS
-        )
+        size = _LARGE_SAMPLE_CHUNKS if fresh.chunks > _LARGE_CHUNKS else _SAMPLE_CHUNKS
+        documents = await samples.metadata(connection, target, chunks=fresh.chunks, size=size)
         measured = _calibration(facts) or _calibration(fresh)
         if len(known) >= _MOST_SAMPLES:
             known.clear()

@@ -383,7 +383,7 @@ class _Run:
                 # After the tables are analysed: planned for smaller ones, it takes minutes.
                 await documents.fold_postings(connection, fresh.id, is_owner=is_owner)
             if changed and is_owner:
-                await collections.tidy_postings(connection)
+                await collections.tidy(connection, fresh.space.id if fresh.space else None)
         return fresh, warnings
 
     async def _calibrated(self, fresh: CollectionFacts) -> list[str]:
