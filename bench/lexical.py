@@ -30,6 +30,7 @@ COLLECTION = "corpus"
 P95_MS = 10.0
 SHARE = 0.95
 FASTER = 8.0
+AT_HOME = "section headings"
 # The share is cheap to find out; with the shortcut off every chunk with a word is weighed.
 QUESTIONS = 1500
 EXACT_QUESTIONS = 100
@@ -94,7 +95,7 @@ async def _run(options: argparse.Namespace) -> list[Figure]:
             f"\n{len(oracle.chunk_ids):,} chunks, {len(oracle.places):,} postings, top {K}, 1 client"
         )
         for kind, questions in (
-            ("section headings", await corpus.headings(connection, COLLECTION)),
+            (AT_HOME, await corpus.headings(connection, COLLECTION)),
             ("SQuAD questions", corpus.squad_questions()),
         ):
             figures += await _compare(app, connection, oracle, kind, questions, options)
@@ -127,7 +128,7 @@ async def _compare(
     times = await measure.timed(
         ways, queries=len(asked), block=options.block, blocks=options.blocks, seed=len(asked)
     )
-    return [*figures, *measure.said(_speed(times))]
+    return [*figures, *measure.said(_speed(times, is_at_home=kind == AT_HOME))]
 
 
 async def _answerable(
@@ -190,7 +191,11 @@ async def _quality(app: App, oracle: exact.Bm25, asked: Sequence[str], *, is_exa
     )  # fmt: skip
 
 
-def _speed(times: dict[str, Times]) -> list[Figure]:
+def _speed(times: dict[str, Times], *, is_at_home: bool) -> list[Figure]:
+    """The times, and the ratio; which is judged for questions that the corpus can answer.
+
+    The others' words are mostly not in it, so that full text search has little to rank.
+    """
     figures = []
     for name, what in (("ours", "ours"), ("full text", "ts_rank_cd, OR, GIN")):
         for share in (0.5, 0.95):
@@ -207,7 +212,8 @@ def _speed(times: dict[str, Times]) -> list[Figure]:
         figures.append(
             Figure(
                 what=f"faster than ts_rank_cd at p{share * 100:.0f}", unit="x", n=times["ours"].n,
-                value=value, low=low, high=high, at_least=FASTER if share == 0.5 else None,
+                value=value, low=low, high=high,
+                at_least=FASTER if share == 0.5 and is_at_home else None,
             )
         )  # fmt: skip
     return figures
