@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ragline.db.pool import Connection
 from ragline.db.statements import Target, table
 
-# Pages are drawn whole: more than are needed, then some of these.
-_SPARE = 3
+# Pages are drawn whole, and neighbours are alike: many more than are needed, then few of each.
+_SPARE = 20
 
 
 async def metadata(
