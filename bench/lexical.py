@@ -194,7 +194,7 @@ async def _quality(app: App, oracle: exact.Bm25, asked: Sequence[str], *, is_exa
 def _speed(times: dict[str, Times], *, is_at_home: bool) -> list[Figure]:
     """The times, and the ratio; which is judged for questions that the corpus can answer.
 
-    The others' words are mostly not in it, so that full text search has little to rank.
+    The others ask about other things: full text search finds less of them to rank.
     """
     figures = []
     for name, what in (("ours", "ours"), ("full text", "ts_rank_cd, OR, GIN")):

@@ -49,8 +49,8 @@ class Calibration:
 UNMEASURED = Calibration(
     exact_chunks=_UNMEASURED_EXACT_CHUNKS,
     levels=(
-        Level(share=0.5, ef_search=100, factor=2, recall=0.0, index_ms=0.0, exact_ms=0.0),
-        Level(share=0.1, ef_search=200, factor=4, recall=0.0, index_ms=0.0, exact_ms=0.0),
+        Level(share=0.5, ef_search=400, factor=1, recall=0.0, index_ms=0.0, exact_ms=0.0),
+        Level(share=0.1, ef_search=400, factor=4, recall=0.0, index_ms=0.0, exact_ms=0.0),
     ),
     chunks=0,
     is_measured=False,
