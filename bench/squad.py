@@ -18,13 +18,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import shutil
-import string
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,6 +37,7 @@ from measure import Figure
 from ragline import config
 from ragline.config import Config
 from ragline.core.extraction import COVERAGE_THRESHOLD, SIMILARITY_THRESHOLD
+from ragline.core.reading import exact_match, f1
 from ragline.core.results import Answer, Method
 from ragline.models import embed
 from ragline.models.embed import Embedded, Embedder, Vector
@@ -191,32 +189,6 @@ def _score(case: Case, answer: Answer) -> Scored:
         f1=f1(said, case.golds),
         is_held=any(gold in citation.text for gold in case.golds for citation in answer.citations),
     )
-
-
-# -- SQuAD's measures ------------------------------------------------------------------------------
-
-
-def normalised(text: str) -> str:
-    """Return `text` as SQuAD compares it: lower case, no punctuation, no articles, single spaces."""
-    bare = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
-
-
-def exact_match(said: str, golds: Sequence[str]) -> float:
-    """Return 1.0 when the normalised answer is a gold one; without gold answers, when it is empty."""
-    return float(any(normalised(said) == normalised(gold) for gold in golds or ("",)))
-
-
-def f1(said: str, golds: Sequence[str]) -> float:
-    """Return the best harmonic mean of the precision and recall of words over the gold answers."""
-    return max(_f1(normalised(said).split(), normalised(gold).split()) for gold in golds or ("",))
-
-
-def _f1(said: Sequence[str], gold: Sequence[str]) -> float:
-    if not said or not gold:
-        return float(said == gold)
-    same = sum((Counter(said) & Counter(gold)).values())
-    return 2 * same / (len(said) + len(gold)) if same else 0.0
 
 
 # -- figures ---------------------------------------------------------------------------------------

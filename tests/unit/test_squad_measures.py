@@ -1,4 +1,4 @@
-"""SQuAD's measures as the benchmark computes them, against examples worked by hand."""
+"""How the benchmark on SQuAD divides its cases and measures confidence, by hand."""
 
 from __future__ import annotations
 
@@ -16,26 +16,6 @@ BENCH = Path(__file__).parents[2] / "bench"
 def squad(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCH))
     return importlib.import_module("squad")
-
-
-def test_answers_are_compared_without_case_punctuation_articles_and_spaces(
-    squad: ModuleType,
-) -> None:
-    assert squad.normalised(" The  Norse-men,  a tribe. ") == "norsemen tribe"
-    assert squad.exact_match("the Normans!", ("Danes", "normans")) == 1
-    assert squad.exact_match("Normans and Danes", ("normans",)) == 0
-
-
-def test_without_a_gold_answer_only_silence_is_right(squad: ModuleType) -> None:
-    assert (squad.exact_match("", ()), squad.f1("", ())) == (1, 1)
-    assert (squad.exact_match("x", ()), squad.f1("x", ())) == (0, 0)
-    assert (squad.exact_match("", ("x",)), squad.f1("", ("x",))) == (0, 0)
-
-
-def test_f1_is_of_words_counted_as_often_as_they_stand(squad: ModuleType) -> None:
-    # "b b c" against "b c d": two words in common, three on each side.
-    assert squad.f1("b b c", ("b c d",)) == pytest.approx(2 / 3)
-    assert squad.f1("in the 10th century", ("century", "10th century")) == pytest.approx(4 / 5)
 
 
 def test_the_area_counts_ties_as_half(squad: ModuleType) -> None:

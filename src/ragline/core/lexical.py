@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -97,12 +98,19 @@ def question_terms(text: str, language: str) -> list[str]:
     >>> question_terms("What is the 계약 기간 of a Vertrag?", "german")
     ['what', 'is', 'the', '계약', '기간', 'of', 'a', 'vertrag']
     """
-    stem, stop_words = _stemmer(language), STOP_WORDS.get(language, frozenset())
-    parts = list(_parts(text))
-    telling = [(run, word) for run, word in parts if word not in stop_words]
+    telling = telling_terms(text, language, STOP_WORDS.get(language, frozenset()))
+    return telling or telling_terms(text, language, frozenset())
+
+
+def telling_terms(text: str, language: str, stop_words: AbstractSet[str]) -> list[str]:
+    """Return the terms without `stop_words`, which are folded; runs without spaces give only pairs."""
+    stem = _stemmer(language)
     found: list[str] = []
-    for run, word in telling or parts:
-        found += [stem(word)] if word else _pairs(_letters(run))
+    for run, word in _parts(text):
+        if run:
+            found += _pairs(_letters(run))
+        elif word not in stop_words:
+            found.append(stem(word))
     return found
 
 
