@@ -69,8 +69,8 @@ _ADMIN_ONLY = {"keep_calibration", "rebuild_postings", "raise_epoch", "space_ind
     ("workload", "file", "name"),
     [
         (workload, file, name)
-        for workload in ("serve", "admin")
         for file, name in _BLOCKS
+        for workload in ("eval" if file == "evals" else "serve", "admin")
         if workload == "admin" or name not in _ADMIN_ONLY
     ],
 )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
-FILES = ("catalog", "collections", "documents", "lexical")
+FILES = ("catalog", "collections", "documents", "evals", "lexical", "relevance")
 
 
 @cache

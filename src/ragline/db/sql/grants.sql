@@ -43,6 +43,24 @@ begin
         -- A check runs with the rights of who writes.
         ragline.are_distinct(integer[])
     to ragline_serve;
+    -- What evaluations keep is theirs alone to write, and the judges' verdicts theirs to read.
+    revoke usage on sequence ragline.dataset_id_seq, ragline.run_id_seq, ragline.baseline_id_seq
+        from ragline_serve;
+    revoke select on ragline.verdict from ragline_serve, ltst_app, ragline_read;
+    grant insert, delete on ragline.dataset, ragline.dataset_case, ragline.run, ragline.noise
+        to eval_app;
+    grant insert on ragline.run_case, ragline.baseline to eval_app;
+    grant insert, update, delete on ragline.verdict to eval_app;
+    grant update (superseded_at) on ragline.dataset to eval_app;
+    grant update (
+        state, owner, lease_until, metrics, errors, phases_ms, spent, cache, warnings, seconds,
+        closed_at
+    ) on ragline.run to eval_app;
+    grant update (
+        hits, contexts, answer, found, labels, metrics, errors, warnings, phases_ms, total_ms,
+        spent, reuse_key, is_reused, saved_at
+    ) on ragline.run_case to eval_app;
+    grant update (ended_at) on ragline.baseline to eval_app;
     -- create_space() grants this too, to roles that exist by then.
     -- From the catalog: a table of ours is never read with a superuser's rights.
     for item in

@@ -1,0 +1,48 @@
+"""Which documents that a dataset names a collection has, and what an evaluation ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ragline.core.measuring import Way
+from ragline.db import queries
+from ragline.db.pool import Connection
+
+# What changes what a search finds, or how fast; names of extensions not loaded read as null.
+_SETTINGS = (
+    "work_mem", "shared_buffers", "effective_cache_size", "random_page_cost", "jit",
+    "max_parallel_workers_per_gather", "plan_cache_mode", "hnsw.ef_search", "hnsw.iterative_scan",
+    "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier",
+)  # fmt: skip
+
+
+async def present(
+    connection: Connection, collection_ids: Sequence[int], names: Iterable[str], way: Way
+) -> dict[str, int]:
+    """Return how many documents of the collections have each name, of those that any has."""
+    # PostgreSQL has no NUL, so no document is called so.
+    wanted = [name for name in names if "\0" not in name]
+    sql = queries.block("relevance", f"by_{way}")
+    rows = await connection.fetch(sql, list(collection_ids), wanted)
+    return {row["name"]: row["documents"] for row in rows}
+
+
+async def server(connection: Connection) -> dict[str, object]:
+    """Return the versions of PostgreSQL and pgvector, and the settings that searches depend on."""
+    row = await connection.fetchrow(
+        """
+        select current_setting('server_version'),
+               (select extversion from pg_catalog.pg_extension where extname = 'vector')
+        """
+    )
+    # In two steps: the first vector of a connection loads the library, and its settings with it.
+    await connection.fetchval("select '[1]'::vector is null")
+    rows = await connection.fetch(
+        "select name, current_setting(name, true) as value from pg_catalog.unnest($1::text[]) as name",
+        list(_SETTINGS),
+    )
+    return {
+        "postgresql": row[0] if row else None,
+        "pgvector": row[1] if row else None,
+        "settings": {row["name"]: row["value"] for row in rows},
+    }

@@ -1,0 +1,24 @@
+-- by_source --
+select source as name, count(*) as documents from document
+where collection_id = any ($1::int[]) and source = any ($2::text[])
+group by source
+
+-- by_name --
+select split_part(source, '/', -1) as name, count(*) as documents from document
+where collection_id = any ($1::int[]) and split_part(source, '/', -1) = any ($2::text[])
+group by 1
+
+-- by_stem --
+select stem as name, count(*) as documents
+from (
+    select regexp_replace(split_part(source, '/', -1), '(.)\.[^.]*$', '\1') as stem
+    from document
+    where collection_id = any ($1::int[])
+) as named
+where stem = any ($2::text[])
+group by stem
+
+-- by_row --
+select split_part(source, '#', -1) as name, count(*) as documents from document
+where collection_id = any ($1::int[]) and split_part(source, '#', -1) = any ($2::text[])
+group by 1
