@@ -35,6 +35,9 @@ from ragline.rag.formats.html import parse
 from ragline.rag.ingest import Policy, Text, ingest_texts
 from ragline.wiring import open_app
 
+# Judged sets and doubles of providers are the tests', which hold them to what is known of them.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
 DOC = Path("/usr/share/doc")
 SQUAD = Path(__file__).parents[2] / "shared/data/squad_v2_dev_half/dev-v2.0-half.json"
 # package -> where its pages are; other versions do as well.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from corpus import SQUAD, NotRun
+from corpus import NotRun
+from judged_sets import JudgedSet, NotThere
+from judged_sets import cranfield as cranfield_set
+from judged_sets import squad as squad_set
 from ragline.core.ranking import ndcg_at
 from ragline.rag.ingest import Text
 
-CRANFIELD = SQUAD.parents[1] / "cranfield"
 K = 10
 
 
@@ -34,59 +34,33 @@ class Judged:
 
 
 def cranfield() -> Judged:
-    """Return Cranfield: 1,400 abstracts, 225 questions, codes 1 to 4 relevant.
-
-    The judgements count the questions by their place in the file, not by the numbers in it.
-    """
-    files = {name: CRANFIELD / name for name in ("cran.all.1400", "cran.qry", "cranqrel")}
-    if missing := [name for name, path in files.items() if not path.is_file()]:
-        raise NotRun(f"there is no {CRANFIELD.name}/{missing[0]}")
-    questions = [_one_line(text) for _, text in _records(files["cran.qry"].read_text(), "W")]
-    relevant: list[set[str]] = [set() for _ in questions]
-    for line in files["cranqrel"].read_text().splitlines():
-        place, document, code = line.split()
-        if 1 <= int(code) <= 4:
-            relevant[int(place) - 1].add(document)
-    documents = files["cran.all.1400"].read_text()
-    titles = dict(_records(documents, "T"))
-    texts = [
-        Text(source=number, title=_one_line(titles[number]), text=text)
-        for number, text in _records(documents, "W")
-        if text.strip()  # two of the abstracts are empty
-    ]
-    return Judged(
-        name="Cranfield",
-        texts=texts,
-        questions=questions,
-        relevant=[frozenset(some) for some in relevant],
-    )
+    """Return Cranfield: 1,400 abstracts, 225 questions, codes 1 to 4 relevant."""
+    return _judged("Cranfield", cranfield_set)
 
 
 def squad() -> Judged:
     """Return the paragraphs of SQuAD 2, and the questions that one of them answers."""
-    if not SQUAD.is_file():
-        raise NotRun(f"there is no {SQUAD.parent.name}/{SQUAD.name}")
-    texts, questions, relevant = [], [], []
-    for article in json.loads(SQUAD.read_text())["data"]:
-        for place, paragraph in enumerate(article["paragraphs"]):
-            source = f"{article['title']}-{place}"
-            title = article["title"].replace("_", " ")
-            texts.append(Text(source=source, title=title, text=paragraph["context"]))
-            for entry in paragraph["qas"]:
-                if not entry["is_impossible"]:
-                    questions.append(entry["question"])
-                    relevant.append(frozenset((source,)))
-    return Judged(name="SQuAD", texts=texts, questions=questions, relevant=relevant)
+    return _judged("SQuAD", squad_set)
 
 
-def _records(text: str, field: str) -> Iterator[tuple[str, str]]:
-    """Yield the number and one field of each record of a file in SMART's format."""
-    for record in re.split(r"^\.I\s+", text, flags=re.MULTILINE)[1:]:
-        number, _, rest = record.partition("\n")
-        parts = re.split(r"^\.([A-Z])[ \t]*\n", rest, flags=re.MULTILINE)
-        fields = dict(zip(parts[1::2], parts[2::2], strict=True))
-        yield number.strip(), fields.get(field, "")
+def whole_cranfield() -> JudgedSet:
+    """Return Cranfield as the dataset that is evaluated, and its texts."""
+    return _there(cranfield_set)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _there(load: Callable[[], JudgedSet]) -> JudgedSet:
+    try:
+        return load()
+    except NotThere as error:
+        raise NotRun(str(error)) from error
+
+
+def _judged(name: str, load: Callable[[], JudgedSet]) -> Judged:
+    data = _there(load)
+    cases = [case for case in data.dataset.cases if case.relevant]
+    return Judged(
+        name=name,
+        texts=data.texts,
+        questions=[case.question for case in cases],
+        relevant=[frozenset(one.document for one in case.relevant) for case in cases],
+    )

@@ -1,0 +1,1 @@
+"""Evaluating: datasets, runs, baselines, comparisons, and what they say."""
