@@ -34,6 +34,7 @@ _OURS = frozenset(
         "RAGLINE_API_KEY",
         "RAGLINE_CHAT_KEY",
         "RAGLINE_EMBED_KEY",
+        "RAGLINE_JUDGE_KEY",
         "RAGLINE_ROLE_SECRET",
     }
 )
@@ -61,6 +62,12 @@ class Config:
     """The remote embedding model; None is the one on this machine."""
     chat: Endpoint | None = None
     """The model that writes answers; None is none: answers are made of the documents' sentences."""
+    judge: Endpoint | None = None
+    """The model that judges answers in an evaluation; None is none."""
+    judge_max_tokens: int | None = None
+    """Of one reply of the judge; None is what claims and labels need, without thinking aloud."""
+    eval_cache_mb: int = 256
+    """How much of a judge's replies is kept, in millions of bytes."""
     prices: Path | None = None
     threads: int = 1
     api_key: Secret | None = None
@@ -85,15 +92,24 @@ def load(
     else:
         database, warnings = _resolved({**env, _GIVEN: dsn}, _GIVEN)
     embedding, chat = remote.embedding_endpoint(env), remote.chat_endpoint(env)
+    judge = remote.judge_endpoint(env)
     return Config(
         dsn=database,
-        warnings=(*warnings, *remote.warnings(embedding.endpoint if embedding else None, chat)),
+        warnings=(
+            *warnings,
+            *remote.warnings(embedding.endpoint if embedding else None, chat, judge),
+        ),
         data_dir=_folder(data_dir) or _path(env, "RAGLINE_DATA_DIR") or _platform_folder(),
         db_port=_port(env, "RAGLINE_DB_PORT"),
         model_dir=_path(env, "RAGLINE_MODEL_DIR"),
         model_precision=_precision(env),
         embedding=embedding,
         chat=chat,
+        judge=judge,
+        judge_max_tokens=settings.whole_or_none(
+            env, "RAGLINE_JUDGE_MAX_TOKENS", at_least=50, at_most=1_000_000
+        ),
+        eval_cache_mb=settings.whole(env, "RAGLINE_EVAL_CACHE_MB", default=256, at_most=1_000_000),
         prices=_path(env, "RAGLINE_PRICES"),
         threads=settings.whole(env, "RAGLINE_THREADS", default=_usable_cpus(), at_most=1024),
         api_key=_api_key(env, "RAGLINE_API_KEY"),

@@ -487,6 +487,32 @@ def test_model_show_and_check_tell_which_model_and_what_it_took(
     assert "cost not known" in text
 
 
+def test_a_judge_is_checked_by_a_claim(command: Command, server: OpenAIServer) -> None:
+    def environ(says: str) -> Command:
+        server.say = lambda messages: says
+        return at(
+            command,
+            server,
+            RAGLINE_JUDGE_PROVIDER="openai",
+            RAGLINE_JUDGE_URL=server.url,
+            RAGLINE_JUDGE_MODEL="strict",
+            RAGLINE_JUDGE_KEY=KEY,
+        )
+
+    checked = environ('{"labels": ["Entailment"]}').json("model", "check")
+    assert checked["judge"]["label"] == "Entailment"
+    assert checked["judge"]["judge_id"].startswith("llm:openai/strict@")
+    assert checked["judge"]["spent"]["requests"] == 1
+    assert (
+        "'Entailment', where" in environ('{"labels": ["Entailment"]}').run("model", "check").stdout
+    )
+
+    done = environ("It seems so.").run("model", "check")
+    assert done.returncode == 3
+    assert "'It seems so.' is not one JSON object; nothing is judged" in done.stderr
+    assert "spent: strict: 2 requests" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [

@@ -11,7 +11,7 @@ import asyncio
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -110,6 +110,8 @@ class LoopbackServer:
     def __init__(self) -> None:
         self.requests: list[Seen] = []
         self.faults: list[Exception] = []
+        self.by_default: Callable[[], Behaviour] = Answer
+        """What is done for a request when the script is over."""
         self._script: deque[Behaviour] = deque()
         self._ready = threading.Event()
         self._over: asyncio.Event
@@ -168,7 +170,7 @@ class LoopbackServer:
         try:
             while (seen := await _request(reader)) is not None:
                 self.requests.append(seen)
-                behaviour = self._script.popleft() if self._script else Answer()
+                behaviour = self._script.popleft() if self._script else self.by_default()
                 if not await self._act(writer, seen, behaviour):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):

@@ -355,6 +355,9 @@ def test_what_asyncpg_ignores_is_a_warning_and_what_it_cannot_protect_an_error(
         ("RAGLINE_MODEL_PRECISION", "int8", "model_precision", "int8"),
         ("RAGLINE_MODEL_PRECISION", "", "model_precision", "fp32"),
         ("RAGLINE_DATA_DIR", "/data", "data_dir", Path("/data")),
+        ("RAGLINE_EVAL_CACHE_MB", "8", "eval_cache_mb", 8),
+        ("RAGLINE_EVAL_CACHE_MB", "", "eval_cache_mb", 256),
+        ("RAGLINE_JUDGE_MAX_TOKENS", "", "judge_max_tokens", None),
     ],
 )
 def test_settings(tmp_path: Path, name: str, value: str, field: str, want: object) -> None:
@@ -370,6 +373,7 @@ def test_settings(tmp_path: Path, name: str, value: str, field: str, want: objec
         ("RAGLINE_QUERY_TIMEOUT", ["0", "-1", "nan", "inf", "30s"]),
         ("RAGLINE_POOL_TIMEOUT", ["0", "1e9", "soon"]),
         ("RAGLINE_MODEL_PRECISION", ["fp16", "INT8", "8"]),
+        ("RAGLINE_EVAL_CACHE_MB", ["0", "-1", "256MB", "1000001"]),
     ],
 )
 def test_malformed_settings_name_variable_value_and_remedy(

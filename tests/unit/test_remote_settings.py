@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragline import config
-from ragline.core.remote import OPENAI_URL, chat_endpoint, embedding_endpoint
+from ragline.core.remote import (
+    OPENAI_URL,
+    Limits,
+    chat_endpoint,
+    embedding_endpoint,
+    judge_endpoint,
+)
 from ragline.errors import ConfigError
 
 KEY = "sk-1234567890abcdef"
@@ -31,7 +37,52 @@ def refused(environ: dict[str, str]) -> str:
 def test_nothing_is_remote_unless_asked_for() -> None:
     found = config.load(environ={"OPENAI_API_KEY": KEY, "AWS_REGION": "eu-west-1"})
 
-    assert (found.embedding, found.chat, found.prices) == (None, None, None)
+    assert (found.embedding, found.chat, found.judge, found.prices) == (None, None, None, None)
+
+
+def test_the_judge_has_settings_of_its_own_like_those_of_answers() -> None:
+    of_judge = {
+        "RAGLINE_JUDGE_PROVIDER": "openai",
+        "RAGLINE_JUDGE_URL": "https://judge.example.org/v1",
+        "RAGLINE_JUDGE_MODEL": "strict",
+        "RAGLINE_JUDGE_KEY": KEY,
+        "RAGLINE_JUDGE_RPM": "600",
+        "RAGLINE_JUDGE_TPM": "90000",
+        "RAGLINE_JUDGE_CONCURRENCY": "8",
+        "RAGLINE_JUDGE_RETRIES": "6",
+        "RAGLINE_JUDGE_TIMEOUT": "20",
+        "RAGLINE_JUDGE_DEADLINE": "60",
+    }
+    of_chat = {name.replace("JUDGE", "CHAT"): value for name, value in of_judge.items()}
+
+    judge, chat = judge_endpoint(of_judge), chat_endpoint(of_chat)
+
+    assert judge is not None
+    assert chat is not None
+    assert judge.limits == Limits(
+        requests_per_minute=600,
+        tokens_per_minute=90_000,
+        concurrency=8,
+        retries=6,
+        timeout_s=20.0,
+        deadline_s=60.0,
+    )
+    assert judge == replace(chat, variables="RAGLINE_JUDGE")
+    assert judge_endpoint(of_chat) is None
+    found = config.load(environ={**of_judge, "RAGLINE_JUDGE_MAX_TOKENS": "8000"})
+    assert (found.judge, found.chat, found.judge_max_tokens) == (judge, None, 8000)
+    assert KEY not in repr(found)
+
+
+def test_what_a_judge_reads_in_the_clear_is_warned_about() -> None:
+    environ = {
+        "RAGLINE_JUDGE_PROVIDER": "openai",
+        "RAGLINE_JUDGE_URL": "http://10.0.0.5/v1",
+        "RAGLINE_JUDGE_MODEL": "m",
+    }
+
+    (warning,) = config.load(environ=environ).warnings
+    assert "RAGLINE_JUDGE_URL is http://10.0.0.5/v1" in warning
 
 
 def test_every_setting_arrives() -> None:
@@ -114,7 +165,7 @@ def test_keys_are_in_no_text_of_a_configuration() -> None:
 
 def test_programs_that_are_started_get_no_key() -> None:
     names = (
-        *("RAGLINE_EMBED_KEY", "RAGLINE_CHAT_KEY", "OPENAI_API_KEY"),
+        *("RAGLINE_EMBED_KEY", "RAGLINE_CHAT_KEY", "RAGLINE_JUDGE_KEY", "OPENAI_API_KEY"),
         *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK"),
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     )
@@ -151,6 +202,17 @@ def test_programs_that_are_started_get_no_key() -> None:
         ({"RAGLINE_EMBED_PROVIDER": "bedrock", "RAGLINE_EMBED_KEY": KEY}, "does not use it"),
         ({"RAGLINE_EMBED_PROVIDER": "bedrock", "RAGLINE_EMBED_URL": "http://10.1.1.1"}, "readable"),
         ({"RAGLINE_CHAT_MODEL": "m"}, "RAGLINE_CHAT_PROVIDER is 'none', so it would do nothing"),
+        ({"RAGLINE_JUDGE_MODEL": "m"}, "RAGLINE_JUDGE_PROVIDER is 'none', so it would do nothing"),
+        ({"RAGLINE_JUDGE_MAX_TOKENS": "500"}, "RAGLINE_JUDGE_PROVIDER is 'none', so it would"),
+        ({"RAGLINE_JUDGE_PROVIDER": "openai"}, "RAGLINE_JUDGE_MODEL is not set"),
+        (
+            {
+                "RAGLINE_JUDGE_PROVIDER": "bedrock",
+                "RAGLINE_JUDGE_MODEL": "m",
+                "RAGLINE_JUDGE_MAX_TOKENS": "49",
+            },
+            "RAGLINE_JUDGE_MAX_TOKENS is '49'; write a whole number from 50",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(more: dict[str, str], says: str) -> None:

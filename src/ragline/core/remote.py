@@ -116,6 +116,11 @@ def chat_endpoint(env: Environment) -> Endpoint | None:
     return _endpoint(env, "RAGLINE_CHAT", nowhere="none")
 
 
+def judge_endpoint(env: Environment) -> Endpoint | None:
+    """Return the chat model that the variables RAGLINE_JUDGE_… name to judge answers, or None."""
+    return _endpoint(env, "RAGLINE_JUDGE", nowhere="none")
+
+
 def warnings(*endpoints: Endpoint | None) -> tuple[str, ...]:
     """Return what a user should know about these endpoints."""
     return tuple(

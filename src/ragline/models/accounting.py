@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ragline.core.remote import Endpoint
 from ragline.errors import ConfigError
+from ragline.signals import usage
 
 _SHIPPED = "prices.toml"
 _KEYS = {"provider", "where", "model", "input", "output", "as_of"}
@@ -120,6 +121,7 @@ class Account:
 
     def sent(self, *, waited_s: float, is_retry: bool) -> None:
         """Count a request, and how long a rate limit of ours held it up."""
+        usage.sent()
         self._requests += 1
         self._retries += is_retry
         self._limiter_wait_s += waited_s
@@ -134,6 +136,7 @@ class Account:
 
     def uncounted(self) -> None:
         """Count a request that may be billed, and whose tokens nobody said."""
+        usage.uncounted()
         self._uncounted += 1
 
     def answered(self, input_tokens: int | None, output_tokens: int | None) -> int | None:
@@ -143,6 +146,7 @@ class Account:
             return None
         self._input_tokens += input_tokens
         self._output_tokens += output_tokens
+        usage.answered(input_tokens, output_tokens, self._exact(input_tokens, output_tokens))
         return self._cost(input_tokens, output_tokens)
 
     @property
@@ -165,12 +169,13 @@ class Account:
         )
 
     def _cost(self, input_tokens: int, output_tokens: int) -> int | None:
-        if not input_tokens and not output_tokens:
-            return 0
-        if self.price is None:
-            return None
-        exact = self.price.micro_usd(input_tokens, output_tokens)
+        exact = self._exact(input_tokens, output_tokens)
         return None if exact is None else math.ceil(exact)
+
+    def _exact(self, input_tokens: int, output_tokens: int) -> Decimal | None:
+        if not input_tokens and not output_tokens:
+            return Decimal(0)
+        return self.price.micro_usd(input_tokens, output_tokens) if self.price else None
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

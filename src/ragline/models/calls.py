@@ -16,6 +16,7 @@ from ragline.core.remote import Endpoint
 from ragline.errors import ModelRefused, ModelReplyInvalid, ModelUnavailable, RemoteModelError
 from ragline.models.accounting import Account
 from ragline.models.limits import Limiter
+from ragline.signals import spans
 
 Kind = Literal[
     "refused", "unknown", "unusable", "invalid", "limited", "crowded", "failing", "unreachable"
@@ -124,12 +125,14 @@ class Line:
         deadline = deadline or self.deadline
         attempt, spent_s, is_first = 1, 0.0, True
         while True:
-            waited_s = await self._turn(tokens, deadline, spent_s, is_urgent=is_urgent)
+            with spans.span("limiter"):
+                waited_s = await self._turn(tokens, deadline, spent_s, is_urgent=is_urgent)
             spent_s += waited_s if is_urgent else 0.0
             self.account.sent(waited_s=waited_s, is_retry=not is_first)
             started, is_first = time.monotonic(), False
             try:
-                return await self._sent(send, deadline, deadline.seconds - spent_s)
+                with spans.span():
+                    return await self._sent(send, deadline, deadline.seconds - spent_s)
             except asyncio.CancelledError:
                 self.account.uncounted()
                 raise
@@ -145,13 +148,18 @@ class Line:
                     raise self.error(failure, attempt, spent_s) from failure
                 if failure.kind == "limited":
                     self._limiter.hold(pause_s)
-            await self._sleep(pause_s)
+            with spans.span("retry"):
+                await self._sleep(pause_s)
             self.account.paused(pause_s)
             spent_s += pause_s
             attempt += 1
 
     async def stream(
-        self, start: Callable[[], AsyncGenerator[_Result, None]], *, tokens: int
+        self,
+        start: Callable[[], AsyncGenerator[_Result, None]],
+        *,
+        tokens: int,
+        is_urgent: bool = True,
     ) -> AsyncGenerator[_Result, None]:
         """Return the pieces that `start` yields; it is repeated until the first one came.
 
@@ -170,7 +178,7 @@ class Line:
                 await source.aclose()
                 raise
 
-        source, piece = await self.call(started, tokens=tokens, is_urgent=True)
+        source, piece = await self.call(started, tokens=tokens, is_urgent=is_urgent)
         ends_at = time.monotonic() + self.deadline.seconds
         async with aclosing(source):
             try:

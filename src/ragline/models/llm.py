@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from ragline.core.remote import Endpoint
 
-__all__ = ["ChatConfig", "ChatFacts", "ChatModel", "Message", "Piece", "Usage", "open_chat_model"]
+__all__ = [
+    "ChatConfig",
+    "ChatFacts",
+    "ChatModel",
+    "Message",
+    "Piece",
+    "Usage",
+    "open_chat_model",
+    "open_model",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +88,20 @@ class ChatConfig(Protocol):
 
 def open_chat_model(config: ChatConfig) -> ChatModel | None:
     """Return the configured chat model; None when none is configured (answers are extractive)."""
-    if config.chat is None:
-        return None
+    return None if config.chat is None else open_model(config.chat, config.prices)
+
+
+def open_model(endpoint: Endpoint, prices: Path | None, *, is_patient: bool = False) -> ChatModel:
+    """Return the chat model at an endpoint; nothing is sent before the first question.
+
+    A patient one waits for its turn as long as that takes, behind those whom somebody waits for;
+    its deadlines count from when a request is sent. Raises ConfigError where `prices` is unusable.
+    """
     # Clients of providers take a while to import, and commands that never generate should not wait.
-    if config.chat.provider == "bedrock":
+    if endpoint.provider == "bedrock":
         from ragline.models.llm_bedrock import BedrockChat
 
-        return BedrockChat.open(config)
+        return BedrockChat.open(endpoint, prices, is_patient=is_patient)
     from ragline.models.llm_openai import OpenAIChat
 
-    return OpenAIChat.open(config)
+    return OpenAIChat.open(endpoint, prices, is_patient=is_patient)

@@ -27,8 +27,8 @@ _REASONS = {
 class BedrockChat(RemoteChat):
     """`ConverseStream`."""
 
-    def __init__(self, endpoint: Endpoint, line: Line) -> None:
-        super().__init__(endpoint, line)
+    def __init__(self, endpoint: Endpoint, line: Line, *, is_patient: bool = False) -> None:
+        super().__init__(endpoint, line, is_patient=is_patient)
         self._runtime = Runtime(endpoint)
 
     async def said(

@@ -26,8 +26,8 @@ _OTHER_NAMES = {
 class OpenAIChat(RemoteChat):
     """`POST /chat/completions`, streamed."""
 
-    def __init__(self, endpoint: Endpoint, line: Line) -> None:
-        super().__init__(endpoint, line)
+    def __init__(self, endpoint: Endpoint, line: Line, *, is_patient: bool = False) -> None:
+        super().__init__(endpoint, line, is_patient=is_patient)
         self._wire = Wire(endpoint)
         is_theirs = endpoint.url == OPENAI_URL or endpoint.is_azure
         self._names: dict[str, str | None] = {

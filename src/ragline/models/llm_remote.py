@@ -8,14 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from ragline.core.remote import Endpoint
 from ragline.core.tokens import count_tokens
-from ragline.errors import ConfigError
 from ragline.models.accounting import Account, Spending, price_of, prices
 from ragline.models.calls import Line, RequestFailed, scrubbed
-from ragline.models.llm import ChatConfig, ChatFacts, Message, Piece, Usage
+from ragline.models.llm import ChatFacts, Message, Piece, Usage
+from ragline.signals import spans
 
 # What providers add to each message: its role and its bounds.
 _MESSAGE_TOKENS = 4
@@ -53,18 +54,17 @@ class Said:
 class RemoteChat(ABC):
     """A ChatModel; each provider says how it is asked."""
 
-    def __init__(self, endpoint: Endpoint, line: Line) -> None:
+    def __init__(self, endpoint: Endpoint, line: Line, *, is_patient: bool = False) -> None:
         self._endpoint = endpoint
         self._line = line
+        self._is_patient = is_patient
         self._lanes = asyncio.Semaphore(endpoint.limits.concurrency)
 
     @classmethod
-    def open(cls, config: ChatConfig) -> Self:
-        """Return the configured model; nothing is sent before the first question."""
-        if config.chat is None:
-            raise ConfigError("there is no chat model; set RAGLINE_CHAT_PROVIDER")
-        account = Account(config.chat.model, price_of(config.chat, prices(config.prices)))
-        return cls(config.chat, Line(config.chat, account))
+    def open(cls, endpoint: Endpoint, own: Path | None, *, is_patient: bool = False) -> Self:
+        """Return the model at an endpoint; `own` has prices of the user's."""
+        account = Account(endpoint.model, price_of(endpoint, prices(own)))
+        return cls(endpoint, Line(endpoint, account), is_patient=is_patient)
 
     @property
     def facts(self) -> ChatFacts:
@@ -86,7 +86,9 @@ class RemoteChat(ABC):
         read = sum(count_tokens(message.content) + _MESSAGE_TOKENS for message in messages)
         estimated = read + max_tokens
         parts = self._line.stream(
-            lambda: self._bounded(messages, max_tokens, temperature), tokens=estimated
+            lambda: self._bounded(messages, max_tokens, temperature),
+            tokens=estimated,
+            is_urgent=not self._is_patient,
         )
         last = Said(is_last=True)
         async with self._lane(), aclosing(parts):
@@ -138,8 +140,9 @@ class RemoteChat(ABC):
         """Be one of as many answers at once as the endpoint may give."""
         deadline = self._line.deadline
         try:
-            async with asyncio.timeout(deadline.seconds):
-                await self._lanes.acquire()
+            async with asyncio.timeout(None if self._is_patient else deadline.seconds):
+                with spans.span("limiter"):
+                    await self._lanes.acquire()
         except TimeoutError:
             self._line.account.failed()
             most = self._endpoint.limits.concurrency
