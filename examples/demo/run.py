@@ -10,42 +10,34 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import ragline
 from ragline import config
+from ragline.cli import eval_progress
 from ragline.cli.ingest import progress_bar, summary
 from ragline.cli.search import answer_text
-from ragline.core.ranking import ndcg_at, recall_at
-from ragline.core.results import Answer, SearchResult
+from ragline.core.cases import Case, Dataset, Relevant, content_hash
+from ragline.core.runs import CaseResult, Run
 from ragline.errors import DemoFailed, RaglineError, first
 
 COLLECTION = "demo"
+DATASET = "demo"
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 SUFFIXES = {"text/markdown": ".md", "text/x-rst": ".rst", "text/plain": ".txt"}
 SHOWN = ("q037", "q085", "u001")
 K = 10
+# A chunk that holds the answer with so many characters around it has found the passage.
+AROUND = 20
 
 # Set from the first honest measurement; the README states both.
 FLOORS = {"recall@10": 0.84, "ndcg@10": 0.59, "cited": 0.48, "answered": 0.85, "declined": 0.54}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A labelled question. `document` None: nothing in the documents answers it."""
-
-    id: str
-    question: str
-    document: str | None
-    passage: str | None
-    answer: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +97,12 @@ async def _demo(options: argparse.Namespace) -> None:
         print(summary(report))
         for rejection in report.rejections:
             print(f"rejected  {rejection.source}  {rejection.reason}  {rejection.message}")
-        cases = [Case(**json.loads(line)) for line in (HERE / "questions.jsonl").open()]
-        await _show(rag, [case for case in cases if case.id in SHOWN])
-        figures = await _measure(rag, cases)
-    _print(figures, verbose=options.verbose)
+        dataset = Dataset(name=DATASET, cases=tuple(_cases()), format="jsonl")
+        await _show(rag, [case for case in dataset.cases if case.id in SHOWN])
+        await _keep(rag, dataset)
+        run = await _measured(rag)
+        figures = await _figures(rag, run, dataset)
+    _print(figures, run, verbose=options.verbose)
     if options.json:
         options.json.write_text(json.dumps(asdict(figures), indent=1) + "\n")
     below = [
@@ -162,69 +156,81 @@ async def _show(rag: ragline.Rag, cases: Sequence[Case]) -> None:
         print(answer_text(await rag.ask(case.question, collection=COLLECTION)))
 
 
-async def _measure(rag: ragline.Rag, cases: Sequence[Case]) -> Figures:
-    recalls, ndcgs, cited, answered, declined, misses = [], [], [], [], [], []
-    for case in cases:
-        answer = await rag.ask(case.question, collection=COLLECTION)
-        if case.document is None or case.passage is None or case.answer is None:
-            declined.append(not answer.found)
-            continue
-        found = await rag.search(case.question, collection=COLLECTION, k=K)
-        # The passage is the item: overlapping chunks that hold the answer are one find.
-        ranked = _passages(case, found)
-        recalls.append(recall_at(K, ranked, {case.id}))
-        ndcgs.append(ndcg_at(K, ranked, {case.id}))
-        cited.append(_is_cited(case, answer))
-        answered.append(answer.found)
-        if not cited[-1]:
-            place = ranked.index(case.id) + 1 if case.id in ranked else "-"
-            misses.append(f"{case.id}  rank {place:>2}  {case.question}")
+def _cases() -> Iterator[Case]:
+    for line in (HERE / "questions.jsonl").open(encoding="utf-8"):
+        entry = json.loads(line)
+        is_answerable = entry["document"] is not None
+        yield Case(
+            id=entry["id"],
+            question=entry["question"],
+            answer=entry["answer"],
+            relevant=(_relevant(entry),) if is_answerable else (),
+            is_answerable=is_answerable,
+        )
+
+
+def _relevant(entry: Mapping[str, str]) -> Relevant:
+    """Return the place that a chunk must hold: the answer where it stands in its passage."""
+    passage, answer = (" ".join(entry[key].split()) for key in ("passage", "answer"))
+    at = passage.casefold().index(answer.casefold())
+    place = passage[max(0, at - AROUND) : at + len(answer) + AROUND]
+    return Relevant(document=entry["document"], passage=place)
+
+
+async def _keep(rag: ragline.Rag, dataset: Dataset) -> None:
+    """Keep the questions in the database, in the place of others that stood here before."""
+    kept = {facts.name: facts.hash for facts in await rag.datasets()}
+    if kept.get(dataset.name) != content_hash(dataset):
+        await rag.add_dataset(dataset, replace=dataset.name in kept)
+
+
+async def _measured(rag: ragline.Rag) -> Run:
+    """Return an evaluation of all questions; nothing is taken from an earlier one."""
+    with eval_progress.progress_bar("measuring", shown=True) as on_progress:
+        run = await rag.evaluate(
+            DATASET,
+            collection=COLLECTION,
+            k=K,
+            answers="extractive",
+            fresh=True,
+            on_progress=on_progress,
+        )
+    for warning in run.warnings:
+        print(f"warning: {warning}")
+    if run.state != "complete":
+        failed = ", ".join(f"{count} x {name}" for name, count in run.errors.items())
+        raise DemoFailed(
+            f"only {run.done} of {run.cases} questions were measured, {run.failed} failed: {failed}; "
+            f"`ragline eval show {run.name}` says more"
+        )
+    return run
+
+
+async def _figures(rag: ragline.Rag, run: Run, dataset: Dataset) -> Figures:
+    results = {result.case_id: result for result in await rag.results(run)}
+    measured = run.metrics
     return Figures(
-        recall=fmean(recalls),
-        ndcg=fmean(ndcgs),
-        cited=fmean(cited),
-        answered=fmean(answered),
-        declined=fmean(declined),
-        n=len(recalls),
-        n_unanswerable=len(declined),
-        misses=tuple(misses),
+        recall=measured["recall@10"].value,
+        ndcg=measured["ndcg@10"].value,
+        cited=measured["cited"].value,
+        answered=measured["answered"].value,
+        declined=measured["declined"].value,
+        n=measured["recall@10"].n,
+        n_unanswerable=measured["declined"].n,
+        misses=tuple(
+            f"{case.id}  rank {_rank(results[case.id]):>2}  {case.question}"
+            for case in dataset.cases
+            if case.is_answerable and not results[case.id].metrics["cited"]
+        ),
     )
 
 
-def _passages(case: Case, found: SearchResult) -> list[str]:
-    """Return the hits' names; a chunk of the right document that holds the answer is the passage."""
-    return [
-        case.id
-        if Path(hit.source).stem == case.document and _holds(hit.body, case)
-        else str(hit.chunk_id)
-        for hit in found.hits
-    ]
+def _rank(result: CaseResult) -> str:
+    reciprocal = result.metrics["mrr@10"]
+    return str(round(1 / reciprocal)) if reciprocal else "-"
 
 
-def _holds(body: str, case: Case) -> bool:
-    """Whether a chunk overlaps the passage where the answer stands in it."""
-    text, passage, answer = (_plain(part or "") for part in (body, case.passage, case.answer))
-    at = passage.index(answer)
-    return answer in text and any(
-        passage[max(0, at - around) : at + len(answer) + around] in text
-        for around in (len(passage), 40, 20)
-    )
-
-
-def _is_cited(case: Case, answer: Answer) -> bool:
-    """Whether a citation of the right document holds the answer's words."""
-    return any(
-        Path(citation.source).stem == case.document
-        and _plain(case.answer or "") in _plain(citation.text)
-        for citation in answer.citations
-    )
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def _print(figures: Figures, *, verbose: bool) -> None:
+def _print(figures: Figures, run: Run, *, verbose: bool) -> None:
     print(
         f"\nMeasured on {figures.n} labelled questions, "
         f"and {figures.n_unanswerable} that nothing here answers"
@@ -245,6 +251,10 @@ def _print(figures: Figures, *, verbose: bool) -> None:
         "\n  .venv/bin/ragline ingest PATH... -c mine"
         '\n  .venv/bin/ragline search "..." -c mine --explain'
         "\n  .venv/bin/ragline serve"
+        f"\n  .venv/bin/ragline eval show {run.name}"
+        "\n  .venv/bin/ragline eval run demo -c demo --answers extractive --name lexical"
+        " --method lexical"
+        f"\n  .venv/bin/ragline eval compare {run.name} lexical"
     )
 
 

@@ -98,6 +98,20 @@ class LockTimeout(RaglineError):
     status = 503
 
 
+class GateFailed(RaglineError):
+    """A red line is broken: what was measured is worse than it may be."""
+
+    exit_code = 4
+    status = 409
+
+
+class Inconclusive(RaglineError):
+    """What was measured is not enough to say whether the red lines hold; measuring more may help."""
+
+    exit_code = 5
+    status = 409
+
+
 class DemoFailed(RaglineError):
     """The demo ran, and its measured quality is below a floor."""
 

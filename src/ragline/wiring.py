@@ -11,12 +11,15 @@ from ragline import config as configuration
 from ragline.config import Config
 from ragline.core.budget import ROLES, Workload, pool_size
 from ragline.core.dsn import Dsn
+from ragline.core.runs import JudgeKind
 from ragline.db import pool as pools
 from ragline.db import schema
 from ragline.db.migrate import role_password
 from ragline.errors import SchemaMismatch
 from ragline.models import embed, llm
+from ragline.models import judge as judges
 from ragline.models.embed import Embedder
+from ragline.models.judge import Judge, Memory
 from ragline.models.llm import ChatModel
 from ragline.ops import embedded
 from ragline.rag.app import App
@@ -57,11 +60,15 @@ async def open_app(
     async def open_chat_model() -> ChatModel | None:
         return await asyncio.to_thread(llm.open_chat_model, config)
 
+    async def open_judge(kind: JudgeKind, memory: Memory | None, language: str) -> Judge | None:
+        return await asyncio.to_thread(judges.open_judge, config, kind, memory, language=language)
+
     app = App(
         config=config,
         open_pool=open_pool,
         open_embedder=open_embedder,
         open_chat_model=open_chat_model,
+        open_judge=open_judge,
         search_workload=search_workload,
         ingest_workload=ingest_workload,
     )

@@ -21,6 +21,7 @@ app = typer.Typer(
 
 def _mount() -> None:
     from ragline.cli import collection, db, dsn, health, ingest, migrate, model, search, serve
+    from ragline.cli import eval as evaluation
 
     app.command()(ingest.ingest)
     app.command()(search.search)
@@ -28,6 +29,7 @@ def _mount() -> None:
     app.command()(serve.serve)
     app.command()(health.health)
     app.add_typer(collection.app, name="collection")
+    app.add_typer(evaluation.app, name="eval")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")
     app.add_typer(dsn.app, name="dsn")

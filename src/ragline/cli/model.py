@@ -15,6 +15,7 @@ from ragline.errors import ModelError
 if TYPE_CHECKING:
     from ragline.config import Config
     from ragline.models.embed import Embedder, ModelFacts
+    from ragline.models.judge import Judge
 
 app = typer.Typer(name="model", help="The models.", no_args_is_help=True)
 
@@ -75,9 +76,10 @@ def show(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Use the configured models once: embed a sentence, and have the chat model say a word.
+    """Use the configured models once: embed a sentence, have a word said and a claim judged.
 
-    Prints what came back, how long it took and what it cost; fails as an ingest or an answer would.
+    Prints what came back, how long it took and what it cost; fails as an ingest, an answer or an
+    evaluation would.
     """
     settings = runtime.load(data_dir)
     result = asyncio.run(_checked(settings))
@@ -100,8 +102,9 @@ async def _facts(settings: "Config") -> "ModelFacts":
 async def _checked(settings: "Config") -> dict[str, Any]:
     from ragline.models import llm
     from ragline.models.accounting import Metered
+    from ragline.models.judge import open_judge
 
-    result: dict[str, Any] = {"embedding": None, "chat": None}
+    result: dict[str, Any] = {"embedding": None, "chat": None, "judge": None}
     async with runtime.embedder(settings) as open_embedder:
         if (embedder := await open_embedder()) is not None:
             result["embedding"] = await _embedded(embedder)
@@ -112,6 +115,9 @@ async def _checked(settings: "Config") -> dict[str, Any]:
         finally:
             await chat.close()
             runtime.say_spending([chat.spent] if isinstance(chat, Metered) else [])
+    judge = open_judge(settings, "llm", None) if settings.judge else None
+    if judge is not None:
+        result["judge"] = await _judged(judge)
     return result
 
 
@@ -143,8 +149,27 @@ async def _answered(chat: Any) -> dict[str, Any]:
     }
 
 
+async def _judged(judge: "Judge") -> dict[str, Any]:
+    """Have a claim held against a passage that says it, as an evaluation does."""
+    from ragline.models.judge import Check, Tally
+
+    started = time.perf_counter()
+    asked = Check(claims=(("The leave", "lasts", "14 days"),), passage="The leave lasts 14 days.")
+    try:
+        ((label,),) = await judge.check([asked], Tally())
+        return {
+            "judge_id": judge.id,
+            "label": label,
+            "took_ms": (time.perf_counter() - started) * 1000,
+            "spent": judge.spent,
+        }
+    finally:
+        await judge.close()
+        runtime.say_spending([judge.spent] if judge.spent else [])
+
+
 def _results(result: dict[str, Any]) -> dict[str, str]:
-    embedding, chat = result["embedding"], result["chat"]
+    embedding, chat, judge = result["embedding"], result["chat"], result["judge"]
     shown = {"embedding": "none: search is by words alone", "chat": "none: answers are extractive"}
     if embedding:
         spent = f"; spent: {embedding['spent']}" if embedding["spent"] else ""
@@ -156,6 +181,11 @@ def _results(result: dict[str, Any]) -> dict[str, str]:
         answer = output.on_one_line(chat["answer"])
         shown["chat"] = (
             f"{chat['model_id']}: {answer!r} in {chat['took_ms']:.1f} ms; spent: {chat['spent']}"
+        )
+    if judge:
+        shown["judge"] = (
+            f"{judge['judge_id']}: {judge['label']!r}, where 'Entailment' is right, in "
+            f"{judge['took_ms']:.1f} ms; spent: {judge['spent']}"
         )
     return shown
 

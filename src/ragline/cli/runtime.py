@@ -13,6 +13,7 @@ from ragline.errors import RemoteModelError, first
 
 if TYPE_CHECKING:
     from ragline.config import Config
+    from ragline.core.budget import Workload
     from ragline.models.accounting import Spending
     from ragline.models.embed import Embedder
     from ragline.rag.app import App
@@ -64,14 +65,19 @@ async def embedder(config: Config) -> AsyncIterator[Callable[[], Awaitable[Embed
         say_spending(model.spent for model in opened if isinstance(model, Metered))
 
 
-def with_app(data_dir: Path | None, use_case: Callable[[App], Awaitable[T]]) -> T:
+def with_app(
+    data_dir: Path | None,
+    use_case: Callable[[App], Awaitable[T]],
+    *,
+    search_workload: Workload = "serve",
+) -> T:
     """Open ragline, run one use case with it, and close it again."""
     from ragline.wiring import open_app
 
     config = load(data_dir)
 
     async def inside() -> T:
-        async with open_app(config) as app:
+        async with open_app(config, search_workload=search_workload) as app:
             try:
                 return await use_case(app)
             finally:

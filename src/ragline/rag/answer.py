@@ -18,6 +18,7 @@ from ragline.db import statistics
 from ragline.models.embed import Embedder, Vector
 from ragline.rag.app import App
 from ragline.rag.search import Query, search_with_vector
+from ragline.signals import spans
 
 NOT_FOUND = "Not found in the documents."
 _HITS_READ = 5
@@ -26,9 +27,18 @@ _MOST_CITATIONS = 3
 
 async def answer_question(app: App, query: Query) -> Answer:
     """Return the best sentences for a question with their citations, or say that there are none."""
-    started = time.perf_counter()
     found, asked = await search_with_vector(app, query)
-    searched = time.perf_counter()
+    return await answer_from(app, query, found, asked)
+
+
+async def answer_from(app: App, query: Query, found: SearchResult, asked: Vector | None) -> Answer:
+    """Return the same from what a search found, with the question's embedding."""
+    with spans.span("extract"):
+        return await _extracted(app, query, found, asked)
+
+
+async def _extracted(app: App, query: Query, found: SearchResult, asked: Vector | None) -> Answer:
+    started = time.perf_counter()
     hits = found.hits[:_HITS_READ]
     candidates = _windows(hits, await _languages(app, found))
     weights = await _weights(app, query)
@@ -42,7 +52,7 @@ async def answer_question(app: App, query: Query) -> Answer:
         _citation(number, item, hits[item.window.hit])
         for number, item in enumerate(picked, start=1)
     )
-    done = time.perf_counter()
+    extract_ms = (time.perf_counter() - started) * 1000
     return Answer(
         question=query.question,
         found=is_found,
@@ -52,8 +62,8 @@ async def answer_question(app: App, query: Query) -> Answer:
         warnings=found.warnings,
         timings_ms={
             **found.timings_ms,
-            "extract": (done - searched) * 1000,
-            "total": (done - started) * 1000,
+            "extract": extract_ms,
+            "total": found.timings_ms["total"] + extract_ms,
         },
     )
 
@@ -114,19 +124,21 @@ async def _weights(app: App, query: Query) -> dict[str, float]:
     weights: dict[str, float] = {}
     every = [await app.collection(name) for name in query.collections]
     pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
-        for facts in every:
-            words = sorted(set(lexical.question_terms(query.question, facts.language)))
-            chunks, counts = await statistics.frequencies(connection, facts.id, words)
-            for word, weight in extraction.idf(counts, chunks).items():
-                weights[word] = max(weight, weights.get(word, 0.0))
+    with spans.span("database.statistics"):
+        async with pool.connection() as connection:
+            for facts in every:
+                words = sorted(set(lexical.question_terms(query.question, facts.language)))
+                chunks, counts = await statistics.frequencies(connection, facts.id, words)
+                for word, weight in extraction.idf(counts, chunks).items():
+                    weights[word] = max(weight, weights.get(word, 0.0))
     return weights
 
 
 async def _with_similarity(
     embedder: Embedder, asked: Vector, hits: Sequence[Hit], candidates: Sequence[Window]
 ) -> list[Window]:
-    embedded = await embedder.embed_documents([_text(hits, window) for window in candidates])
+    with spans.span("embed"):
+        embedded = await embedder.embed_documents([_text(hits, window) for window in candidates])
     similarities = _cosines(asked, embedded.vectors)
     return [
         replace(

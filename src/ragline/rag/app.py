@@ -15,6 +15,7 @@ from ragline.db.pool import Pool
 from ragline.errors import NotFound, RemoteModelError, UsageError
 from ragline.models.accounting import Metered, Spending
 from ragline.models.embed import Embedder
+from ragline.models.judge import OpenJudge
 from ragline.models.llm import ChatModel
 from ragline.rag.filtering import Sample
 from ragline.rag.parsing import ParserPool
@@ -28,6 +29,7 @@ class App:
     open_pool: Callable[[Workload], Awaitable[Pool]] = field(repr=False)
     open_embedder: Callable[[], Awaitable[Embedder | None]] = field(repr=False)
     open_chat_model: Callable[[], Awaitable[ChatModel | None]] = field(repr=False)
+    open_judge: OpenJudge = field(repr=False)
     search_workload: Workload = "serve"
     ingest_workload: Workload = "admin"
     pools: dict[Workload, Pool] = field(default_factory=dict)

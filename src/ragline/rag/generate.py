@@ -17,6 +17,7 @@ from ragline.models.llm import ChatFacts, ChatModel, Message, Piece
 from ragline.rag.answer import NOT_FOUND
 from ragline.rag.app import App
 from ragline.rag.search import Query, search_collections
+from ragline.signals import spans
 
 UNKNOWN = Usage(input_tokens=None, output_tokens=None, cost_micro_usd=None)
 _WAS_CUT_OFF = frozenset({"length", "max_tokens"})
@@ -46,11 +47,16 @@ class Limits:
 
 async def generated_answer(app: App, query: Query, limits: Limits | None = None) -> Answer:
     """Return the answer that the configured model writes; raises ModelError where it does not."""
-    async with aclosing(stream_answer(app, query, limits)) as parts:
-        async for part in parts:
-            if isinstance(part, Answer):
-                return part
-    raise AssertionError("a stream ends with its answer, or with an error")
+    return await _whole(stream_answer(app, query, limits))
+
+
+async def generated_from(
+    app: App, query: Query, found: SearchResult, limits: Limits | None = None
+) -> Answer:
+    """Return the same from what a search found."""
+    model = await _model(app)
+    with spans.span("generate"):
+        return await _whole(_stream(app, model, query, found, limits or Limits()))
 
 
 async def stream_answer(
@@ -62,16 +68,31 @@ async def stream_answer(
     stops before its end: sentences without an Answer behind them are no answer.
     """
     model = await _model(app)
-    limits = limits or Limits()
-    started = time.perf_counter()
     found = await search_collections(app, query)
+    async with aclosing(_stream(app, model, query, found, limits or Limits())) as parts:
+        async for part in parts:
+            yield part
+
+
+async def _whole(stream: AsyncGenerator[Sentence | Answer, None]) -> Answer:
+    async with aclosing(stream) as parts:
+        async for part in parts:
+            if isinstance(part, Answer):
+                return part
+    raise AssertionError("a stream ends with its answer, or with an error")
+
+
+async def _stream(
+    app: App, model: ChatModel, query: Query, found: SearchResult, limits: Limits
+) -> AsyncGenerator[Sentence | Answer, None]:
+    started = time.perf_counter()
     draft = await _draft(app, query, found, limits)
     if draft.passages:
         async with aclosing(_written(model, draft, limits)) as sentences:
             async for sentence in sentences:
                 draft.sentences.append(sentence)
                 yield sentence
-    yield _answer(draft, model.facts, started)
+    yield _answer(draft, model.facts, (time.perf_counter() - started) * 1000)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,10 +213,9 @@ def _messages(draft: _Draft) -> list[Message]:
     ]
 
 
-def _answer(draft: _Draft, facts: ChatFacts, started: float) -> Answer:
+def _answer(draft: _Draft, facts: ChatFacts, took_ms: float) -> Answer:
     sentences = tuple(draft.sentences)
     is_found = any(sentence.is_supported for sentence in sentences)
-    took_ms = (time.perf_counter() - started) * 1000
     return Answer(
         question=draft.query.question,
         found=is_found,
@@ -205,8 +225,8 @@ def _answer(draft: _Draft, facts: ChatFacts, started: float) -> Answer:
         warnings=(*draft.found.warnings, *_warnings(draft, is_found=is_found)),
         timings_ms={
             **draft.found.timings_ms,
-            "generate": took_ms - draft.found.timings_ms["total"],
-            "total": took_ms,
+            "generate": took_ms,
+            "total": draft.found.timings_ms["total"] + took_ms,
         },
         method="generated",
         sentences=sentences,

@@ -27,6 +27,7 @@ from ragline.models.embed import ModelFacts
 from ragline.rag import filtering
 from ragline.rag.app import App
 from ragline.rag.query import LARGEST_EF_SEARCH, LONGEST_QUESTION, MOST_HITS, Query, query
+from ragline.signals import spans
 
 __all__ = [
     "LONGEST_QUESTION", "MOST_HITS", "Query", "query", "search_collections", "search_with_vector",
@@ -44,18 +45,18 @@ async def search_with_vector(
     """Return the same with the question's embedding, which answers need again."""
     started = time.perf_counter()
     targets = await _targets(app, query)
-    vector, warning = await _question_vector(app, query, targets)
+    with spans.span("embed"):
+        vector, warning = await _question_vector(app, query, targets)
     embedded = time.perf_counter()
     if len(targets) == 1:
         parts = [await _search_one(app, query, targets[0], vector)]
     else:
         parts = await _side_by_side(app, query, targets, vector)
     searched = time.perf_counter()
-    hits = (
-        parts[0].hits
-        if len(parts) == 1
-        else fusion.merge([part.hits for part in parts], query.method, query.k)
-    )
+    hits = parts[0].hits
+    if len(parts) > 1:
+        with spans.span("fuse"):
+            hits = fusion.merge([part.hits for part in parts], query.method, query.k)
     done = time.perf_counter()
     stages = {
         "embed": (embedded - started) * 1000,
@@ -102,6 +103,13 @@ async def _side_by_side(
 
 
 async def _search_one(
+    app: App, query: Query, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
+) -> _Part:
+    with spans.span("database.exact" if query.exact else "database.search"):
+        return await _found_in(app, query, facts, vector)
+
+
+async def _found_in(
     app: App, query: Query, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
 ) -> _Part:
     pool = await app.pool(app.search_workload)

@@ -1,0 +1,189 @@
+"""`ragline eval dataset`: named sets of questions with what a good search and answer would bring."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragline.cli import output, runtime
+from ragline.cli.eval_options import Dataset
+from ragline.cli.options import AsJson, DataDir
+
+if TYPE_CHECKING:
+    from ragline.core.cases import Case, DatasetFacts
+
+app = typer.Typer(
+    name="dataset", help="Import, list, show, export and remove datasets.", no_args_is_help=True
+)
+
+_CASES_SHOWN = 10
+
+
+class Format(StrEnum):
+    ragchecker = "ragchecker"
+    beir = "beir"
+    trec = "trec"
+    ragas = "ragas"
+    jsonl = "jsonl"
+
+
+class ReadFormat(StrEnum):
+    auto = "auto"
+    ragchecker = "ragchecker"
+    beir = "beir"
+    trec = "trec"
+    ragas = "ragas"
+    jsonl = "jsonl"
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="What the dataset is to be called.")],
+    format: Annotated[ReadFormat, typer.Option(help="What the file is.")] = ReadFormat.auto,  # noqa: A002
+    split: Annotated[
+        str | None, typer.Option(help="BEIR: which part of the judgements.", show_default="test")
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(help="TREC: the file of judgements, beside that of the queries.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of one with the same name.")
+    ] = False,
+    skip_degenerate: Annotated[
+        bool,
+        typer.Option("--skip-degenerate", help="Leave out cases that would measure nothing."),
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a dataset from a file or folder and keep it in the database.
+
+    Reads RAGChecker's JSON, BEIR folders, TREC queries and qrels, ragas samples, and JSON lines. A case
+    that would measure nothing, such as one whose answer is its context, is refused.
+    """
+    from ragline.evals import dataset as datasets
+    from ragline.evals import formats
+
+    read = formats.load(
+        path,
+        format.value,
+        name=name,
+        split=split,
+        qrels=qrels,
+        skip_degenerate=skip_degenerate,
+    )
+    if not as_json:
+        for refusal in read.left_out:
+            output.note(output.on_one_line(f"left out  {refusal}"))
+    facts = runtime.with_app(
+        data_dir,
+        lambda app: datasets.add(app, read.dataset, replace=replace),
+        search_workload="eval",
+    )
+    left_out = f"; {len(read.left_out)} left out" if read.left_out else ""
+    output.emit(
+        {"dataset": facts, "left_out": read.left_out},
+        as_json=as_json,
+        text=_line(facts) + left_out,
+    )
+
+
+@app.command("list")
+def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the datasets."""
+    from ragline.evals import dataset as datasets
+
+    found = runtime.with_app(data_dir, datasets.every, search_workload="eval")
+    text = "\n".join(_line(facts) for facts in found) or "no datasets yet"
+    output.emit({"datasets": found}, as_json=as_json, text=text)
+
+
+@app.command()
+def show(name: Dataset, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show a dataset with its first cases; `--json` has all of them."""
+    from ragline.evals import dataset as datasets
+
+    facts, found = runtime.with_app(
+        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
+    )
+    shown = [_case_line(case) for case in found.cases[:_CASES_SHOWN]]
+    if (more := len(found.cases) - _CASES_SHOWN) > 0:
+        shown.append(f"  … and {more} more: --json has them all")
+    output.emit(
+        {"facts": facts, "cases": found.cases},
+        as_json=as_json,
+        text="\n".join([_line(facts), *shown]),
+    )
+
+
+@app.command()
+def export(
+    name: Dataset,
+    path: Annotated[Path, typer.Argument(help="File or folder to write.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="What to write.")],  # noqa: A002 - its name
+    split: Annotated[
+        str | None, typer.Option(help="BEIR: what to call the judgements.", show_default="test")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a dataset in one of the formats that are read."""
+    from ragline.evals import dataset as datasets
+    from ragline.evals import formats
+
+    facts, found = runtime.with_app(
+        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
+    )
+    notes = formats.write(found, format.value, path, split=split)
+    if not as_json:
+        for note in notes:
+            output.note(f"warning: {note}")
+    output.emit(
+        {
+            "name": name,
+            "path": path,
+            "format": format.value,
+            "cases": facts.cases,
+            "warnings": notes,
+        },
+        as_json=as_json,
+        text=f"wrote {facts.cases} cases to {path}",
+    )
+
+
+@app.command()
+def remove(
+    name: Dataset,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a dataset; its runs must be removed before."""
+    from ragline.evals import dataset as datasets
+
+    facts, _ = runtime.with_app(
+        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
+    )
+    if not yes:
+        text = f"would remove: {_line(facts)}"
+        output.emit({"removed": None, "would_remove": facts}, as_json=as_json, text=text)
+        output.note(f"nothing was changed; to do it: ragline eval dataset remove {name} --yes")
+        raise typer.Exit(2)
+    runtime.with_app(data_dir, lambda app: datasets.remove(app, name), search_workload="eval")
+    output.emit({"removed": name}, as_json=as_json, text=f"removed {_line(facts)}")
+
+
+def _line(facts: DatasetFacts) -> str:
+    return (
+        f"{facts.name}: {facts.cases} cases ({facts.format}), {facts.with_answer} with a gold answer, "
+        f"{facts.with_relevant} with relevant documents, {facts.unanswerable} unanswerable, "
+        f"hash {facts.hash[:12]}, imported {facts.imported_at}"
+    )
+
+
+def _case_line(case: Case) -> str:
+    return output.on_one_line(f"  {case.id}  {case.question}")

@@ -1,0 +1,132 @@
+"""What a run was measured on and with, so that two runs can be told apart and held together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from ragline.core import prompts, run_json
+from ragline.core.measuring import Way
+from ragline.core.results import CollectionFacts
+from ragline.core.runs import Settings
+from ragline.models.embed import ModelFacts
+from ragline.models.llm import ChatFacts
+from ragline.rag.generate import Limits
+
+_SOURCES = (".py", ".sql", ".toml")
+
+
+def provenance(
+    *,
+    settings: Settings,
+    collections: Sequence[CollectionFacts],
+    server: Mapping[str, Any] | None,
+    embedding: ModelFacts | None,
+    chat: ChatFacts | None,
+    limits: Limits | None,
+    judge_id: str | None,
+    way: Way | None,
+) -> dict[str, Any]:
+    """Return what is stored with a run.
+
+    `settings_hash` covers all that was chosen and changes results, on whatever corpus: settings,
+    models, prompts and the way documents are named. `chat` and `limits` are None where nothing is
+    generated.
+    """
+    models = {"embedding": _embedding(embedding), "chat": _chat(chat), "judge": judge_id}
+    chosen = {
+        "settings": run_json.settings_to_json(settings),
+        "models": models,
+        "spaces": {facts.name: _space(facts) for facts in collections},
+        "prompt": prompts.PROMPT_VERSION if chat else None,
+        "limits": _limits(limits),
+        "match": way,
+    }
+    return {
+        "epochs": {facts.name: facts.epoch for facts in collections},
+        **{name: chosen[name] for name in ("spaces", "models", "prompt", "limits", "match")},
+        "server": dict(server) if server else None,
+        "code": {"version": metadata.version("ragline"), "source": source_hash()},
+        "seed": settings.seed,
+        "settings_hash": digest(chosen)[:16],
+    }
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value that JSON can hold, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def source_hash() -> str:
+    """Return a hash of ragline's own source, in hex, cut to 16: versions stay, code changes."""
+    total = sha256()
+    for name, data in sorted(_files(resources.files("ragline"), "")):
+        total.update(f"{name}\0{len(data)}\0".encode())
+        total.update(data)
+    return total.hexdigest()[:16]
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, but: Sequence[str]
+) -> list[str]:
+    """Return the parts of two provenances that differ, but for those named."""
+    return [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in but and before.get(name) != now.get(name)
+    ]
+
+
+def _files(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        name = f"{path}{entry.name}"
+        if entry.is_dir():
+            yield from _files(entry, f"{name}/")
+        elif entry.name.endswith(_SOURCES):
+            yield name, entry.read_bytes()
+
+
+def _space(facts: CollectionFacts) -> dict[str, Any] | None:
+    space = facts.space
+    if space is None:
+        return None
+    return {
+        "model_id": space.model_id,
+        "weights_hash": space.weights_hash,
+        "dimension": space.dimension,
+        "metric": space.metric,
+        "storage": space.storage,
+    }
+
+
+def _embedding(facts: ModelFacts | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    return {"model_id": facts.model_id, "weights_hash": facts.weights_hash}
+
+
+def _chat(facts: ChatFacts | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    return {
+        "model_id": facts.model_id,
+        "provider": facts.provider,
+        "base_url": facts.base_url,
+    }
+
+
+def _limits(limits: Limits | None) -> dict[str, int] | None:
+    if limits is None:
+        return None
+    return {
+        "passages": limits.passages,
+        "context_tokens": limits.context_tokens,
+        "max_tokens": limits.max_tokens,
+    }

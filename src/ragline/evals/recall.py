@@ -1,0 +1,170 @@
+"""How much of what an exact search finds the index finds too: no labels, and no model calls."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ragline.core import measuring, stats
+from ragline.core.measuring import Found
+from ragline.core.results import SearchResult
+from ragline.db import collections, samples
+from ragline.errors import UsageError
+from ragline.evals.run import Progress
+from ragline.rag.app import App
+from ragline.rag.query import MOST_HITS, query
+from ragline.rag.search import search_collections, target_of
+
+_FEWEST = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """recall@k of a collection's vector searches against exact ones, over `n` questions.
+
+    `values` has one share for each, whose mean lies in `low` to `high` in 95 of 100 samples; `worst` is
+    the least of them. `rows` is the mean share of `k` that came back, and `short` counts the questions
+    with fewer. Times are medians of one search.
+    """
+
+    collection: str
+    k: int
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+    worst: float
+    rows: float
+    short: int
+    ef_search: int | None
+    median_ms: float
+    exact_median_ms: float
+    values: tuple[float, ...]
+    warnings: tuple[str, ...]
+
+
+async def recall(
+    app: App,
+    collection: str,
+    *,
+    n: int = 200,
+    k: int = 10,
+    ef_search: int | None = None,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Recall:
+    """Measure it with stored chunks, drawn at random, as questions; each search is a production one.
+
+    A chunk finds itself first, which says nothing: one hit more is asked for, and it is left out of
+    both lists. Raises UsageError where there are no vectors to measure with. `seed` is that of the
+    interval; the chunks are drawn by the database.
+    """
+    _check(n, k)
+    facts = await app.collection(collection, fresh=True)
+    if facts.space is None:
+        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        has_index = bool(await collections.index_state(connection, facts.space.id))
+        ids, vectors = await samples.vectors(
+            connection, target_of(facts), chunks=facts.chunks, size=n
+        )
+    if len(ids) < _FEWEST:
+        raise UsageError(
+            f"collection {collection!r} has {len(ids)} vectors: too few to measure with, every search "
+            "compares them all"
+        )
+    questions: list[_Question] = []
+    used: int | None = None
+    for number, (own, vector) in enumerate(zip(ids, vectors, strict=True), start=1):
+        asked = query("", collection, k=k + 1, method="vector", ef_search=ef_search, vector=vector)
+        exactly = query("", collection, k=k + 1, method="vector", vector=vector, exact=True)
+        found = await search_collections(app, asked)
+        questions.append(_question(own, k, found, await search_collections(app, exactly)))
+        used = found.used[0].ef_search or used
+        if on_progress:
+            on_progress(_progress(number, len(ids), questions))
+    return _summed(collection, k, questions, used, seed, _warnings(n, len(ids), has_index))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    value: float
+    rows: float
+    is_short: bool
+    ms: float
+    exact_ms: float
+
+
+def _question(own: int, k: int, found: SearchResult, exact: SearchResult) -> _Question:
+    ours, best = _others(own, k, found), _others(own, k, exact)
+    value = measuring.ann_recall(k, ours, best)
+    return _Question(
+        # A chunk without any neighbour has none to miss.
+        value=1.0 if value is None else value,
+        rows=len(ours) / k,
+        is_short=len(ours) < len(best),
+        ms=found.timings_ms["total"],
+        exact_ms=exact.timings_ms["total"],
+    )
+
+
+def _others(own: int, k: int, found: SearchResult) -> list[Found]:
+    hits = [hit for hit in found.hits if hit.chunk_id != own][:k]
+    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in hits]
+
+
+def _summed(
+    collection: str,
+    k: int,
+    questions: list[_Question],
+    ef_search: int | None,
+    seed: int,
+    warnings: tuple[str, ...],
+) -> Recall:
+    values = tuple(question.value for question in questions)
+    interval = stats.paired(values, seed=seed)
+    return Recall(
+        collection=collection,
+        k=k,
+        n=len(values),
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        worst=min(values),
+        rows=statistics.fmean(question.rows for question in questions),
+        short=sum(question.is_short for question in questions),
+        ef_search=ef_search,
+        median_ms=statistics.median(question.ms for question in questions),
+        exact_median_ms=statistics.median(question.exact_ms for question in questions),
+        values=values,
+        warnings=warnings,
+    )
+
+
+def _check(n: int, k: int) -> None:
+    if n < _FEWEST:
+        raise UsageError(f"n is {n}; with fewer than {_FEWEST} questions nothing can be said")
+    if not 1 <= k < MOST_HITS:
+        raise UsageError(f"k is {k}; it must lie between 1 and {MOST_HITS - 1}")
+
+
+def _warnings(wanted: int, there: int, has_index: bool) -> tuple[str, ...]:
+    said = []
+    if there < wanted:
+        said.append(f"the collection has {there:,} vectors, fewer than the {wanted:,} asked for")
+    if not has_index:
+        said.append("there is no valid vector index, so every search was exact; ingest builds it")
+    return tuple(said)
+
+
+def _progress(done: int, total: int, questions: list[_Question]) -> Progress:
+    took_ms = statistics.fmean(one.ms + one.exact_ms for one in questions)
+    return Progress(
+        done=done,
+        total=total,
+        failed=0,
+        left_s=took_ms / 1000 * (total - done),
+        cost_micro_usd=0,
+    )

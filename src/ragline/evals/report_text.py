@@ -1,0 +1,124 @@
+"""A report as plain text for a terminal: tables that fold, and words in the place of colours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ragline.evals.report_content import Content, Table, legible
+
+_NARROWEST = 40
+_NARROWEST_WORDS = 12
+_GAP = 3
+_INDENT = "    "
+
+
+def text(content: Content, width: int) -> str:
+    """Return the report for a terminal of `width` columns."""
+    width = max(width, _NARROWEST)
+    parts = [
+        _filled(content.title, width),
+        _filled(f"{content.status.upper()}: {content.summary}", width),
+    ]
+    parts += [_filled(f"! {mark}", width) for mark in content.marks]
+    parts += [_table(table, width) for table in content.tables]
+    return "\n\n".join(parts)
+
+
+def _table(table: Table, width: int) -> str:
+    rows = [tuple(_line(cell) for cell in row) for row in table.rows[: table.fewer]]
+    short = [place for place, column in enumerate(table.columns) if not column.is_long]
+    widths = _widths(table, rows, short, width)
+    lines = [_filled(table.title, width)]
+    if widths:
+        lines += _grid(table, rows, widths, width)
+        lines += _listed(
+            table, rows, [at for at in range(len(table.columns)) if at not in short], width
+        )
+    else:
+        lines += _listed(table, rows, range(1, len(table.columns)), width)
+    if left := len(table.rows) - len(rows):
+        lines.append(_filled(f"{left} more rows are in the other forms of this report.", width))
+    if table.note:
+        lines.append(_filled(table.note, width))
+    return "\n".join(lines)
+
+
+def _widths(
+    table: Table, rows: Sequence[tuple[str, ...]], short: Sequence[int], width: int
+) -> dict[int, int]:
+    """Return the width of each column; none when the table is too wide to be one.
+
+    Numbers and verdicts stay in one piece; their heads, and words, are folded.
+    """
+    from rich.cells import cell_len
+
+    widest = {at: max((cell_len(row[at]) for row in rows), default=1) for at in short}
+    heads = {at: cell_len(table.columns[at].name) for at in short}
+    least = {
+        at: max(1, widest[at])
+        if table.columns[at].is_number or table.columns[at].name == "verdict"
+        else min(max(widest[at], heads[at]), _NARROWEST_WORDS)
+        for at in short
+    }
+    widths = {at: max(widest[at], heads[at]) for at in short}
+    room = width - _GAP * (len(short) - 1)
+    while sum(widths.values()) > room:
+        free = [at for at in short if widths[at] > least[at]]
+        if not free:
+            return {}
+        widths[max(free, key=lambda at: widths[at])] -= 1
+    return widths
+
+
+def _grid(
+    table: Table, rows: Sequence[tuple[str, ...]], widths: Mapping[int, int], width: int
+) -> list[str]:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(box=box.ASCII_DOUBLE_HEAD, show_edge=False, pad_edge=False)
+    for at, its_width in widths.items():
+        column = table.columns[at]
+        grid.add_column(
+            Text(column.name),
+            justify="right" if column.is_number else "left",
+            # Folded, not cut: what does not fit on the line goes on in the next.
+            overflow="fold",
+            width=its_width,
+        )
+    for row in rows:
+        grid.add_row(*(Text(row[at]) for at in widths))
+    written = io.StringIO()
+    Console(file=written, width=width, color_system=None, force_terminal=False).print(grid)
+    return [line.rstrip() for line in written.getvalue().rstrip().split("\n")]
+
+
+def _listed(
+    table: Table, rows: Sequence[tuple[str, ...]], places: Iterable[int], width: int
+) -> Iterator[str]:
+    """Yield a line for each row with some of its cells, under the name of the row."""
+    chosen = [(at, table.columns[at]) for at in places]
+    for row in rows:
+        cells = [
+            row[at] if column.is_long else f"{column.name} {row[at]}"
+            for at, column in chosen
+            if row[at]
+        ]
+        if cells:
+            yield _filled(f"- {row[0]}: {'; '.join(cells)}", width)
+
+
+def _filled(words: str, width: int) -> str:
+    """Return words folded to a width of columns, of which some letters take two."""
+    from rich.console import Console
+    from rich.text import Text
+
+    lines = Text(_line(words)).wrap(Console(file=io.StringIO()), width - len(_INDENT))
+    return f"\n{_INDENT}".join(line.plain.rstrip() for line in lines)
+
+
+def _line(words: str) -> str:
+    return " ".join(legible(words).split())

@@ -1,0 +1,94 @@
+"""Runs that are there: listing, removing, and writing for other programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from ragline.core.cases import Dataset
+from ragline.core.measuring import WAYS, Way, named
+from ragline.core.runs import CaseResult, Run
+from ragline.db import evals as rows
+from ragline.errors import Inconclusive, NotFound, UsageError
+from ragline.evals import formats, loading
+from ragline.evals.formats import entries
+from ragline.evals.run import ended_by
+from ragline.rag.app import App
+
+Format = Literal["ragchecker", "trec"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+async def every(app: App, dataset: str | None = None, limit: int | None = None) -> tuple[Run, ...]:
+    """Return the runs of a dataset or of all, newest first."""
+    pool = await app.pool("eval")
+    async with pool.connection() as connection:
+        return tuple(await rows.runs(connection, dataset, limit))
+
+
+async def remove(app: App, reference: str) -> Run:
+    """Remove a run with its cases and return what it was.
+
+    NotFound says which there are; Conflict while it is a baseline, or somebody works on it.
+    """
+    found = await loading.one(app, reference)
+    pool = await app.pool("eval")
+    async with pool.connection() as connection:
+        if not await rows.remove_run(connection, found.id):
+            raise NotFound(f"run {found.id} ({found.name}) is gone already")
+    return found
+
+
+async def export(app: App, reference: str, format: str, path: Path) -> tuple[Run, tuple[str, ...]]:  # noqa: A002
+    """Write a run to a new file for RAGChecker or trec_eval; return it, and what has no place there.
+
+    Documents are called what the dataset calls them.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"there is no format {format!r} of a run; there are {', '.join(FORMATS)}")
+    run = await loading.one(app, reference)
+    results = await loading.results(app, run)
+    if format == "trec":
+        if not any(result.hits for result in results):
+            raise UsageError(f"run {run.id} ({run.name}) found nothing that could be ranked")
+        return run, formats.write_trec_run(results, path, run.name, _naming(run))
+    dataset = await _dataset(app, run)
+    _write_ragchecker(dataset, results, path)
+    return run, ()
+
+
+def exit_code(run: Run, results: Sequence[CaseResult]) -> int:
+    """Return the code of a command that ended with a partial run: that of the most frequent error.
+
+    That of Inconclusive when a limit ended it.
+    """
+    errors = Counter(error.exit_code for result in results for error in result.errors)
+    if not errors or ended_by(run) == "limit":
+        return Inconclusive.exit_code
+    ((most_frequent, _),) = errors.most_common(1)
+    return most_frequent
+
+
+def _naming(run: Run) -> Callable[[str], str]:
+    """Return how the run's dataset calls a document that the collection has under a source."""
+    recorded = run.provenance.get("match")
+    way: Way = next((way for way in WAYS if way == recorded), "source")
+    return partial(named, way=way)
+
+
+async def _dataset(app: App, run: Run) -> Dataset:
+    pool = await app.pool("eval")
+    async with pool.connection() as connection:
+        found = await rows.dataset_of_run(connection, run.id)
+    if found is None:
+        raise NotFound(f"run {run.id} ({run.name}) is gone")
+    return found[1]
+
+
+def _write_ragchecker(dataset: Dataset, results: tuple[CaseResult, ...], path: Path) -> None:
+    written = formats.write_run_ragchecker(dataset, results)
+    entries.save({path: json.dumps(written, ensure_ascii=False, indent=2) + "\n"})

@@ -1,0 +1,69 @@
+"""Results saved as they come, beside the work: a crash loses what came in the last moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ragline.core.runs import CaseResult
+from ragline.db import evals as rows
+from ragline.db.pool import Pool
+
+# One statement for what comes within it: a round trip for each case would slow quick searches down.
+_GATHERED_S = 0.2
+_MOST_AT_ONCE = 100
+# A third of how long the run is held for us.
+_HEARTBEAT_S = rows.LEASE_S / 3
+
+
+class Book:
+    """The results of a run on their way into the database, written by whoever holds the run."""
+
+    def __init__(self, pool: Pool, run_id: int, owner: str) -> None:
+        self._pool = pool
+        self._run_id = run_id
+        self._owner = owner
+        self._waiting: list[CaseResult] = []
+        self._came = asyncio.Event()
+        self._is_closed = False
+
+    def add(self, result: CaseResult) -> None:
+        """Have a result saved soon."""
+        self._waiting.append(result)
+        self._came.set()
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        self._is_closed = True
+        self._came.set()
+
+    async def keep(self) -> None:
+        """Save results until the book is closed, and hold the run while none come.
+
+        Raises Conflict where another process took the run over, and DatabaseUnreachable.
+        """
+        while not self._is_closed or self._waiting:
+            await self._next()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Save what waits."""
+        while self._waiting:
+            some = self._waiting[:_MOST_AT_ONCE]
+            async with self._pool.connection() as connection:
+                await rows.save_cases(connection, self._run_id, some, owner=self._owner)
+            # Only now: interrupted, they are still to be saved.
+            del self._waiting[: len(some)]
+
+    async def _next(self) -> None:
+        """Wait for a result, and a moment for more."""
+        while not self._came.is_set():
+            try:
+                async with asyncio.timeout(_HEARTBEAT_S):
+                    await self._came.wait()
+            except TimeoutError:
+                async with self._pool.connection() as connection:
+                    await rows.renew_run(connection, self._run_id, owner=self._owner)
+        if not self._is_closed:
+            await asyncio.sleep(_GATHERED_S)
+        if not self._is_closed:
+            self._came.clear()

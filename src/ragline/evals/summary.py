@@ -1,0 +1,92 @@
+"""What a run's cases amount to: means, quantiles, sums, each with how many it is of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from ragline.core import reading, stats
+from ragline.core.cases import Case
+from ragline.core.runs import CaseResult, Figure, Spent
+
+LATENCY = "search_ms"
+_QUANTILES = (("p50_ms", 0.5), ("p95_ms", 0.95))
+
+
+def figures(
+    cases: Mapping[str, Case],
+    results: Sequence[CaseResult],
+    expected: Mapping[str, Sequence[str]],
+    *,
+    seconds: float,
+    spent: Spent,
+) -> dict[str, Figure]:
+    """Return the figures of a run. `expected` has the metrics of each case when nothing goes wrong.
+
+    A metric that no case has is not there. Cases that a partial run did not come to are missing.
+    """
+    values: dict[str, list[float]] = {}
+    for result in results:
+        for name, value in result.metrics.items():
+            values.setdefault(name, []).append(value)
+    wanted = Counter(name for names in expected.values() for name in names)
+    found = {
+        name: Figure(value=fmean(some), n=len(some), missing=max(0, wanted[name] - len(some)))
+        for name, some in sorted(values.items())
+    }
+    if times := values.get(LATENCY):
+        missing = found[LATENCY].missing
+        for name, share in _QUANTILES:
+            value = stats.quantile(times, share)
+            found[name] = Figure(value=value, n=len(times), missing=missing)
+    found |= _abstention(cases, results)
+    found["eval_seconds"] = Figure(value=seconds, n=len(results))
+    if spent.cost_micro_usd is not None:
+        found["eval_cost_micro_usd"] = Figure(value=float(spent.cost_micro_usd), n=len(results))
+    return found
+
+
+def errors(results: Iterable[CaseResult]) -> dict[str, int]:
+    """Return how many errors there are by phase and class: {"judge ModelUnavailable": 3}."""
+    counted = Counter(f"{e.phase} {e.kind}" for result in results for e in result.errors)
+    return dict(sorted(counted.items()))
+
+
+def phases_ms(results: Iterable[CaseResult]) -> dict[str, float]:
+    """Return the milliseconds of each phase, summed over the cases."""
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result.phases_ms)
+    return dict(sorted(total.items()))
+
+
+def spent(several: Iterable[Spent]) -> Spent:
+    """Return the sum; what is unknown in a part is unknown in the whole."""
+    some = list(several)
+    return Spent(
+        calls=sum(one.calls for one in some),
+        input_tokens=_sum([one.input_tokens for one in some]),
+        output_tokens=_sum([one.output_tokens for one in some]),
+        cost_micro_usd=_sum([one.cost_micro_usd for one in some]),
+    )
+
+
+def _abstention(cases: Mapping[str, Case], results: Iterable[CaseResult]) -> dict[str, Figure]:
+    told = [(r.case_id, r.found) for r in results if r.found is not None]
+    outcomes = [(cases[case_id].is_answerable, found) for case_id, found in told]
+    if all(is_answerable for is_answerable, _ in outcomes):
+        return {}
+    measured = reading.abstention(outcomes)
+    named = {
+        "abstention_precision": (measured.precision, measured.declined),
+        "abstention_recall": (measured.recall, measured.unanswerable),
+    }
+    return {
+        name: Figure(value=value, n=n) for name, (value, n) in named.items() if value is not None
+    }
+
+
+def _sum(parts: Sequence[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None

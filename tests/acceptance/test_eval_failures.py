@@ -1,0 +1,370 @@
+"""Evaluations when something breaks: errors are counted, nothing is invented, and the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import evaluated
+from conftest import connect
+from doubles.judge import ScriptedJudge, listens
+from doubles.openai_server import Answer, Fail, OpenAIServer
+from evaluated import BY_WORDS, CASES, COLLECTION, prepared, results, run
+from ragline.core.cases import Case
+from ragline.core.claims import METRICS
+from ragline.core.dsn import Dsn
+from ragline.core.remote import Endpoint
+from ragline.core.remote import Limits as RemoteLimits
+from ragline.core.runs import Limits, Run, Settings
+from ragline.db import evals, migrate
+from ragline.errors import Conflict, DatabaseUnreachable
+from ragline.evals.run import ended_by
+from ragline.models.embed import Vector
+from ragline.models.embed_fake import FakeEmbedder
+from ragline.ops import embedded
+from ragline.rag.app import App
+from servers import free_port
+
+JUDGED = replace(BY_WORDS, answers="extractive", judge="llm")
+HYBRID = Settings(collections=(COLLECTION,), k=3)
+NONSENSE = Answer(pieces=("I think ", "so."))
+MANY = 12
+
+
+class Slow(FakeEmbedder):
+    """A model that leaves time to break something."""
+
+    async def embed_query(self, text: str) -> Vector:
+        await asyncio.sleep(0.2)
+        return await super().embed_query(text)
+
+
+def many() -> list[Case]:
+    return [
+        replace(case, id=f"{case.id}-{n}", question=f"{case.question} ({n})")
+        for n in range(MANY // len(CASES))
+        for case in CASES
+    ]
+
+
+# -- the judge -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIServer]:
+    """A provider whose model takes texts apart into themselves, and finds all of them borne out."""
+    with OpenAIServer() as server:
+        judge = ScriptedJudge(otherwise="Entailment")
+        judge.claims = _Whole()
+        listens(server, judge)
+        yield server
+
+
+class _Whole(dict[str, list[tuple[str, ...]]]):
+    def __missing__(self, text: str) -> list[tuple[str, ...]]:
+        return [("the text", "says", text)]
+
+
+def endpoint(url: str) -> Endpoint:
+    return Endpoint(
+        provider="openai",
+        model="m",
+        url=url,
+        variables="RAGLINE_JUDGE",
+        limits=RemoteLimits(timeout_s=20, deadline_s=30, retries=0, concurrency=4),
+    )
+
+
+@asynccontextmanager
+async def with_judge(dsn: Dsn, folder: Path, url: str) -> AsyncIterator[App]:
+    async with evaluated.opened(dsn, folder, judging=endpoint(url)) as app:
+        yield app
+
+
+async def test_a_judge_that_is_down_is_counted_and_the_run_goes_on_when_it_is_back(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    async with with_judge(own_dsn, tmp_path, nobody) as app:
+        await prepared(app)
+
+        down = await run(app, JUDGED, name="r")
+
+        assert (down.state, down.done, down.failed) == ("partial", 3, 3)
+        assert down.errors == {"judge ModelUnavailable": 3}
+        assert ended_by(down) == "errors"
+        for one in await results(app, down):
+            assert not set(METRICS) & set(one.metrics)
+            assert {"recall@3", "search_ms", "answered"} <= set(one.metrics)
+            assert one.errors[0].exit_code == 3
+            assert nobody in one.errors[0].message
+        assert "precision" not in down.metrics
+    async with with_judge(own_dsn, tmp_path, provider.url) as app:
+        up = await run(app, JUDGED, resume="r")
+
+        assert (up.id, up.state, up.errors) == (down.id, "complete", {})
+        assert up.metrics["precision"].value == 1.0
+        assert (up.metrics["precision"].n, up.metrics["precision"].missing) == (3, 0)
+        assert up.spent.calls >= len(provider.requests) > 0
+
+
+async def test_a_judge_that_sends_garbage_is_counted_and_gives_no_half_marks(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    async with with_judge(own_dsn, tmp_path, provider.url) as app:
+        await prepared(app)
+        provider.script(*[NONSENSE] * 12)
+
+        bad = await run(app, JUDGED, Limits(concurrency=1), name="r")
+
+        assert (bad.state, bad.failed) == ("partial", 3)
+        assert bad.errors == {"judge ModelReplyInvalid": 3}
+        assert not set(METRICS) & set(bad.metrics)
+        assert provider.is_script_over
+        good = await run(app, JUDGED, resume="r")
+        assert (good.state, good.metrics["f1"].value) == ("complete", 1.0)
+
+
+async def test_a_judge_that_fails_now_and_then_fails_those_cases_alone(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    async with with_judge(own_dsn, tmp_path, provider.url) as app:
+        await prepared(app, many())
+        provider.script(*[Fail(status=500)] * 6)
+
+        some = await run(app, JUDGED, Limits(concurrency=1))
+
+        assert some.state == "partial"
+        assert 0 < some.failed < MANY
+        assert set(some.errors) == {"judge ModelUnavailable"}
+        assert some.metrics["precision"].n == MANY - some.failed
+        assert some.metrics["precision"].missing == some.failed
+        # A 500 may be billed, and nobody said for how much: what was spent is not known.
+        assert some.spent.cost_micro_usd is None
+        assert "eval_cost_micro_usd" not in some.metrics
+
+
+async def test_verdicts_of_a_broken_run_are_not_asked_for_again(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    async with with_judge(own_dsn, tmp_path, provider.url) as app:
+        await prepared(app)
+        first = await run(app, JUDGED)
+        asked = len(provider.requests)
+        assert first.cache["misses"] == asked
+        assert first.cache["bytes"] > 0
+
+        again = await run(app, JUDGED)
+        assert (again.reused, again.spent.calls, len(provider.requests)) == (3, 0, asked)
+
+        # A case that is worded anew is answered again; what it has in common was judged before.
+        fresh = await run(app, JUDGED, is_fresh=True)
+        assert fresh.spent.calls == len(provider.requests) - asked == asked
+
+
+async def test_the_wait_for_the_limiter_is_not_the_judges_time(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    async with evaluated.opened(
+        own_dsn,
+        tmp_path,
+        judging=replace(
+            endpoint(provider.url),
+            limits=RemoteLimits(
+                timeout_s=20, deadline_s=60, retries=1, concurrency=4, requests_per_minute=48
+            ),
+        ),
+    ) as app:
+        await prepared(app, CASES[:1])
+        provider.script(Fail(status=429, headers=(("retry-after", "1"),)))
+
+        done = await run(app, JUDGED, Limits(concurrency=1))
+
+        assert done.state == "complete"
+        assert done.phases_ms["retry"] >= 990
+        assert done.phases_ms["limiter"] > 50
+        assert done.phases_ms["judge"] < sum(done.phases_ms.values()) - 990
+
+
+# -- the database ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for a server of a test's own, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="ragline-evals-"))
+    folder.chmod(0o755)
+    try:
+        yield folder / "data"
+    finally:
+        embedded.stop(folder / "data")
+        shutil.rmtree(folder)
+
+
+def own_server(data_dir: Path) -> Dsn:
+    """Start the server as a user's own: nobody brings it back but the test."""
+    dsn = embedded.dsn(embedded.ensure(data_dir))
+    migrate.apply(dsn, lock_timeout_ms=2000, role_secret=None)
+    return dsn
+
+
+@pytest.mark.timeout(120)
+async def test_a_database_that_goes_away_ends_the_run_and_what_was_saved_goes_on(
+    place: Path, tmp_path: Path
+) -> None:
+    dsn = await asyncio.to_thread(own_server, place)
+    async with evaluated.opened(dsn, tmp_path, embedder=Slow(), pool_timeout_s=3.0) as app:
+        await prepared(app, many())
+        seen = asyncio.Event()
+        task = asyncio.create_task(
+            run(app, HYBRID, Limits(concurrency=1), name="r", on_progress=lambda _: seen.set())
+        )
+        await seen.wait()
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(embedded.stop, place)
+
+        with pytest.raises(DatabaseUnreachable) as caught:
+            await task
+        assert caught.value.exit_code == 7
+
+    again = await asyncio.to_thread(own_server, place)
+    async with evaluated.opened(again, tmp_path, embedder=FakeEmbedder()) as app:
+        left = await stored(app, "r")
+        assert 0 < left.done < MANY
+        await lease_is_over(again)
+        assert (await stored(app, "r")).state == "partial"
+
+        done = await run(app, HYBRID, resume="r")
+
+        assert (done.state, done.done, done.errors) == ("complete", MANY, {})
+        assert done.metrics["recall@3"].n == MANY
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, sys
+sys.path[:0] = [{tests!r}, {acceptance!r}]
+import evaluated
+from ragline import config
+from ragline.core.runs import Limits
+from pathlib import Path
+from test_eval_failures import HYBRID, Slow
+
+async def main():
+    dsn = config.load(environ={{"DATABASE_URL": {url!r}}}).dsn
+    async with evaluated.opened(dsn, Path({folder!r}), embedder=Slow()) as app:
+        await evaluated.run(
+            app, HYBRID, Limits(concurrency=2), name="r",
+            on_progress=lambda progress: print(progress.done, flush=True),
+        )
+
+asyncio.run(main())
+"""
+
+
+def begun(dsn: Dsn, folder: Path) -> subprocess.Popen[str]:
+    """Begin a run of `small` in a process of its own, which prints how far it is."""
+    tests = Path(evaluated.__file__).parent
+    url = dsn.for_sqlalchemy("test")
+    program = PROGRAM.format(
+        tests=str(tests), acceptance=str(tests / "acceptance"), url=url, folder=str(folder)
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+async def until(process: subprocess.Popen[str], done: int) -> None:
+    """Wait until a process has so many cases done."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + 60
+    while line := await asyncio.to_thread(process.stdout.readline):
+        assert time.monotonic() < deadline, "waited in vain"
+        if int(line) >= done:
+            return
+    raise AssertionError(f"it ended with {process.wait()}")
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_whose_process_is_killed_goes_on_with_each_case_once(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async with evaluated.opened(own_dsn, tmp_path, embedder=FakeEmbedder()) as app:
+        await prepared(app, many())
+        process = begun(own_dsn, tmp_path)
+        try:
+            await until(process, 5)
+            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
+            process.wait()
+
+        left = await stored(app, "r")
+        assert 0 < left.done < MANY
+        kept = {one.case_id: one for one in await results(app, left)}
+        with pytest.raises(Conflict, match="is being worked on by"):
+            await run(app, HYBRID, resume="r")
+        await lease_is_over(own_dsn)
+        assert (await stored(app, "r")).state == "partial"
+
+        done = await run(app, HYBRID, resume="r")
+
+        assert (done.id, done.state, done.done) == (left.id, "complete", MANY)
+        cases = await results(app, done)
+        assert [one.case_id for one in cases] == [case.id for case in many()]
+        assert all(one == kept[one.case_id] for one in cases if one.case_id in kept)
+        assert any("died" in said for said in done.warnings)
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_that_is_interrupted_from_the_keyboard_is_partial_at_once(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async with evaluated.opened(own_dsn, tmp_path, embedder=FakeEmbedder()) as app:
+        await prepared(app, many())
+        process = begun(own_dsn, tmp_path)
+        try:
+            await until(process, 3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) != 0
+        finally:
+            process.kill()
+            process.wait()
+
+        left = await stored(app, "r")
+        assert left.state == "partial"
+        assert 3 <= left.done < MANY
+        assert any("interrupted" in said for said in left.warnings)
+        assert (await run(app, HYBRID, resume="r")).state == "complete"
+
+
+async def stored(app: App, name: str) -> Run:
+    pool = await app.pool("eval")
+    async with pool.connection() as connection:
+        found = await evals.run(connection, name)
+    assert found is not None
+    return found
+
+
+async def lease_is_over(dsn: Dsn) -> None:
+    """Let the minute pass for which a run is held by whoever began it."""
+    connection = await connect(dsn)
+    try:
+        await connection.execute(
+            "update run set lease_until = clock_timestamp() - interval '1 second'"
+        )
+    finally:
+        await connection.close()
