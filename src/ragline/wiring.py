@@ -61,6 +61,7 @@ async def open_app(
         return await asyncio.to_thread(llm.open_chat_model, config)
 
     async def open_judge(kind: JudgeKind, memory: Memory | None, language: str) -> Judge | None:
+        # Reads the price file, and imports the provider's client.
         return await asyncio.to_thread(judges.open_judge, config, kind, memory, language=language)
 
     app = App(

@@ -166,6 +166,12 @@ _FORBIDDEN = [
         (w, "select create_space(1, 'm', 'w', 3, 'l2', 'vector', true, '{}', false)")
         for w in WORKLOADS[1:4]
     ),
+    *((w, "select count(*) from verdict") for w in WORKLOADS[:4] if w != "eval"),
+    *((w, "delete from verdict") for w in WORKLOADS[:4] if w != "eval"),
+    *((w, "delete from run_case") for w in WORKLOADS[:4]),
+    *((w, "delete from baseline") for w in WORKLOADS[:4]),
+    *((w, "update run set name = 'x'") for w in WORKLOADS[:4]),
+    *((w, "update dataset set hash = 'x'") for w in WORKLOADS[:4]),
     ("serve", "update collection set epoch = 0"),
     ("serve", "update collection set name = 'x'"),
     ("serve", "truncate document cascade"),

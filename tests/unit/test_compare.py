@@ -62,7 +62,7 @@ def runs_of(n: int, metric: str, before: float, after: float) -> Comparison:
 
 
 @given(cases_of_two_runs(), st.randoms(use_true_random=False))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_cases_are_paired_by_their_id_whatever_their_order(
     sides: tuple[list[CaseResult], list[CaseResult]], shuffler: random.Random
 ) -> None:
@@ -78,7 +78,7 @@ def test_cases_are_paired_by_their_id_whatever_their_order(
 
 
 @given(cases_of_two_runs())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_every_case_is_in_exactly_one_list(
     sides: tuple[list[CaseResult], list[CaseResult]],
 ) -> None:
@@ -91,7 +91,7 @@ def test_every_case_is_in_exactly_one_list(
 
 
 @given(cases_of_two_runs())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_what_improved_one_way_regressed_the_other_way(
     sides: tuple[list[CaseResult], list[CaseResult]],
 ) -> None:
@@ -351,6 +351,13 @@ def test_latency_is_a_ratio_that_no_default_line_judges() -> None:
     assert half.low > 1.5
 
 
+def test_few_times_have_no_interval() -> None:
+    results = [made.result(i, {"ndcg@10": 1.0}, ms=10 + i) for i in range(3)]
+    (half, _) = compared(results, results).latencies
+
+    assert (half.ratio, half.low, half.high) == (1.0, None, None)
+
+
 def test_a_latency_line_needs_the_noise_of_the_machine() -> None:
     before = [made.result(i, {"ndcg@10": 1.0}, ms=10 + i % 3) for i in range(60)]
     after = [made.result(i, {"ndcg@10": 1.0}, ms=30 + i % 3) for i in range(60)]
@@ -426,6 +433,18 @@ def test_runs_that_differ_in_what_is_measured_on_purpose_are_compared() -> None:
     changed = made.run(2, results, settings=replace(made.SETTINGS, ef_search=1, method="vector"))
 
     compare.refuse(made.run(1, results), changed)
+
+
+def test_what_was_found_out_and_what_was_said_may_be_the_same() -> None:
+    results = [made.result(i, {"ndcg@10": 1.0}) for i in range(2)]
+    named = replace(made.SETTINGS, match="name")
+    found_out = made.run(1, results, provenance={"match": "name"})
+    otherwise = made.run(2, results, provenance={"match": "stem"})
+
+    compare.refuse(found_out, made.run(2, results, settings=named))
+    compare.refuse(found_out, otherwise)
+    with pytest.raises(UsageError, match="match differs, stem and name"):
+        compare.refuse(otherwise, made.run(3, results, settings=named))
 
 
 def test_other_collections_are_compared_and_said() -> None:

@@ -30,7 +30,7 @@ from ragline.core.cases import (
 from ragline.core.runs import CaseError, CaseResult, RunHit
 from ragline.errors import UsageError
 from ragline.evals import formats
-from ragline.evals.formats import DatasetRefused, beir, ragchecker
+from ragline.evals.formats import DatasetRefused, as_read, beir, ragchecker
 
 Json = dict[str, Any]
 # White space parts the columns of TREC, and an id that begins with a mark of byte order cannot be told
@@ -304,6 +304,15 @@ def test_labels_without_passages_have_empty_rows(nothing: list[Any], tmp_path: P
     assert json.loads((tmp_path / "out.json").read_text()) == whole
 
 
+def test_numbers_that_are_equal_are_told_apart() -> None:
+    read_as: Json = {"a": True, "b": 1.0, "c": 1}
+
+    kept = as_read.difference(read_as, {"a": 1, "b": 1, "c": 1})
+
+    assert sorted(kept) == ["a", "b"]
+    assert canonical(as_read.restored({"a": 1, "b": 1, "c": 1}, kept)) == canonical(read_as)
+
+
 def beir_folder(place: Path, rows: str, *queries: Json, split: str = "test") -> Path:
     file(place / "queries.jsonl", lines(*queries))
     file(place / f"qrels/{split}.tsv", rows)
@@ -434,8 +443,9 @@ FULL = Case(
     question="Which\nriver?",
     answer="Nile",
     relevant=(
-        Relevant(document="a", passage="The Nile"),
-        Relevant(document="a", grade=3, passage="b"),
+        Relevant(document="a", grade=2, passage="The Nile"),
+        Relevant(document="a", grade=3, passage="a river"),
+        Relevant(document="a", passage="water"),
     ),
 )
 
@@ -590,6 +600,16 @@ def test_a_degenerate_case_is_refused_or_left_out(bad: Json, reason: str, tmp_pa
     )
     assert [case.id for case in found.dataset.cases] == ["good"]
     assert [one.case_id for one in found.left_out] == ["a"]
+
+
+def test_leaving_cases_out_does_not_let_damaged_ones_pass(tmp_path: Path) -> None:
+    path = file(tmp_path / "cases.jsonl", lines(GOOD, {"question": "Which?"}) + "{\n")
+
+    with pytest.raises(DatasetRefused) as error:
+        formats.load(path, name="made", skip_degenerate=True)
+
+    assert [one.where for one in error.value.refusals] == ["line 3"]
+    assert "would measure nothing" not in str(error.value)
 
 
 def test_ten_refusals_are_listed_and_the_others_counted(tmp_path: Path) -> None:

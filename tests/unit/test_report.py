@@ -305,8 +305,29 @@ def test_a_run_fits_a_terminal(width: int) -> None:
     shown = report.terminal(single(), width)
 
     assert max(map(len, shown.split("\n"))) <= max(width, 40)
-    for value in ("0.4875", "0.2500", "0.90 s", "1,200"):
+    for value in ("0.4875", "0.2500", "900.0 ms", "1,200"):
         assert value in shown
+
+
+def test_a_brief_report_keeps_every_figure_and_leaves_the_lists_to_the_others() -> None:
+    found = comparison()
+    whole, brief = report.terminal(found, 100), report.terminal(found, 100, is_brief=True)
+
+    assert len(brief.split("\n")) < len(whole.split("\n"))
+    assert len(brief.split("Regressed cases")[1].split("\n\n")[0].split("\n")) == 13
+    for row in found.verdict.rows:
+        assert figure(row.metric, row.value) in brief
+        assert row.status in brief
+    assert "--report FILE.html" in brief
+    assert "where the two differ" in brief
+
+
+def test_a_brief_run_says_what_it_was_measured_on() -> None:
+    brief = report.terminal(single(), 100, is_brief=True)
+
+    for fact in ("dataset content", "judge", "collections", "settings_hash"):
+        assert fact in brief
+    assert "Slowest cases" not in brief
 
 
 def test_a_terminal_shows_words_in_brackets_as_words() -> None:
@@ -478,6 +499,17 @@ def test_the_better_side_is_always_right_in_a_plot() -> None:
     }
 
     assert at["interval"] < at["mark fail"] < at["margin"] < at["zero"]
+
+
+def test_deep_facts_share_a_row() -> None:
+    server = {"postgresql": "18.6", "settings": {"jit": "off", "work_mem": "4MB"}}
+    facts = {"server": server, "spaces": {"docs": None}, "prompt": None, "ids": [1, 2]}
+    shown = report.content(single(provenance=facts))
+    rows = {row[0]: row[1] for table in shown.tables for row in table.rows}
+
+    assert rows["server postgresql"] == "18.6"
+    assert rows["server settings"] == "jit off, work_mem 4MB"
+    assert (rows["spaces docs"], rows["prompt"], rows["ids"]) == ("-", "-", "1, 2")
 
 
 def test_figures_have_their_units() -> None:

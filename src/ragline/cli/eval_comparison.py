@@ -40,7 +40,7 @@ def compare(
         data_dir, lambda app: evals.compare(app, baseline, run, lines), search_workload="eval"
     )
     asyncio.run(eval_options.save_report(report, found))
-    text = "" if as_json else reports.terminal(found, output.width())
+    text = "" if as_json else reports.terminal(found, output.width(), is_brief=True)
     output.emit(reports.as_json(found), as_json=as_json, text=text)
     eval_options.conclude(found.verdict)
 
@@ -73,7 +73,7 @@ def check(
     asyncio.run(eval_options.save_report(report, found))
     shown = reports.as_json(found)
     del shown["cases"]
-    text = "" if as_json else reports.terminal(found, output.width())
+    text = "" if as_json else reports.terminal(found, output.width(), is_brief=True)
     output.emit(shown, as_json=as_json, text=text)
     eval_options.conclude(found.verdict)
 

@@ -231,7 +231,7 @@ def export(
     output.emit(
         {"run": found.name, "path": path, "format": format.value, "warnings": notes},
         as_json=as_json,
-        text=f"wrote {found.done} cases of run {found.name} to {path}",
+        text=f"wrote run {found.name} to {path}",
     )
 
 
@@ -270,7 +270,7 @@ def _emit(
     shown = reports.as_json(found)
     if not with_cases:
         del shown["cases"]
-    text = "" if as_json else reports.terminal(found, output.width())
+    text = "" if as_json else reports.terminal(found, output.width(), is_brief=True)
     if with_cases:
         text += "\n\n" + "\n".join(_case_line(result) for result in found.results)
     output.emit(shown, as_json=as_json, text=text)

@@ -141,13 +141,21 @@ def _other_measure(baseline: Run, run: Run) -> tuple[str, ...]:
         ("k", "-k", one.k, other.k),
         ("answers", "--answers", one.answers, other.answers),
         ("contexts", "--contexts", one.contexts, other.contexts),
-        ("match", "--match", one.match, other.match),
+        ("match", "--match", *_ways(baseline, run)),
     ):
         if former != latter:
             reasons.append(
                 f"{name} differs, {former} and {latter}: run both with the same `{option}`"
             )
     return tuple(reasons)
+
+
+def _ways(baseline: Run, run: Run) -> tuple[str, str]:
+    """Return how documents were told to be relevant. What both left open is the same question."""
+    one, other = baseline.settings.match, run.settings.match
+    if one == other:
+        return one, other
+    return str(baseline.provenance.get("match", one)), str(run.provenance.get("match", other))
 
 
 def caveats(baseline: Run, run: Run) -> tuple[str, ...]:

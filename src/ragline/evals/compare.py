@@ -44,7 +44,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """A quantile of the time a search took, and run / baseline with its 95 % interval."""
+    """A quantile of the time a search took, and run / baseline.
+
+    `low` and `high` are its 95 % interval; None with fewer cases than the policy's minimum.
+    """
 
     metric: str
     n: int
@@ -236,7 +239,7 @@ def _latency(
     gain = stats.block_bootstrap(
         after, before, share=share, seed=policy.seed, resamples=policy.resamples
     )
-    ends = gain.interval()
+    ends = gain.interval() if gain.n >= policy.minimum else None
     return Latency(
         metric=metric,
         n=gain.n,

@@ -259,6 +259,9 @@ async def _judge(
     app: App, settings: Settings, language: str, *, is_fresh: bool
 ) -> AsyncIterator[Judge | None]:
     """Open the judge, with the verdict cache unless everything is to be asked anew."""
+    if settings.judge in ("none", "imported"):
+        yield None
+        return
     memory = await cache.memory(app) if settings.judge == "llm" and not is_fresh else None
     judge = await app.open_judge(settings.judge, memory, language)
     try:

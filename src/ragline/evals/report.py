@@ -51,9 +51,12 @@ def content(subject: Subject) -> Content:
     return report_comparison.content(subject)
 
 
-def terminal(subject: Subject, width: int = WIDTH) -> str:
-    """Return the report as plain text of at most `width` columns."""
-    return report_text.text(content(subject), width)
+def terminal(subject: Subject, width: int = WIDTH, *, is_brief: bool = False) -> str:
+    """Return the report as plain text of at most `width` columns; a brief one leaves lists out."""
+    whole = content(subject)
+    if not is_brief:
+        return report_text.text(whole, width)
+    return f"{report_text.text(report_text.brief(whole), width)}\n\n{report_text.pointer(width)}"
 
 
 def markdown(subject: Subject) -> str:

@@ -173,8 +173,8 @@ def ratio(value: float | None) -> str:
 
 
 def seconds(ms: float) -> str:
-    """Return milliseconds as seconds."""
-    return f"{ms / 1000:,.2f} s"
+    """Return milliseconds, as seconds from one on."""
+    return f"{ms / 1000:,.2f} s" if ms >= 1000 else f"{ms:,.1f} ms"
 
 
 def cost(micro_usd: int | None) -> str:
@@ -309,14 +309,22 @@ def _provenance(run: Run) -> dict[str, str]:
 
 
 def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield a row for each fact, and for each of a group of them; deeper ones share a row."""
     for name, value in values.items():
         label = Foreign(f"{before}{name}")
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not before:
             yield from _flat(value, f"{label} ")
-        elif isinstance(value, list | tuple):
-            yield label, Foreign(", ".join(map(str, value)) or "none")
         else:
-            yield label, Foreign(UNKNOWN if value is None else value)
+            yield label, Foreign(_fact(value))
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_fact, value)) or "none"
+    # Not used, or not known: a provenance has one word for both.
+    return "-" if value is None else str(value)
 
 
 def side_by_side(

@@ -66,7 +66,7 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; }
   white-space: nowrap; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   article, svg.plot, tr { break-inside: avoid; } .passage { max-height: none; }
-  .scroll { overflow: visible; } }
+  .scroll { overflow: visible; } table { font-size: 8pt; } .number { white-space: normal; } }
 """
 _STATUSES = {"pass": "pass", "fail": "fail", "partial": "fail"}
 _SIGNS = {"pass": "✓", "fail": "✗", "partial": "✗", "complete": "✓"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ragline.evals.report_content import Content, Table, legible
 
@@ -11,6 +12,14 @@ _NARROWEST = 40
 _NARROWEST_WORDS = 12
 _GAP = 3
 _INDENT = "    "
+# What a person wants at once; `brief` leaves the rest to the other forms.
+_ESSENTIAL = frozenset(
+    {
+        "run", "dataset", "dataset content", "judge", "collections", "search", "filter", "answers",
+        "contexts", "settings_hash",
+    }
+)  # fmt: skip
+_FEW = {"slowest": 0, "improved": 3, "regressed": 5, "changed": 0}
 
 
 def text(content: Content, width: int) -> str:
@@ -23,6 +32,30 @@ def text(content: Content, width: int) -> str:
     parts += [_filled(f"! {mark}", width) for mark in content.marks]
     parts += [_table(table, width) for table in content.tables]
     return "\n\n".join(parts)
+
+
+def brief(content: Content) -> Content:
+    """Return what of a report is read at once: no long lists, and no facts that do not differ."""
+    tables = [_brief(table) for table in content.tables]
+    return replace(content, tables=tuple(table for table in tables if table.rows))
+
+
+def pointer(width: int) -> str:
+    """Return where the rest of a brief report is."""
+    return _filled("All cases and facts, with plots: --report FILE.html, or .md, or .json", width)
+
+
+def _brief(table: Table) -> Table:
+    if table.key == "provenance":
+        is_pair = len(table.columns) > 2
+        rows = [row for row in table.rows if (row[-1] if is_pair else row[0] in _ESSENTIAL)]
+        return replace(
+            table,
+            title="Measured on, where the two differ" if is_pair else table.title,
+            rows=tuple(rows),
+        )
+    few = _FEW.get(table.key)
+    return table if few is None else replace(table, rows=table.rows[:few], note="")
 
 
 def _table(table: Table, width: int) -> str:
@@ -108,7 +141,9 @@ def _listed(
             if row[at]
         ]
         if cells:
-            yield _filled(f"- {row[0]}: {'; '.join(cells)}", width)
+            # A red line begins with its metric's name, and so does its row.
+            name = "" if cells[0].startswith(f"{row[0]} ") else f"{row[0]}: "
+            yield _filled(f"- {name}{'; '.join(cells)}", width)
 
 
 def _filled(words: str, width: int) -> str:

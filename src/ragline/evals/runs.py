@@ -56,9 +56,7 @@ async def export(app: App, reference: str, format: str, path: Path) -> tuple[Run
         if not any(result.hits for result in results):
             raise UsageError(f"run {run.id} ({run.name}) found nothing that could be ranked")
         return run, formats.write_trec_run(results, path, run.name, _naming(run))
-    dataset = await _dataset(app, run)
-    _write_ragchecker(dataset, results, path)
-    return run, ()
+    return run, _write_ragchecker(await _dataset(app, run), run, results, path)
 
 
 def exit_code(run: Run, results: Sequence[CaseResult]) -> int:
@@ -89,6 +87,15 @@ async def _dataset(app: App, run: Run) -> Dataset:
     return found[1]
 
 
-def _write_ragchecker(dataset: Dataset, results: tuple[CaseResult, ...], path: Path) -> None:
+def _write_ragchecker(
+    dataset: Dataset, run: Run, results: Sequence[CaseResult], path: Path
+) -> tuple[str, ...]:
     written = formats.write_run_ragchecker(dataset, results)
+    left_out = [
+        f"left out {one['query_id']}: {one['reason']}" for one in written.get("left_out", ())
+    ]
+    if not written["results"]:
+        why = f"; {left_out[0]}" if left_out else ""
+        raise UsageError(f"run {run.id} ({run.name}) has no case that RAGChecker could read{why}")
     entries.save({path: json.dumps(written, ensure_ascii=False, indent=2) + "\n"})
+    return tuple(left_out)

@@ -24,7 +24,7 @@ class Book:
         self._owner = owner
         self._waiting: list[CaseResult] = []
         self._came = asyncio.Event()
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     def add(self, result: CaseResult) -> None:
         """Have a result saved soon."""
@@ -33,7 +33,7 @@ class Book:
 
     def close(self) -> None:
         """Say that nothing more will come."""
-        self._is_closed = True
+        self._closed.set()
         self._came.set()
 
     async def keep(self) -> None:
@@ -41,7 +41,7 @@ class Book:
 
         Raises Conflict where another process took the run over, and DatabaseUnreachable.
         """
-        while not self._is_closed or self._waiting:
+        while not self._closed.is_set() or self._waiting:
             await self._next()
             await self.flush()
 
@@ -56,14 +56,17 @@ class Book:
 
     async def _next(self) -> None:
         """Wait for a result, and a moment for more."""
-        while not self._came.is_set():
-            try:
-                async with asyncio.timeout(_HEARTBEAT_S):
-                    await self._came.wait()
-            except TimeoutError:
-                async with self._pool.connection() as connection:
-                    await rows.renew_run(connection, self._run_id, owner=self._owner)
-        if not self._is_closed:
-            await asyncio.sleep(_GATHERED_S)
-        if not self._is_closed:
+        while not await _within(_HEARTBEAT_S, self._came):
+            async with self._pool.connection() as connection:
+                await rows.renew_run(connection, self._run_id, owner=self._owner)
+        if not await _within(_GATHERED_S, self._closed):
             self._came.clear()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for an event for so long, and return whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

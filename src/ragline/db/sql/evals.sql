@@ -209,6 +209,8 @@ from verdict
 -- another uses right now is not old.
 with newest_first as (
     select used_at, key, sum(bytes) over (order by used_at desc, key desc) as kept from verdict
+    -- nothing is sorted as long as all of it fits
+    where (select sum(bytes) from verdict) > $1
 ), first_gone as (
     select used_at, key from newest_first where kept > $1 order by used_at desc, key desc limit 1
 )
