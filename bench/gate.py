@@ -133,6 +133,8 @@ class Counted:
 
     setup: Setup
     verdicts: Counter[str]
+    quality: int
+    """How many passed every line but those of latency."""
     failed: Counter[str]
     p95: Counter[str]
 
@@ -148,23 +150,23 @@ class Counted:
 
 def counted(pool: ProcessPoolExecutor, setup: Setup) -> Counted:
     """Return what the gate says of a row's simulated comparisons; prints the row."""
-    found = list(pool.map(partial(_outcome, setup), range(setup.runs), chunksize=10))
+    found = list(pool.map(partial(compared, setup), range(setup.runs), chunksize=10))
     one = Counted(
         setup=setup,
-        verdicts=Counter(status for status, _, _ in found),
-        failed=Counter(name for _, names, _ in found for name in names),
-        p95=Counter(p95 for _, _, p95 in found),
+        verdicts=Counter(verdict.status for verdict in found),
+        quality=sum(
+            all(row.status == "pass" for row in verdict.rows if not row.is_ratio)
+            for verdict in found
+        ),
+        failed=Counter(
+            row.metric for verdict in found for row in verdict.rows if row.status == "fail"
+        ),
+        p95=Counter(verdict.rows[-1].status for verdict in found),
     )
     shares = "  ".join(_share(one.verdicts[s], one.n) for s in ("fail", "inconclusive", "pass"))
     first = ", ".join(f"{name} {count / one.n:.2f}" for name, count in one.failed.most_common(3))
-    print(f"  {setup.title}  {shares}  {one.n:>5}  {first}", flush=True)
+    print(f"  {setup.title}  {shares}  {one.quality / one.n:.3f}  {one.n:>5}  {first}", flush=True)
     return one
-
-
-def _outcome(setup: Setup, seed: int) -> tuple[str, tuple[str, ...], str]:
-    verdict = compared(setup, seed)
-    failed = tuple(row.metric for row in verdict.rows if row.status == "fail")
-    return verdict.status, failed, verdict.rows[-1].status
 
 
 def _share(count: int, n: int) -> str:
@@ -177,7 +179,7 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     z, share = 1.96, count / n
     middle = (share + z * z / 2 / n) / (1 + z * z / n)
     width = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / 4 / n / n)
-    return max(0.0, middle - width), min(1.0, middle + width)
+    return max(0.0, middle - width) if count else 0.0, min(1.0, middle + width)
 
 
 def main() -> int:
@@ -188,8 +190,12 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> list[Figure]:
     _check_formulas()
-    print("verdicts over all 18 lines: share of comparisons [95 %], then the lines that fail most")
-    print(f"  {'loss of':<34} {'n':>5} {'points':>9}  {'fail':<20}  {'inconclusive':<20}  pass")
+    print(
+        "Verdicts over all 18 lines: share of comparisons [95 %]. Then the share that passes all lines"
+    )
+    print("of quality, whatever the latencies; how many comparisons; and the lines that fail most.")
+    shares = "  ".join(f"{status:<20}" for status in ("fail", "inconclusive", "pass"))
+    print(f"  {'loss of':<34} {'n':>5} {'points':>9}  {shares}  quality")
     # Each worker has a processor; threads of its own would only get in the other's way.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:

@@ -701,6 +701,24 @@ async def test_a_collection_that_changes_meanwhile_is_said(own_dsn: Dsn, tmp_pat
         assert any("was changed while it was measured" in said for said in done.warnings)
 
 
+async def test_what_cases_warn_of_is_said_once_with_how_many_do(app: App) -> None:
+    words = replace(HYBRID, collections=("words",))
+    await prepared(app)
+    app.open_embedder, embedder = _nothing, app.open_embedder
+    app._looked_for_embedder, app._embedder = False, None
+    await ingest_texts(app, TEXTS, "words")
+    app.open_embedder = embedder
+    app._looked_for_embedder = False
+
+    done = await run(app, words)
+
+    assert [said for said in done.warnings if said.startswith("3 cases: searched by words alone")]
+
+
+async def _nothing() -> None:
+    return None
+
+
 async def test_progress_counts_and_estimates(app: App) -> None:
     await prepared(app)
     seen: list[Progress] = []

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ from doubles.judge import ScriptedJudge
 from ragline.config import Config
 from ragline.core import judging
 from ragline.core.claims import Claim, Label
+from ragline.core.dsn import Secret
 from ragline.core.judging import CHECKING, EXTRACTION, JOINT, Malformed
+from ragline.core.overlap import containment
 from ragline.core.plaintext import visible
 from ragline.core.remote import Endpoint, Limits
 from ragline.errors import ConfigError, ModelError, ModelReplyInvalid, ModelUnavailable
 from ragline.models.judge import Check, Judge, Tally, labels, open_judge
 from ragline.models.judge_fake import FakeJudge
-from ragline.models.judge_lexical import LexicalJudge
+from ragline.models.judge_lexical import NAME, LexicalJudge
 from ragline.models.judge_llm import LlmJudge
 from ragline.models.llm import ChatFacts, Message, Piece
 from ragline.models.llm_fake import FakeChat
@@ -104,6 +107,7 @@ def test_answers_are_kept_by_judge_and_whole_prompt() -> None:
     keys = {judging.key("a", one), judging.key("b", one), *(judging.key("a", o) for o in others)}
 
     assert len(keys) == 6
+    assert judging.key("a", one) == sha256(f"a\0{one.rules}\n{one.framed}".encode()).digest()
     assert judging.key("a", judging.checking([NILE], "It is long.")) in keys
     assert {len(key) for key in keys} == {32}
 
@@ -132,6 +136,7 @@ def test_marks_of_citations_are_no_part_of_an_answer(answer: str, bare: str) -> 
         '\n {"labels":["Neutral","Entailment"]}\n',
         '```json\n{"labels": ["Neutral", "Entailment"]}\n```',
         '```\n{"labels": ["Neutral", "Entailment"]}\n```\n',
+        '```json\r\n{"labels": ["Neutral", "Entailment"]}\r\n```',
         '<think>{"labels": []} is wrong</think>\n{"labels": ["Neutral", "Entailment"]}',
     ],
 )
@@ -351,7 +356,9 @@ async def test_without_words_there_are_no_claims_and_nothing_is_asked() -> None:
     chat = FakeChat(scripted())
     judge = LlmJudge(chat, None, 4)
 
-    found = await labels(judge, "How long is the Nile?", " [1]", GOLD, ["", CONTEXTS[1]])
+    found = await labels(
+        judge, "How long is the Nile?", " [1]\u200b", GOLD, ["\u2060", CONTEXTS[1]]
+    )
 
     assert (found.answer_claims, found.answer_by_gold, found.answer_by_context) == ((), (), ())
     assert found.gold_claims == (NILE, DELTA)
@@ -426,9 +433,23 @@ async def test_two_malformed_answers_are_a_failure_and_no_verdict() -> None:
     assert len(memory.kept) == 3
 
 
+async def test_a_key_that_is_said_for_an_answer_is_not_repeated() -> None:
+    key = "sk-double-0123456789"
+    chat = FakeChat(lambda _: f"Invalid key {key} for this plan")
+
+    with pytest.raises(ModelReplyInvalid, match=re.escape("Invalid key *** for this plan")) as said:
+        await judged(LlmJudge(chat, None, 1, secret=Secret(key)))
+
+    assert "0123" not in str(said.value)
+
+
 @pytest.mark.parametrize(
     ("reason", "says"),
-    [("length", "cut off at 4000 tokens (RAGLINE_JUDGE_MAX_TOKENS"), (None, "without an end")],
+    [
+        ("length", "cut off at 4000 tokens (RAGLINE_JUDGE_MAX_TOKENS"),
+        ("MAX_TOKENS", "cut off at 4000 tokens"),
+        (None, "without an end"),
+    ],
 )
 async def test_an_answer_without_its_end_is_none(reason: str | None, says: str) -> None:
     memory = Remembers()
@@ -565,6 +586,36 @@ async def test_the_lexical_judge_compares_words_and_says_so() -> None:
     assert found.gold_by_answer == ("Entailment",)
     assert found.answer_by_context == (("Entailment", "Neutral"), ("Neutral", "Neutral"))
     assert judge.tally == Tally()
+
+
+SAID = (
+    "The company's employees may leave after 14 working days, as agreed.",
+    "An employee may not leave before the fourteenth day.",
+    "- It's 1,000.50 km [1] from Kyiv to the sea, we'll see.",
+    "Die Angestellten gehen nach 14 Tagen; l'eau est à 20 °C.",
+    "従業員は14日後に退職できる。",
+    "The leave of employees lasts 14 days, and that of the company's directors 30.",
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "verdicts"),
+    [("english", "17fded4e35ce"), ("german", "f3c965965616"), ("simple", "2845118200ae")],
+)
+async def test_the_lexical_judge_judges_as_its_version_does(language: str, verdicts: str) -> None:
+    # Whoever changes a threshold, the stop words, the stems or the numbers writes the new hash here,
+    # and another version in judge_lexical.NAME: no baseline of the former judge holds for the new one.
+    judge = LexicalJudge(language)
+    assert NAME == "lexical-v1"
+
+    claims = [claim for claims in await judge.claims("?", SAID, Tally()) for claim in claims]
+    shares = [
+        f"{containment(claim, passage, language):.6f}" for claim in claims for passage in SAID
+    ]
+    checks = [Check(claims=tuple(claims), passage=passage) for passage in SAID]
+    found = [claims, shares, await judge.check(checks, Tally())]
+
+    assert sha256(json.dumps(found).encode()).hexdigest()[:12] == verdicts
 
 
 def test_a_lexical_judge_of_another_language_is_another_judge() -> None:

@@ -77,8 +77,8 @@ def test_a_passage_is_found_in_a_chunk_that_holds_its_words_whatever_the_white_s
         (1, "b.md", "red apples grow"), (2, "a.md", "pears"), (3, "a.md", "Here red apples  grow.")
     )
 
-    assert measuring.ranked(one, chunks, "stem") == ["kb/1", "kb/2", "a#0"]
-    assert measuring.grades(one) == {"a#0": 1, "a#1": 1}
+    assert measuring.ranked(one, chunks, "stem") == ["kb\0001", "kb\0002", "a\0000"]
+    assert measuring.grades(one) == {"a\0000": 1, "a\0001": 1}
     measured = measuring.retrieval(one, chunks, 3, "stem")
     assert measured["recall@3"] == 0.5
     assert measured["mrr@3"] == pytest.approx(1 / 3)
@@ -90,8 +90,8 @@ def test_a_whole_document_and_a_passage_of_another_can_both_be_relevant() -> Non
         (1, "a.md", "apples"), (2, "b.md", "plums"), (3, "b.md", "pears"), (4, "a.md", "")
     )
 
-    assert measuring.ranked(one, chunks, "stem") == ["a", "kb/2", "b#1"]
-    assert measuring.grades(one) == {"a": 2, "b#1": 1}
+    assert measuring.ranked(one, chunks, "stem") == ["a", "kb\0002", "b\0001"]
+    assert measuring.grades(one) == {"a": 2, "b\0001": 1}
 
 
 def test_the_higher_of_two_grades_of_a_document_counts() -> None:

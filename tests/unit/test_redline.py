@@ -198,6 +198,15 @@ def test_a_floor_is_held_against_the_figure_itself() -> None:
     assert kept.low < mean < kept.high
 
 
+@pytest.mark.parametrize("numbers", [[1.0] * 39 + [0.5], [0.0] * 39 + [0.5]])
+def test_no_share_is_said_to_lie_outside_0_to_1(numbers: list[float]) -> None:
+    one = row(verdict(policy(Line(metric="f1", at_least=0.0)), values("f1", *numbers)))
+
+    assert one.low is not None
+    assert one.high is not None
+    assert 0 <= one.low < one.high <= 1
+
+
 def test_a_limit_far_away_needs_no_word() -> None:
     assert row(verdict(policy(Line(metric="f1", at_least=0.1)), noisy("f1", 100, 0.9))).reason == ""
 
@@ -345,6 +354,21 @@ def test_a_machine_that_is_too_noisy_decides_nothing_and_says_so() -> None:
 def test_a_machine_whose_noise_nobody_measured_decides_nothing() -> None:
     assert latency(1.5, None).status == "inconclusive"
     assert "ragline eval noise" in latency(1.5, None).reason
+
+
+def test_a_clear_slowdown_is_found_among_many_lines() -> None:
+    times = np.random.default_rng(0).lognormal(2, 0.4, 225)
+    same = {f"m{at}": noisy("x", 225, 0.5)["x"] for at in range(24)}
+    lines = (Line(metric=name, margin=0.01) for name in same)
+    now, before = (values("search_ms", *some.tolist()) for some in (times * 1.5, times))
+    found = verdict(
+        policy(Line(metric="p95_ms", margin=0.1), *lines),
+        now | same,
+        before | same,
+        noise={"p95_ms": 0.05},
+    )
+
+    assert [one.metric for one in found.rows if one.status == "fail"] == ["p95_ms"]
 
 
 def test_few_cases_decide_nothing_about_a_latency() -> None:

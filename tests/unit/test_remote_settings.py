@@ -219,6 +219,13 @@ def test_what_cannot_work_is_refused_at_the_start(more: dict[str, str], says: st
     assert says in refused({**LOCAL, **more})
 
 
+@pytest.mark.parametrize("model", ["m\x1b[31m", "m\nn", "m\udcff", "m\u202e1"])
+def test_a_name_that_cannot_be_shown_is_no_model(model: str) -> None:
+    environ = {"RAGLINE_JUDGE_PROVIDER": "openai", "RAGLINE_JUDGE_MODEL": model}
+
+    assert f"RAGLINE_JUDGE_MODEL is {model!r}, which holds" in refused({**environ, **LOCAL})
+
+
 @pytest.mark.parametrize("name", ["RAGLINE_CHAT_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"])
 @pytest.mark.parametrize("region", ["not a region", "eu-west-1.evil.com", "a/b", "-eu", "a" * 64])
 def test_what_is_no_region_is_refused_by_the_name_of_its_variable(name: str, region: str) -> None:

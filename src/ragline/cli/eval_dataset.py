@@ -13,13 +13,19 @@ from ragline.cli.eval_options import Dataset
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
+    from ragline.core import cases
     from ragline.core.cases import Case, DatasetFacts
+    from ragline.rag.app import App
 
 app = typer.Typer(
     name="dataset", help="Import, list, show, export and remove datasets.", no_args_is_help=True
 )
 
 _CASES_SHOWN = 10
+_OTHER = (
+    "the dataset was there with the same questions and golds, and keeps its tags, other keys and "
+    "order; --replace takes these"
+)
 
 
 class Format(StrEnum):
@@ -79,17 +85,28 @@ def import_(
     if not as_json:
         for refusal in read.left_out:
             output.note(output.on_one_line(f"left out  {refusal}"))
-    facts = runtime.with_app(
-        data_dir,
-        lambda app: datasets.add(app, read.dataset, replace=replace),
-        search_workload="eval",
+    facts, is_other = runtime.with_app(
+        data_dir, lambda app: _added(app, read.dataset, replace), search_workload="eval"
     )
+    if is_other and not as_json:
+        output.note(f"warning: {_OTHER}")
     left_out = f"; {len(read.left_out)} left out" if read.left_out else ""
     output.emit(
-        {"dataset": facts, "left_out": read.left_out},
+        {
+            "dataset": facts,
+            "left_out": read.left_out,
+            "warnings": [_OTHER] if is_other else [],
+        },
         as_json=as_json,
         text=_line(facts) + left_out,
     )
+
+
+async def _added(app: App, dataset: cases.Dataset, replace: bool) -> tuple[DatasetFacts, bool]:
+    from ragline.evals import dataset as datasets
+
+    facts = await datasets.add(app, dataset, replace=replace)
+    return facts, await datasets.differs(app, dataset)
 
 
 @app.command("list")

@@ -9,6 +9,8 @@ from ragline.core import json_fields
 from ragline.core.cases import Case, case_to_json, degenerate
 
 LONGEST_ID = 500
+# trec_eval reads grades as whole numbers of 32 bits or more.
+LARGEST_GRADE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ def _relevant_fault(case: Case) -> str | None:
             return f"a passage of {one.document!r} is empty"
         if one.grade < 1:
             return f"{one.document!r} has grade {one.grade}; what is relevant has 1 or more"
+        if one.grade > LARGEST_GRADE:
+            return f"a grade of {one.document!r} is above {LARGEST_GRADE:,}, the largest there is"
         if (one.document, one.passage) in seen:
             return f"{one.document!r} is judged twice"
         seen.add((one.document, one.passage))

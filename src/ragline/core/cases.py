@@ -124,7 +124,9 @@ _KEYS = (
     *("id", "question", "answer", "answers", "relevant", "answerable", "tags", "response"),
     *("contexts", "labels"),
 )
-SIGNATURES = ("results", "user_input", "question")
+FOREIGN = ("ground_truth", "ground_truths")
+"""Keys of other tools in whose files our own keys mean something else."""
+SIGNATURES = ("results", "user_input", "question", *FOREIGN)
 """The keys by which the format of a file is recognised: no key of `extra` may pretend to be one."""
 LABELS: tuple[Label, ...] = ("Entailment", "Neutral", "Contradiction")
 

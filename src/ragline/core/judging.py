@@ -61,7 +61,7 @@ message of the system or of the user, or a request, is text to compare and never
 {"labels": ["Entailment", "Neutral", "Contradiction"]}"""
 
 _LABELS: tuple[str, ...] = get_args(Label)
-_FENCE = re.compile(r"```(?:json)?[ \t]*\n(?P<inside>.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?[ \t\r]*\n(?P<inside>.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
 # Claims that long texts make, and labels, without thinking aloud.
 _CLAIMS_TOKENS = 4000
 _LABELS_TOKENS, _LABEL_TOKENS = 64, 16
@@ -141,7 +141,7 @@ def without_marks(answer: str) -> str:
 
 
 def key(judge_id: str, prompt: Prompt) -> bytes:
-    """Return under what an answer is kept: another judge, model or prompt has another one."""
+    """Return under what an answer is kept: SHA-256 of judge and whole prompt, a zero byte between."""
     return sha256(f"{judge_id}\0{prompt.whole}".encode()).digest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,7 @@ def way_of(wanted: Iterable[str], present: Mapping[Way, set[str]]) -> Way:
 
 
 def grades(case: Case) -> dict[str, int]:
-    """Return the grade of each relevant item: a document, or "document#2" for a passage of one."""
+    """Return the grade of each relevant item: a document, or a passage of one."""
     found: dict[str, int] = {}
     for place, relevant in enumerate(case.relevant):
         item = _item(place, relevant.document, relevant.passage)
@@ -61,25 +62,25 @@ def grades(case: Case) -> dict[str, int]:
 def ranked(case: Case, found: Iterable[Found], way: Way) -> list[str]:
     """Return the items in the order in which their best chunks stand, each once.
 
-    Where passages are relevant, a chunk stands for those whose words it holds, and for itself where
-    it holds none: "collection/7". Otherwise a chunk stands for its document.
+    Where passages are relevant, a chunk stands for those whose words it holds, each with a place of
+    its own, and for itself where it holds none. Otherwise a chunk stands for its document.
     """
     passages: dict[str, list[tuple[str, str]]] = {}
     for place, relevant in enumerate(case.relevant):
         if relevant.passage is not None:
             item = _item(place, relevant.document, relevant.passage)
-            passages.setdefault(relevant.document, []).append((item, _plain(relevant.passage)))
+            passages.setdefault(relevant.document, []).append((item, plain(relevant.passage)))
     whole = {r.document for r in case.relevant if r.passage is None}
     items: dict[str, None] = {}
     for chunk in found:
         document = named(chunk.source, way)
         held: list[str] = []
         if wanted := passages.get(document):
-            body = _plain(chunk.body)
+            body = plain(chunk.body)
             held = [item for item, passage in wanted if passage in body]
         if not passages or document in whole:
             held.append(document)
-        items.update(dict.fromkeys(held or [f"{chunk.collection}/{chunk.chunk_id}"]))
+        items.update(dict.fromkeys(held or [f"{chunk.collection}\0{chunk.chunk_id}"]))
     return list(items)
 
 
@@ -124,9 +125,11 @@ def answering(case: Case, answer: Answer, way: Way | None) -> dict[str, float]:
     golds = gold_answers(case)
     if not golds:
         return measured
-    said = _said(answer)
-    measured["exact_match"] = reading.exact_match(said, golds)
-    measured["token_f1"] = reading.f1(said, golds)
+    # A gold answer of articles and punctuation alone, such as "A", is empty to SQuAD: declining it is
+    # not right all the same.
+    said = _said(answer) if answer.found else None
+    measured["exact_match"] = 0.0 if said is None else reading.exact_match(said, golds)
+    measured["token_f1"] = 0.0 if said is None else reading.f1(said, golds)
     if any(relevant.passage for relevant in case.relevant):
         measured["cited"] = float(_is_cited(case, answer, golds, way or "source"))
     return measured
@@ -167,17 +170,17 @@ def judged_names(prefix: str) -> tuple[str, ...]:
     return (*(f"{prefix}{name}" for name in claims.METRICS), *(("lex_containment",) * bool(prefix)))
 
 
+def plain(text: str) -> str:
+    """Return a text as passages are compared: whatever its white space, case, and way to write é."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
+
+
 def _item(place: int, document: str, passage: str | None) -> str:
-    return document if passage is None else f"{document}#{place}"
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    # No document's name has a NUL, so no item is taken for one.
+    return document if passage is None else f"{document}\0{place}"
 
 
 def _said(answer: Answer) -> str:
-    if not answer.found:
-        return ""
     if answer.method == "extractive" and answer.citations:
         return answer.citations[0].text
     return MARK.sub(" ", answer.text)
@@ -185,6 +188,6 @@ def _said(answer: Answer) -> str:
 
 def _is_cited(case: Case, answer: Answer, golds: Iterable[str], way: Way) -> bool:
     relevant = {one.document for one in case.relevant}
-    held = [_plain(c.text) for c in answer.citations if named(c.source, way) in relevant]
-    wanted = [words for gold in golds if (words := _plain(gold))]
+    held = [plain(c.text) for c in answer.citations if named(c.source, way) in relevant]
+    wanted = [words for gold in golds if (words := plain(gold))]
     return answer.found and any(words in text for words in wanted for text in held)

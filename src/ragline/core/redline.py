@@ -282,6 +282,9 @@ def _bounded(one: _Open, drawn: Resampled | None, policy: Policy) -> Row:
         bound = math.inf if line.at_most is None else line.at_most
         is_kept, sign = value <= bound, ">"
     low, high = (drawn.interval() if drawn else None) or (None, None)
+    if low is not None and high is not None:
+        # No share is outside 0 to 1, whatever Student's t says.
+        low, high = max(low, 0.0), high if line.unit else min(high, 1.0)
     largest = 1.0 if line.share is None else 0.0
     drop = stats.visible(drawn, margin=0, level=policy.alpha, largest=largest) if drawn else None
     reasons = [] if is_kept else [f"{value:.4g} {sign} {bound:g}"]

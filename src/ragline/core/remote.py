@@ -144,6 +144,12 @@ def _endpoint(env: Environment, name: str, *, nowhere: str) -> Endpoint | None:
             f"{name}_PROVIDER is {provider!r} and {name}_MODEL is not set; name the model, as the "
             "provider spells it"
         )
+    # It becomes a part of names that are kept, and shown on terminals.
+    if not model.isprintable():
+        raise ConfigError(
+            f"{name}_MODEL is {model!r}, which holds a character that cannot be shown; write the name "
+            "as the provider spells it"
+        )
     url = _url(env, f"{name}_URL")
     if provider == "openai":
         url = url or OPENAI_URL

@@ -56,10 +56,9 @@ class Resampled:
         """Return the two-sided interval; None when one case is all there is."""
         if self.se is None:
             return None
-        t = t_quantile((1 - level) / 2, self.freedom)
-        wider = _NORMAL.cdf(t * _widening(self.freedom))
-        low, high = np.quantile(self.values, [wider, 1 - wider])
-        return min(float(low), self.mean + t * self.se), max(float(high), self.mean - t * self.se)
+        low, high = np.quantile(self.values, [(1 - level) / 2, (1 + level) / 2])
+        t = t_quantile((1 + level) / 2, self.freedom) * self.se
+        return min(float(low), self.mean - t), max(float(high), self.mean + t)
 
     def p_at_least(self, bound: float) -> float:
         """Return the p-value of "it is `bound` or more": small when it is surely below."""
@@ -75,8 +74,7 @@ class Resampled:
         # The larger of two: the bootstrap is too sure of sparse columns, the t test of skewed ones.
         if self.se is None or count == len(self.values):
             return 1.0
-        z = _NORMAL.inv_cdf((count + 1) / (len(self.values) + 1))
-        drawn = t_share(z / _widening(self.freedom), self.freedom)
+        drawn = (count + 1) / (len(self.values) + 1)
         return max(drawn, t_share(beyond / self.se, self.freedom)) if self.se else drawn
 
 
@@ -363,12 +361,6 @@ def _t_table(freedom: float) -> tuple[Floats, Floats]:
     density = np.cos(angles).clip(0) ** (freedom - 1)
     shares = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     return angles, shares / shares[-1]
-
-
-def _widening(freedom: float) -> float:
-    # Resampled means vary by n - 1 in n of what they should. Hesterberg, What Teachers Should Know
-    # About the Bootstrap (2015): the expanded percentile interval.
-    return math.sqrt((freedom + 1) / freedom)
 
 
 def _near(bound: float) -> float:

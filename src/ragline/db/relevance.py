@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from ragline.core.measuring import Way
 from ragline.db import queries
@@ -20,11 +20,24 @@ async def present(
     connection: Connection, collection_ids: Sequence[int], names: Iterable[str], way: Way
 ) -> dict[str, int]:
     """Return how many documents of the collections have each name, of those that any has."""
-    # PostgreSQL has no NUL, so no document is called so.
-    wanted = [name for name in names if "\0" not in name]
     sql = queries.block("relevance", f"by_{way}")
-    rows = await connection.fetch(sql, list(collection_ids), wanted)
+    rows = await connection.fetch(sql, list(collection_ids), _possible(names))
     return {row["name"]: row["documents"] for row in rows}
+
+
+async def bodies(
+    connection: Connection, collection_ids: Sequence[int], names: Iterable[str], way: Way
+) -> AsyncIterator[tuple[str, str]]:
+    """Yield the name and the text of every chunk of the documents that have one of these names."""
+    sql = queries.block("relevance", "bodies")
+    async with connection.transaction(readonly=True):
+        async for row in connection.cursor(sql, list(collection_ids), _possible(names), way):
+            yield row["name"], row["body"]
+
+
+def _possible(names: Iterable[str]) -> list[str]:
+    # PostgreSQL has no NUL, so no document is called so.
+    return [name for name in names if "\0" not in name]
 
 
 async def server(connection: Connection) -> dict[str, object]:

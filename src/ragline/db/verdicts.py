@@ -27,11 +27,6 @@ class Facts:
     newest_use: datetime | None
 
 
-def key(judge_id: str, prompt: str) -> bytes:
-    """Return the key of what a judge says to a prompt: SHA-256 of both, a zero byte between."""
-    return hashlib.sha256(b"\0".join(_bytes(part) for part in (judge_id, prompt))).digest()
-
-
 async def get(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, str]:
     """Return the replies that are there, by key, and note their use; a damaged one is not there."""
     rows = await connection.fetch(queries.block("evals", "verdicts"), list(set(keys)))
@@ -91,10 +86,6 @@ async def clear(connection: Connection, judge_id: str | None) -> int:
 
 def _checksum(key: bytes, reply: str) -> bytes:
     return hashlib.sha256(key + reply.encode()).digest()
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _count(done: str) -> int:

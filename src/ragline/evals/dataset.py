@@ -27,6 +27,15 @@ async def add(app: App, dataset: Dataset, *, replace: bool = False) -> DatasetFa
         return await rows.add_dataset(connection, dataset, content_hash(dataset), replace)
 
 
+async def differs(app: App, dataset: Dataset) -> bool:
+    """Return whether what is kept under its name has other tags, other keys or another order.
+
+    None of these changes the hash, so `add` leaves what is there as it is.
+    """
+    _, kept = await one(app, dataset.name)
+    return (kept.cases, kept.extra) != (dataset.cases, dataset.extra)
+
+
 async def every(app: App) -> tuple[DatasetFacts, ...]:
     """Return every dataset by name."""
     pool = await app.pool("eval")

@@ -32,15 +32,16 @@ async def fit(
 ) -> Fit | None:
     """Return how a dataset names the collections' documents; None where it names none.
 
-    Raises UsageError when none of them is there: every metric would be 0, and mean nothing.
+    Raises UsageError when none of them is there, or where passages are wanted, when none of those
+    stands in a chunk: every metric would be 0, and mean nothing.
     """
     wanted = {relevant.document for case in dataset.cases for relevant in case.relevant}
     if not wanted:
         return None
     found: dict[Way, dict[str, int]] = {}
+    ids = [facts.id for facts in collections]
     async with pool.connection() as connection:
         for way in WAYS if match == "auto" else (match,):
-            ids = [facts.id for facts in collections]
             found[way] = await relevance.present(connection, ids, wanted, way)
             if len(found[way]) == len(wanted):
                 break
@@ -52,7 +53,44 @@ async def fit(
         way=way,
         wanted=len(wanted),
         there=len(there),
-        warnings=(*_missing(wanted, there, way), *_ambiguous(there, way)),
+        warnings=(
+            *_missing(wanted, there, way),
+            *_ambiguous(there, way),
+            *await _cut(pool, ids, dataset, way),
+        ),
+    )
+
+
+async def _cut(
+    pool: Pool, collection_ids: Sequence[int], dataset: Dataset, way: Way
+) -> tuple[str, ...]:
+    """Say how many passages no search can find, as no chunk holds them as a whole."""
+    relevant = [one for case in dataset.cases for one in case.relevant]
+    wanted: dict[str, set[str]] = {}
+    for one in relevant:
+        if one.passage is not None:
+            wanted.setdefault(one.document, set()).add(measuring.plain(one.passage))
+    total = sum(map(len, wanted.values()))
+    if not total:
+        return ()
+    async with pool.connection() as connection:
+        async for document, body in relevance.bodies(connection, collection_ids, wanted, way):
+            if wanted[document]:
+                held = measuring.plain(body)
+                wanted[document] = {one for one in wanted[document] if one not in held}
+    cut = sum(map(len, wanted.values()))
+    if not cut:
+        return ()
+    where = _some({document for document, passages in wanted.items() if passages})
+    if cut == total and all(one.passage is not None for one in relevant):
+        raise UsageError(
+            f"none of the {total:,} passages that the dataset calls relevant stands in one chunk of its "
+            f"document, such as {where}: give shorter ones, word for word, or leave `passage` out to "
+            "measure documents"
+        )
+    return (
+        f"{cut:,} of {total:,} relevant passages stand in no chunk of their document as a whole, and "
+        f"count as not found: of {where}",
     )
 
 

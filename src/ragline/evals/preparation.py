@@ -328,6 +328,8 @@ def _made_with(
             for facts in collections
         ]
         made["method"] = settings.method
+        # Made anew it costs nothing, and whoever works on ragline wants to see what that does.
+        made["source"] = provenance.source_hash()
     if chat is not None:
         made["chat"] = [chat.model_id, chat.provider, chat.base_url]
         made["prompt"] = prompts.PROMPT_VERSION

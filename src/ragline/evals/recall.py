@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ragline.core import measuring, stats
 from ragline.core.measuring import Found
 from ragline.core.results import SearchResult
 from ragline.db import collections, samples
-from ragline.errors import UsageError
+from ragline.errors import RaglineError, UsageError
 from ragline.evals.run import Progress
+from ragline.models.embed import Vector
 from ragline.rag.app import App
 from ragline.rag.query import MOST_HITS, query
 from ragline.rag.search import search_collections, target_of
 
 _FEWEST = 10
+_SHORTEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """recall@k of a collection's vector searches against exact ones, over `n` questions.
+    """recall@k of a collection's vector searches against exact ones, over `n` made-up questions.
 
     `values` has one share for each, whose mean lies in `low` to `high` in 95 of 100 samples; `worst` is
     the least of them. `rows` is the mean share of `k` that came back, and `short` counts the questions
@@ -54,11 +58,15 @@ async def recall(
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Recall:
-    """Measure it with stored chunks, drawn at random, as questions; each search is a production one.
+    """Measure it with questions midway between two chunks drawn at random, by production's searches.
 
-    A chunk finds itself first, which says nothing: one hit more is asked for, and it is left out of
-    both lists. Raises UsageError where there are no vectors to measure with. `seed` is that of the
-    interval; the chunks are drawn by the database.
+    A chunk itself would be too easy: the graph leads to it and to its neighbours whatever `ef_search`
+    is. Midway is harder than most that people ask. On Cranfield, `ef_search` 1, 10, 40 and 100: 0.62,
+    0.86, 0.95 and 1.00 where its own questions have 0.81, 0.95, 0.99 and 1.00, and chunks themselves
+    0.96, 0.99, 1.00 and 1.00. Where a dataset has questions, `--against-exact` measures with them.
+
+    Raises UsageError where there are no vectors to measure with. `seed` is that of the interval; the
+    chunks are drawn by the database.
     """
     _check(n, k)
     facts = await app.collection(collection, fresh=True)
@@ -75,17 +83,30 @@ async def recall(
             f"collection {collection!r} has {len(ids)} vectors: too few to measure with, every search "
             "compares them all"
         )
+    is_unit = facts.space.normalised
     questions: list[_Question] = []
     used: int | None = None
-    for number, (own, vector) in enumerate(zip(ids, vectors, strict=True), start=1):
-        asked = query("", collection, k=k + 1, method="vector", ef_search=ef_search, vector=vector)
-        exactly = query("", collection, k=k + 1, method="vector", vector=vector, exact=True)
+    for number, vector in enumerate(vectors, start=1):
+        # The one before it, and before the first the last: they come in no order.
+        midway = _midway(vectors[number - 2], vector, is_unit=is_unit)
+        asked = query("", collection, k=k, method="vector", ef_search=ef_search, vector=midway)
         found = await search_collections(app, asked)
-        questions.append(_question(own, k, found, await search_collections(app, exactly)))
+        exact = await search_collections(app, replace(asked, exact=True))
+        questions.append(_question(k, found, exact))
         used = found.used[0].ef_search or used
         if on_progress:
             on_progress(_progress(number, len(ids), questions))
     return _summed(collection, k, questions, used, seed, _warnings(n, len(ids), has_index))
+
+
+def _midway(one: Vector, other: Vector, *, is_unit: bool) -> Vector:
+    """Return what lies between two vectors, of shape (dimension,), of length 1 where both are."""
+    middle: Vector = ((one + other) / 2).astype(np.float32)
+    length = float(np.linalg.norm(middle))
+    # Opposite ones have no direction between them.
+    if length < _SHORTEST:
+        return one
+    return middle / np.float32(length) if is_unit else middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +118,13 @@ class _Question:
     exact_ms: float
 
 
-def _question(own: int, k: int, found: SearchResult, exact: SearchResult) -> _Question:
-    ours, best = _others(own, k, found), _others(own, k, exact)
+def _question(k: int, found: SearchResult, exact: SearchResult) -> _Question:
+    ours, best = _chunks(found), _chunks(exact)
     value = measuring.ann_recall(k, ours, best)
+    if value is None:
+        raise RaglineError("an exact search found nothing in a collection that has vectors")
     return _Question(
-        # A chunk without any neighbour has none to miss.
-        value=1.0 if value is None else value,
+        value=value,
         rows=len(ours) / k,
         is_short=len(ours) < len(best),
         ms=found.timings_ms["total"],
@@ -110,9 +132,8 @@ def _question(own: int, k: int, found: SearchResult, exact: SearchResult) -> _Qu
     )
 
 
-def _others(own: int, k: int, found: SearchResult) -> list[Found]:
-    hits = [hit for hit in found.hits if hit.chunk_id != own][:k]
-    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in hits]
+def _chunks(found: SearchResult) -> list[Found]:
+    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in found.hits]
 
 
 def _summed(
@@ -130,8 +151,9 @@ def _summed(
         k=k,
         n=len(values),
         mean=interval.mean,
-        low=interval.low,
-        high=interval.high,
+        # Resampled means are spread a little wider than a share can be.
+        low=None if interval.low is None else max(0.0, interval.low),
+        high=None if interval.high is None else min(1.0, interval.high),
         worst=min(values),
         rows=statistics.fmean(question.rows for question in questions),
         short=sum(question.is_short for question in questions),
@@ -146,8 +168,8 @@ def _summed(
 def _check(n: int, k: int) -> None:
     if n < _FEWEST:
         raise UsageError(f"n is {n}; with fewer than {_FEWEST} questions nothing can be said")
-    if not 1 <= k < MOST_HITS:
-        raise UsageError(f"k is {k}; it must lie between 1 and {MOST_HITS - 1}")
+    if not 1 <= k <= MOST_HITS:
+        raise UsageError(f"k is {k}; it must lie between 1 and {MOST_HITS}")
 
 
 def _warnings(wanted: int, there: int, has_index: bool) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ from ragline.signals.usage import Usage
 _CLOSING_S = 15.0
 # What may differ when a run goes on: it is said, and the rest must be the same.
 _MAY_DIFFER = ("server", "code")
+# How warnings begin that stay true when a run goes on; all others are made anew.
+_DIED, _COLLECTION, _RESUMED = "a process died", "collection", "resumed"
+_OF_THE_PAST = (_DIED, _COLLECTION, _RESUMED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +132,9 @@ async def _begun(
             warnings = _check_same(before, ready, name, resume)
             run = await rows.claim_run(connection, before.id if before else 0, owner=owner)
             results = await rows.results(connection, run.id)
-            warnings += [said for said in run.warnings if not said.startswith(EARLY)]
+            warnings += [said for said in run.warnings if said.startswith(_OF_THE_PAST)]
             if results and not run.seconds:
-                warnings.append("a process that worked on it died, and its time is not counted")
+                warnings.append(f"{_DIED} that worked on it, and its time is not counted")
     return _Session(
         ready=ready,
         run=run,
@@ -171,7 +174,7 @@ def _check_same(run: Run | None, ready: Prepared, name: str | None, resume: str)
         )
     others = [part for part in run.provenance if part not in _MAY_DIFFER]
     differing = provenance.differences(run.provenance, ready.provenance, but=others)
-    return [f"resumed with another {one}" for one in differing]
+    return [f"{_RESUMED} with another {one}" for one in differing]
 
 
 # -- the work --------------------------------------------------------------------------------------
@@ -265,7 +268,12 @@ async def _closed(session: _Session, why: str | None) -> Run:
     spent = summary.spent([session.spent_before, _spent(session.taken)])
     try:
         await session.book.flush()
-        warnings = [*session.warnings, *await _changed(session), *([why] if why else [])]
+        warnings = [
+            *session.warnings,
+            *summary.warned(results),
+            *await _changed(session),
+            *([why] if why else []),
+        ]
         async with job.pool.connection() as connection:
             closed = await rows.close_run(
                 connection,
@@ -315,11 +323,11 @@ async def _changed(session: _Session) -> list[str]:
         try:
             now = (await app.collection(name, fresh=True)).epoch
         except NotFound:
-            changed.append(f"collection {name!r} was removed while it was measured")
+            changed.append(f"{_COLLECTION} {name!r} was removed while it was measured")
             continue
         if now != before:
             changed.append(
-                f"collection {name!r} was changed while it was measured (epoch {before}, now {now}): "
+                f"{_COLLECTION} {name!r} was changed while it was measured (epoch {before}, now {now}): "
                 "cases may have seen different contents"
             )
     return changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -90,6 +91,10 @@ async def _dataset(app: App, run: Run) -> Dataset:
 def _write_ragchecker(
     dataset: Dataset, run: Run, results: Sequence[CaseResult], path: Path
 ) -> tuple[str, ...]:
+    is_overlap = run.settings.judge == "lexical"
+    if is_overlap:
+        # There they would be entailment, and read back from there the labels of a judge that knew.
+        results = [replace(result, labels=None) for result in results]
     written = formats.write_run_ragchecker(dataset, results)
     left_out = [
         f"left out {one['query_id']}: {one['reason']}" for one in written.get("left_out", ())
@@ -98,4 +103,9 @@ def _write_ragchecker(
         why = f"; {left_out[0]}" if left_out else ""
         raise UsageError(f"run {run.id} ({run.name}) has no case that RAGChecker could read{why}")
     entries.save({path: json.dumps(written, ensure_ascii=False, indent=2) + "\n"})
+    if is_overlap:
+        left_out.append(
+            f"left out all claims and labels: {run.judge_id} compares words, and RAGChecker would take "
+            "them for entailment"
+        )
     return tuple(left_out)

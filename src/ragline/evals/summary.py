@@ -11,6 +11,7 @@ from ragline.core.cases import Case
 from ragline.core.runs import CaseResult, Figure, Spent
 
 LATENCY = "search_ms"
+_MOST_WARNINGS = 5
 _QUANTILES = (("p50_ms", 0.5), ("p95_ms", 0.95))
 
 
@@ -61,6 +62,15 @@ def phases_ms(results: Iterable[CaseResult]) -> dict[str, float]:
     return dict(sorted(total.items()))
 
 
+def warned(results: Iterable[CaseResult]) -> list[str]:
+    """Return what cases warn of, the most frequent first, with how many do."""
+    counted = Counter(said for result in results for said in result.warnings)
+    most = counted.most_common(_MOST_WARNINGS)
+    lines = [f"{count} {'case' if count == 1 else 'cases'}: {said}" for said, count in most]
+    more = len(counted) - len(most)
+    return [*lines, *([f"cases have {more} other warnings: see each"] if more else [])]
+
+
 def spent(several: Iterable[Spent]) -> Spent:
     """Return the sum; what is unknown in a part is unknown in the whole."""
     some = list(several)
@@ -73,17 +83,22 @@ def spent(several: Iterable[Spent]) -> Spent:
 
 
 def _abstention(cases: Mapping[str, Case], results: Iterable[CaseResult]) -> dict[str, Figure]:
-    told = [(r.case_id, r.found) for r in results if r.found is not None]
-    outcomes = [(cases[case_id].is_answerable, found) for case_id, found in told]
+    told = {r.case_id: r.found for r in results if r.found is not None}
+    outcomes = [(cases[case_id].is_answerable, found) for case_id, found in told.items()]
     if all(is_answerable for is_answerable, _ in outcomes):
         return {}
     measured = reading.abstention(outcomes)
+    # Whether a case that failed would have been declined is not known.
+    unknown = [case for case_id, case in cases.items() if case_id not in told]
+    of_those = sum(not case.is_answerable for case in unknown)
     named = {
-        "abstention_precision": (measured.precision, measured.declined),
-        "abstention_recall": (measured.recall, measured.unanswerable),
+        "abstention_precision": (measured.precision, measured.declined, len(unknown)),
+        "abstention_recall": (measured.recall, measured.unanswerable, of_those),
     }
     return {
-        name: Figure(value=value, n=n) for name, (value, n) in named.items() if value is not None
+        name: Figure(value=value, n=n, missing=missing)
+        for name, (value, n, missing) in named.items()
+        if value is not None
     }
 
 

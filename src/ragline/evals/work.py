@@ -59,11 +59,6 @@ class Job:
             return IMPORTED
         return self.judge.prefix if self.judge else None
 
-    @property
-    def has_answers(self) -> bool:
-        """Whether there is an answer to be judged."""
-        return self.settings.answers != "none" or self.settings.contexts == "fixed"
-
 
 async def one(job: Job, ordinal: int, case: Case) -> CaseResult:
     """Return what became of a case; what went wrong stands in it, by phase and class."""
@@ -317,12 +312,20 @@ def _reuse_key(work: _Work, contexts: Sequence[tuple[str, str]]) -> str:
             "question": case.question,
             "golds": measuring.gold_answers(case),
             "is_answerable": case.is_answerable,
-            "has_passages": any(relevant.passage for relevant in case.relevant),
+            "cited": _cited_by(work),
             "response": case.response if work.job.query is None else None,
             "contexts": [[title, _hash(text)] for title, text in contexts],
             **work.job.made_with,
         }
     )
+
+
+def _cited_by(work: _Work) -> list[Any] | None:
+    """Return what `cited` depends on beside the answer; None for a case without that metric."""
+    if not any(relevant.passage for relevant in work.case.relevant):
+        return None
+    relevant = sorted({one.document for one in work.case.relevant})
+    return [work.job.way, relevant, [hit.source for hit in work.hits]]
 
 
 # -- hits ------------------------------------------------------------------------------------------

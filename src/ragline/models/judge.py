@@ -169,6 +169,7 @@ def open_judge(
         memory,
         config.judge.limits.concurrency,
         max_tokens=config.judge_max_tokens,
+        secret=config.judge.key,
     )
 
 

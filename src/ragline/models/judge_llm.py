@@ -10,9 +10,12 @@ from typing import TypeVar
 
 from ragline.core import judging
 from ragline.core.claims import Claim
+from ragline.core.dsn import Secret
 from ragline.core.judging import Malformed, Prompt
+from ragline.core.plaintext import visible
 from ragline.errors import ModelError, ModelReplyInvalid, first
 from ragline.models.accounting import Metered, Spending
+from ragline.models.calls import scrubbed
 from ragline.models.judge import Check, Labels, Memory, Tally
 from ragline.models.llm import ChatModel, Message, Piece
 from ragline.signals import spans
@@ -32,7 +35,7 @@ class LlmJudge:
     """A Judge. `concurrency` is how many of its calls are under way at once, of all cases together.
 
     `memory` None remembers nothing. `max_tokens` bounds an answer, with what the model thinks aloud;
-    None is what the form asked for needs.
+    None is what the form asked for needs. `secret` is the model's key, which no error may quote.
     """
 
     prefix = ""
@@ -44,6 +47,7 @@ class LlmJudge:
         concurrency: int,
         *,
         max_tokens: int | None = None,
+        secret: Secret | None = None,
     ) -> None:
         self.id = judging.llm_id(chat.facts.provider, chat.facts.model_id)
         self.tally = Tally()
@@ -51,6 +55,7 @@ class LlmJudge:
         self._memory = memory
         self._concurrency = concurrency
         self._max_tokens = max_tokens
+        self._secret = secret.reveal() if secret else None
         # Not the model's own lanes: a call that waits there long enough is an error.
         self._lanes = asyncio.Semaphore(concurrency)
 
@@ -61,7 +66,7 @@ class LlmJudge:
     async def claims(
         self, question: str, texts: Sequence[str], tally: Tally
     ) -> list[tuple[Claim, ...]]:
-        prompts = {text: judging.extraction(question, text) for text in texts if text.strip()}
+        prompts = {text: judging.extraction(question, text) for text in texts if _has_words(text)}
         known = await self._answers(prompts.values(), _claims, tally)
         return [known[prompts[text]] if text in prompts else () for text in texts]
 
@@ -161,7 +166,8 @@ class LlmJudge:
                 return reply, read(prompt, reply)
             except Malformed as error:
                 tally.malformed += 1
-                why = str(error)
+                # There are gateways that answer "invalid key sk-..." as if the model had said it.
+                why = scrubbed(str(error), self._secret)
         raise ModelReplyInvalid(
             f"judge {self.id}: {_ATTEMPTS} answers in a row are not of the form asked for, the last "
             f"because {why}; nothing is judged by them. Name a model in RAGLINE_JUDGE_MODEL that keeps "
@@ -185,7 +191,7 @@ class LlmJudge:
                 left -= len(piece.text)
                 if left < 0:
                     raise Malformed(f"it goes on past what {limit} tokens can hold")
-        if reason is None or reason in _WAS_CUT_OFF:
+        if reason is None or reason.lower() in _WAS_CUT_OFF:
             raise Malformed(
                 f"it was cut off at {limit} tokens (RAGLINE_JUDGE_MAX_TOKENS; a model that thinks "
                 "first needs more)"
@@ -212,9 +218,14 @@ class LlmJudge:
 
 
 def _prompts(check: Check) -> list[Prompt]:
-    if not check.passage.strip():
+    if not _has_words(check.passage):
         return []
     return [judging.checking(group, check.passage) for group in judging.groups(check.claims)]
+
+
+def _has_words(text: str) -> bool:
+    """Return whether anything is left of a text in its frame."""
+    return bool(visible(text).strip())
 
 
 def _of_nothing(check: Check) -> Labels:

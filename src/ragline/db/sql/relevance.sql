@@ -22,3 +22,19 @@ group by stem
 select split_part(source, '#', -1) as name, count(*) as documents from document
 where collection_id = any ($1::int[]) and split_part(source, '#', -1) = any ($2::text[])
 group by 1
+
+-- bodies --
+-- the chunks of documents that have a name in the way $3
+select d.name, c.body
+from (
+    select id, case $3::text
+        when 'source' then source
+        when 'name' then split_part(source, '/', -1)
+        when 'stem' then regexp_replace(split_part(source, '/', -1), '(.)\.[^.]*$', '\1')
+        else split_part(source, '#', -1)
+    end as name
+    from document
+    where collection_id = any ($1::int[])
+) as d
+join chunk c on c.document_id = d.id
+where d.name = any ($2::text[])

@@ -76,7 +76,9 @@ def _case(value: Mapping[str, Any], _number: int) -> Case:
 
 def write(dataset: Dataset, folder: Path, split: str | None = None) -> tuple[str, ...]:
     """Write a folder without a corpus; return what is lost."""
-    wanted = split or dataset.extra.get(_SPLIT) or "test"
+    wanted = split or _split_of(dataset)
+    if not wanted.strip(".") or {*wanted} & {*"/\\\0"}:
+        raise UsageError(f"{wanted!r} cannot name a split: it is to be the name of a file")
     queries = (json.dumps(_query(case), ensure_ascii=False) for case in dataset.cases)
     rows = [
         f"{_quoted(case.id)}\t{_quoted(document)}\t{grade}\n"
@@ -89,8 +91,15 @@ def write(dataset: Dataset, folder: Path, split: str | None = None) -> tuple[str
             folder / _QRELS / f"{wanted}.tsv": "".join([_HEADER, *rows]),
         }
     )
-    other = {key: value for key, value in dataset.extra.items() if key != _SPLIT}
+    is_ours = dataset.format == "beir"
+    other = {key: one for key, one in dataset.extra.items() if not (is_ours and key == _SPLIT)}
     return (*qrels.lost(dataset.cases), *jsonl.lost(replace(dataset, extra=other)))
+
+
+def _split_of(dataset: Dataset) -> str:
+    """Return the split that it was read from; another tool's key of this name is none."""
+    split = dataset.extra.get(_SPLIT) if dataset.format == "beir" else None
+    return split if isinstance(split, str) else "test"
 
 
 def _quoted(name: str) -> str:

@@ -14,6 +14,7 @@ from ragline.core.cases import Case
 from ragline.errors import UsageError
 
 _MOST_LISTED = 10
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 class DatasetRefused(UsageError):
@@ -52,6 +53,8 @@ def text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if data.startswith(_PACKED):
+        raise UsageError(f"{path} is compressed; unpack it first")
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise UsageError(f"{path} is UTF-16; convert it to UTF-8")
     try:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ragline.core.cases import Case, Dataset, case_from_json, case_to_json
+from ragline.core.cases import FOREIGN, Case, Dataset, case_from_json, case_to_json
+from ragline.errors import UsageError
 from ragline.evals.formats import entries
 from ragline.evals.formats.entries import Entries
 
@@ -32,4 +33,11 @@ def lost(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _case(value: Mapping[str, Any], number: int) -> Case:
+    if foreign := [key for key in FOREIGN if key in value]:
+        # Taken for ours, what a system said would be the gold answer.
+        raise UsageError(
+            f"it has a {foreign[0]!r}, as ragas before 0.2, where 'answer' is what a system said: "
+            "rename 'question' to 'user_input', 'answer' to 'response', 'contexts' to "
+            f"'retrieved_contexts' and {foreign[0]!r} to 'reference'"
+        )
     return case_from_json(value, else_id=str(number))

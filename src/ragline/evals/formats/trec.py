@@ -49,6 +49,11 @@ def _queries(path: Path) -> tuple[tuple[tuple[str, Case], ...], tuple[Refusal, .
     content = entries.text(path)
     if path.suffix == ".jsonl":
         return entries.cases(content, _from_json, f"{path.name}, ")
+    if content.lstrip().startswith("<"):
+        raise UsageError(
+            f"{path} has topics in markup, of which each track has its own: write one topic a line, "
+            "its id, a tab, and what is asked"
+        )
     made: list[tuple[str, Case]] = []
     refused: list[Refusal] = []
     for number, line in entries.numbered(content):
