@@ -25,6 +25,7 @@ keys = st.sampled_from(
         "metrics",
         "relevant",
         "split",
+        "ground_truth",
     ]
 ) | texts.filter(lambda key: key not in ("ragchecker", "ragas"))
 json_values = st.recursive(

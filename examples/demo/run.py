@@ -252,9 +252,9 @@ def _print(figures: Figures, run: Run, *, verbose: bool) -> None:
         '\n  .venv/bin/ragline search "..." -c mine --explain'
         "\n  .venv/bin/ragline serve"
         f"\n  .venv/bin/ragline eval show {run.name}"
-        "\n  .venv/bin/ragline eval run demo -c demo --answers extractive --name lexical"
-        " --method lexical"
-        f"\n  .venv/bin/ragline eval compare {run.name} lexical"
+        "\n  .venv/bin/ragline eval run demo -c demo --answers extractive --method lexical"
+        f" --name words-{run.id}"
+        f"\n  .venv/bin/ragline eval compare {run.name} words-{run.id}"
     )
 
 

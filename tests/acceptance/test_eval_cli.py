@@ -217,6 +217,35 @@ def test_a_name_is_kept_until_replace_says_otherwise(ragline: Command, tmp_path:
     assert replaced["dataset"]["cases"] == 1
 
 
+def test_tags_that_are_not_taken_are_said(ragline: Command, tmp_path: Path) -> None:
+    path, case = tmp_path / "a.jsonl", {"id": "a", "question": "q", "answer": "x"}
+    _write(path, [case])
+    command = ("eval", "dataset", "import", path, "--name", "tagged")
+    assert [ragline.json(*command)["warnings"] for _ in range(2)] == [[], []]
+    _write(path, [case | {"tags": ["new"]}])
+
+    again = ragline.run(*command)
+
+    assert again.returncode == 0
+    assert "keeps its tags, other keys and order; --replace takes these" in again.stderr
+    assert ragline.json(*command, "--replace")["warnings"] == []
+    assert ragline.json("eval", "dataset", "show", "tagged")["cases"][0]["tags"] == ["new"]
+
+
+def test_a_ranking_says_that_it_has_no_passages(ragline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    found = ragline.json("search", "w1 w2", "-c", "kb")["hits"][0]
+    passage = {"document": found["source"], "passage": found["body"]}
+    _write(path, [{"id": "a", "question": "w1 w2", "relevant": [passage]}])
+    ragline.json("eval", "dataset", "import", path, "--name", "passages")
+    ragline.json("eval", "run", "passages", "-c", "kb", "--name", "by-passages")
+
+    done = ragline.run("eval", "export", "by-passages", tmp_path / "r", "--format", "trec")
+
+    assert done.returncode == 0
+    assert "1 cases were measured by passages" in done.stderr
+
+
 def test_removing_says_what_it_would_do_and_acts_on_yes(ragline: Command, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     _write(path, [{"id": "a", "question": "w1 w2", "relevant": ["d1"]}])
@@ -383,7 +412,8 @@ def test_an_interrupted_run_ends_with_130_and_goes_on(
         stdout, stderr = process.communicate(timeout=60)
 
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.endswith("interrupted\n")
+    assert "what was measured is kept: `ragline eval runs judged` names the run" in stderr
+    assert stderr.endswith("\ninterrupted\n")
     assert ragline.json("eval", "show", "broken-off")["run"]["state"] == "partial"
     # The same judge at another address.
     whole = judging(ragline, judge).json("eval", "run", "judged", "--resume", "broken-off")["run"]
@@ -416,6 +446,24 @@ def test_a_judge_that_is_down_makes_a_partial_run_that_goes_on(
     # The same judge at another address.
     whole = judging(ragline, judge).json("eval", "run", "judged", "--resume", "unjudged")
     assert (whole["run"]["state"], whole["run"]["failed"]) == ("complete", 0)
+
+
+def test_a_judge_that_talks_nonsense_measures_nothing(
+    ragline: Command, judge: OpenAIServer
+) -> None:
+    judge.say = lambda _messages: "I would say so."
+
+    failed = judging(ragline, judge).run(
+        "eval", "run", "judged", *FIXED, "--name", "nonsense", "--fresh", "--json"
+    )
+
+    assert failed.returncode == 3
+    found = one_object(failed.stdout)["run"]
+    assert (found["state"], found["errors"]) == (
+        "partial",
+        {"judge ModelReplyInvalid": found["failed"]},
+    )
+    assert found["metrics"].keys() <= {"eval_seconds", "eval_cost_micro_usd"}
 
 
 def test_a_second_run_asks_nobody_and_says_so(ragline: Command, judge: OpenAIServer) -> None:
@@ -456,7 +504,9 @@ def test_the_cache_is_shown_verified_and_cleared_by_yes(
 
     planned = ragline.run("eval", "cache", "clear")
     assert planned.returncode == 2
-    assert "--yes" in planned.stderr
+    assert "ragline eval cache clear --yes" in planned.stderr
+    of_one = ragline.run("eval", "cache", "clear", "--judge", "llm:a b@1")
+    assert "ragline eval cache clear --judge 'llm:a b@1' --yes" in of_one.stderr
     assert ragline.json("eval", "cache", "clear", "--yes")["cleared"] == facts["entries"]
     assert ragline.json("eval", "cache", "show")["entries"] == 0
 

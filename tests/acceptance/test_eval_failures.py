@@ -29,7 +29,7 @@ from ragline.core.remote import Endpoint
 from ragline.core.remote import Limits as RemoteLimits
 from ragline.core.runs import Limits, Run, Settings
 from ragline.db import evals, migrate
-from ragline.errors import Conflict, DatabaseUnreachable
+from ragline.errors import Conflict, DatabaseUnreachable, UsageError
 from ragline.evals.run import ended_by
 from ragline.models.embed import Vector
 from ragline.models.embed_fake import FakeEmbedder
@@ -41,6 +41,14 @@ JUDGED = replace(BY_WORDS, answers="extractive", judge="llm")
 HYBRID = Settings(collections=(COLLECTION,), k=3)
 NONSENSE = Answer(pieces=("I think ", "so."))
 MANY = 12
+PRICES = """
+[[price]]
+provider = "openai"
+model = "m"
+input = 2
+output = 6.5
+as_of = 2026-11-01
+"""
 
 
 class Slow(FakeEmbedder):
@@ -196,6 +204,50 @@ async def test_the_wait_for_the_limiter_is_not_the_judges_time(
         assert done.phases_ms["retry"] >= 990
         assert done.phases_ms["limiter"] > 50
         assert done.phases_ms["judge"] < sum(done.phases_ms.values()) - 990
+
+
+async def test_a_limit_of_cost_that_nobody_could_keep_is_refused_before_a_run_exists(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    async with with_judge(own_dsn, tmp_path, provider.url) as app:
+        await prepared(app)
+
+        with pytest.raises(UsageError, match=r"price of model m .* is not known"):
+            await run(app, JUDGED, Limits(max_cost_micro_usd=1_000_000), name="r")
+
+        pool = await app.pool("eval")
+        async with pool.connection() as connection:
+            assert await evals.runs(connection) == []
+    assert provider.requests == []
+
+
+async def test_a_limit_of_cost_is_kept_and_what_was_spent_is_known(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICES)
+    judging = endpoint(provider.url)
+    async with evaluated.opened(own_dsn, tmp_path, judging=judging, prices=prices) as app:
+        await prepared(app)
+        first = await run(app, JUDGED, Limits(concurrency=1), is_fresh=True)
+        dearest = max(one.spent.cost_micro_usd or 0 for one in await results(app, first))
+        most = dearest * 5 // 2
+
+        some = await run(
+            app, JUDGED, Limits(concurrency=1, max_cost_micro_usd=most), name="r", is_fresh=True
+        )
+
+        assert (some.state, ended_by(some)) == ("partial", "limit")
+        assert 0 < some.done < len(CASES)
+        assert some.spent.cost_micro_usd is not None
+        assert 0 < some.spent.cost_micro_usd <= most
+        stored_cases = await results(app, some)
+        tokens = [one.spent.input_tokens or 0 for one in stored_cases]
+        assert sum(tokens) == some.spent.input_tokens
+        whole = await run(app, JUDGED, resume="r", is_fresh=True)
+        assert whole.state == "complete"
+        assert whole.metrics["eval_cost_micro_usd"].value == whole.spent.cost_micro_usd
+        assert whole.spent.cost_micro_usd == first.spent.cost_micro_usd
 
 
 # -- the database ----------------------------------------------------------------------------------

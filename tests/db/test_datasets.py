@@ -93,6 +93,22 @@ async def test_the_same_dataset_again_changes_nothing(app: App, db: Db) -> None:
     assert await counted(db) == (1, 3)
 
 
+async def test_other_tags_keys_and_order_of_the_same_dataset_are_seen(app: App) -> None:
+    await datasets.add(app, RIVERS)
+    for other in (
+        replace(RIVERS, cases=(replace(CASES[0], tags=("c",)), *CASES[1:])),
+        replace(RIVERS, cases=(replace(CASES[0], extra={}), *CASES[1:])),
+        replace(RIVERS, cases=CASES[::-1]),
+        replace(RIVERS, extra={}),
+    ):
+        await datasets.add(app, other)
+        assert await datasets.differs(app, other)
+
+    assert not await datasets.differs(app, RIVERS)
+    await datasets.add(app, other, replace=True)
+    assert not await datasets.differs(app, other)
+
+
 async def test_another_dataset_of_the_name_needs_to_be_asked_for(app: App, db: Db) -> None:
     first = await datasets.add(app, RIVERS)
     other = replace(RIVERS, cases=CASES[:2])

@@ -296,6 +296,10 @@ def test_any_gold_is_enough(case: Case) -> None:
         ({"answer": ""}, "one of its answers is empty"),
         ({"answers": ("a", " ")}, "one of its answers is empty"),
         ({"relevant": (Relevant(document="a", grade=0),)}, "'a' has grade 0; what is relevant has"),
+        (
+            {"relevant": (Relevant(document="a", grade=2**31),)},
+            "a grade of 'a' is above 2,147,483,647, the largest there is",
+        ),
         ({"relevant": (Relevant(document=""),)}, "a relevant document has no name"),
         ({"relevant": (Relevant(document="a", passage=" "),)}, "a passage of 'a' is empty"),
         ({"relevant": (Relevant(document="a"),) * 2}, "'a' is judged twice"),

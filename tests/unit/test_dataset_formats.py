@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
 from collections.abc import Iterator
@@ -515,6 +516,27 @@ def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.parametrize("split", ["../test", "/tmp/test", "a\\b", "..", "."])
+def test_a_split_is_no_way_out_of_the_folder(split: str, tmp_path: Path) -> None:
+    dataset = Dataset(name="n", cases=(FULL,), format="jsonl")
+
+    with pytest.raises(UsageError, match="cannot name a split"):
+        formats.write(dataset, "beir", tmp_path / "out", split=split)
+
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("split", ["../../out", "dev", 5, ["dev"]])
+def test_another_tools_split_is_none_of_beirs(split: object, tmp_path: Path) -> None:
+    whole = {"results": [RESULT], "split": split}
+    dataset = read(file(tmp_path / "in.json", json.dumps(whole)))
+
+    notes = formats.write(dataset, "beir", tmp_path / "a/b/set")
+
+    assert (tmp_path / "a/b/set/qrels/test.tsv").is_file()
+    assert notes == ("what came with the dataset as a whole is not written: split",)
+
+
 def test_names_with_white_space_cannot_be_in_trec(tmp_path: Path) -> None:
     case = Case(id="1", question="Which?", relevant=(Relevant(document="my file.md"),))
 
@@ -741,6 +763,22 @@ def test_a_bad_judgement_is_named(rows: str, reason: str, tmp_path: Path) -> Non
     assert line.startswith(reason)
 
 
+@pytest.mark.parametrize("key", ["ground_truth", "ground_truths"])
+def test_what_a_system_said_is_never_taken_for_gold(key: str, tmp_path: Path) -> None:
+    old = {"question": "Which?", "answer": "said", "contexts": ["a passage"], key: "Nile"}
+
+    (why,) = refused(file(tmp_path / "old.jsonl", lines(old)))
+
+    assert why.startswith(f"line 1: it has a '{key}', as ragas before 0.2, where 'answer' is what")
+
+
+def test_topics_in_markup_are_not_read_line_by_line(tmp_path: Path) -> None:
+    topics = file(tmp_path / "topics.txt", "<top>\n<num> Number: 301\n<title> Crime\n</top>\n")
+
+    with pytest.raises(UsageError, match="has topics in markup"):
+        read(topics, qrels=file(tmp_path / "qrels", "301 0 d1 1\n"))
+
+
 def test_a_beir_query_is_named_by_file_and_line(tmp_path: Path) -> None:
     beir_folder(tmp_path, HEADER + "q1\td1\t1\nq2\td1\t-1\n", Q1, {"text": "no id"}, Q2)
 
@@ -781,6 +819,8 @@ def test_trec_queries_are_named_by_file_and_line(tmp_path: Path) -> None:
         ),
         (b'{"results": 1}', "its 'results' is a number, not a list"),
         (b'{"results": []}', "has no case"),
+        (gzip.compress(b'{"question": "W?", "answer": "a"}'), "is compressed; unpack it first"),
+        (b"PK\x03\x04\x14\0", "is compressed; unpack it first"),
         (b"[]", "has no case"),
         (b"[1]", "it is a number, not an object"),
         (b'{"question": "W?",}\n', "line 1: it is not valid JSON"),

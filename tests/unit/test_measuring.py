@@ -134,6 +134,39 @@ def test_an_extractive_answer_is_its_first_citation_to_squad() -> None:
     }
 
 
+def test_declining_is_not_right_where_there_is_an_answer_whatever_it_is() -> None:
+    # To SQuAD an article is nothing, and so is a declined answer.
+    one = case(answer="A")
+    said = answer("It is not there.", is_found=False)
+
+    assert measuring.answering(one, said, None) == {
+        "answered": 0.0,
+        "exact_match": 0.0,
+        "token_f1": 0.0,
+    }
+    assert measuring.answering(one, answer("A [1]", ("a", "A")), None)["exact_match"] == 1.0
+
+
+def test_no_document_is_taken_for_a_passage_or_a_chunk() -> None:
+    one = case(
+        Relevant(document="a", passage="no"), Relevant(document="a#0"), Relevant(document="kb/1")
+    )
+    chunks = found((1, "a", "yes"), (2, "b", ""))
+
+    assert measuring.retrieval(one, chunks, 2, "source")["recall@2"] == 0.0
+
+
+def test_two_passages_in_one_chunk_take_a_place_each() -> None:
+    one = case(Relevant(document="a", passage="red"), Relevant(document="a", passage="green"))
+    chunks = found((1, "a", "red and green"), (2, "a", "green"), (3, "b", ""))
+
+    assert measuring.retrieval(one, chunks, 3, "source") == measuring.retrieval(
+        one, chunks[:1], 3, "source"
+    )
+    assert measuring.retrieval(one, chunks, 3, "source")["recall@3"] == 1.0
+    assert measuring.retrieval(one, chunks, 1, "source")["recall@1"] == 0.5
+
+
 def test_a_generated_answer_is_measured_without_its_marks() -> None:
     said = answer("Norsemen [1][2]", ("a", "x"), method="generated")
 

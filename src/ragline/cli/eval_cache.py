@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +42,8 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     output.emit(found, as_json=as_json, text="\n".join([*said, *found.damaged]))
     if found.damaged:
         output.note(
-            "damaged answers are asked for again; `ragline eval cache clear --yes` ends them"
+            "damaged answers are asked for again, and replaced then; `ragline eval cache clear --yes` "
+            "would forget the others too"
         )
         raise typer.Exit(_DAMAGED)
 
@@ -66,7 +68,8 @@ def clear(
             as_json=as_json,
             text=f"would forget the answers {whose}; in all: {_line(facts)}",
         )
-        output.note("nothing was changed; to do it: ragline eval cache clear --yes")
+        whole = f" --judge {shlex.quote(judge)}" if judge else ""
+        output.note(f"nothing was changed; to do it: ragline eval cache clear{whole} --yes")
         raise typer.Exit(2)
     count = runtime.with_app(data_dir, lambda app: cache.clear(app, judge), search_workload="eval")
     output.emit(

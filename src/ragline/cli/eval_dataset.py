@@ -71,7 +71,6 @@ def import_(
     Reads RAGChecker's JSON, BEIR folders, TREC queries and qrels, ragas samples, and JSON lines. A case
     that would measure nothing, such as one whose answer is its context, is refused.
     """
-    from ragline.evals import dataset as datasets
     from ragline.evals import formats
 
     read = formats.load(
@@ -105,8 +104,9 @@ def import_(
 async def _added(app: App, dataset: cases.Dataset, replace: bool) -> tuple[DatasetFacts, bool]:
     from ragline.evals import dataset as datasets
 
+    before = {facts.id for facts in await datasets.every(app)}
     facts = await datasets.add(app, dataset, replace=replace)
-    return facts, await datasets.differs(app, dataset)
+    return facts, facts.id in before and await datasets.differs(app, dataset)
 
 
 @app.command("list")
@@ -168,7 +168,7 @@ def export(
             "warnings": notes,
         },
         as_json=as_json,
-        text=f"wrote {facts.cases} cases to {path}",
+        text=f"wrote dataset {name} to {path}",
     )
 
 

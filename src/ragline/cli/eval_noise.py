@@ -135,11 +135,19 @@ def _recall_lines(found: Recall) -> str:
 
 
 def _noise_lines(found: NoiseReport) -> str:
+    from ragline.core import comparing
+
+    def width(metric: str, half_width: float) -> str:
+        # Of times and costs it is a share of them.
+        is_share = comparing.is_measure_of_effort(metric)
+        return f"{half_width:.1%}" if is_share else f"{half_width:.4f}"
+
     first = (
         f"{found.dataset}: {found.runs} runs of {found.cases} cases in {found.seconds:.1f} s. 95 of 100 "
-        "pairs of runs without a change lie within:"
+        "pairs of runs without a change differ by no more than:"
     )
     lines = (
-        f"  {metric:<28} {one.half_width:.4f}  n {one.n}" for metric, one in found.metrics.items()
+        f"  {metric:<28} {width(metric, one.half_width):>8}  n {one.n}"
+        for metric, one in found.metrics.items()
     )
-    return "\n".join([first, *lines, "Times and costs as shares: 0.08 is 8 %."])
+    return "\n".join([first, *lines])

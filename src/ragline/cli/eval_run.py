@@ -144,10 +144,17 @@ def run(
         policy=None if policy is None else policies.load(policy),
         against=against,
     )
-    with progress_bar("evaluating", shown=not quiet and not as_json) as on_progress:
-        found = runtime.with_app(
-            data_dir, lambda app: _evaluated(app, order, on_progress), search_workload="eval"
+    try:
+        with progress_bar("evaluating", shown=not quiet and not as_json) as on_progress:
+            found = runtime.with_app(
+                data_dir, lambda app: _evaluated(app, order, on_progress), search_workload="eval"
+            )
+    except KeyboardInterrupt:
+        output.note(
+            f"what was measured is kept: `ragline eval runs {dataset}` names the run, and "
+            f"`ragline eval run {dataset} --resume RUN` goes on with it"
         )
+        raise
     _emit(found, report=report, as_json=as_json)
     if found.run.state != "complete":
         _say_how_to_resume(found.run)
@@ -270,7 +277,7 @@ def _emit(
     shown = reports.as_json(found)
     if not with_cases:
         del shown["cases"]
-    text = "" if as_json else reports.terminal(found, output.width(), is_brief=True)
+    text = "" if as_json else reports.terminal(found, output.width(), is_brief=not with_cases)
     if with_cases:
         text += "\n\n" + "\n".join(_case_line(result) for result in found.results)
     output.emit(shown, as_json=as_json, text=text)

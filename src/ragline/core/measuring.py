@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Literal, NamedTuple
 
 from ragline.core import claims, overlap, ranking, reading
@@ -89,6 +90,7 @@ def retrieval(case: Case, found: Sequence[Found], k: int, way: Way) -> dict[str,
     return ranking.retrieval(k, ranked(case, found, way), grades(case)) if case.relevant else {}
 
 
+@cache
 def retrieval_names(k: int) -> tuple[str, ...]:
     """Return the names of these metrics."""
     return tuple(ranking.retrieval(k, ["a"], {"a": 1}))

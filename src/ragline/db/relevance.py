@@ -42,20 +42,19 @@ def _possible(names: Iterable[str]) -> list[str]:
 
 async def server(connection: Connection) -> dict[str, object]:
     """Return the versions of PostgreSQL and pgvector, and the settings that searches depend on."""
-    row = await connection.fetchrow(
-        """
-        select current_setting('server_version'),
-               (select extversion from pg_catalog.pg_extension where extname = 'vector')
-        """
-    )
-    # In two steps: the first vector of a connection loads the library, and its settings with it.
-    await connection.fetchval("select '[1]'::vector is null")
+    # To parse a vector loads the library, and its settings with it.
     rows = await connection.fetch(
-        "select name, current_setting(name, true) as value from pg_catalog.unnest($1::text[]) as name",
-        list(_SETTINGS),
+        """
+        select name, current_setting(name, true) as value from pg_catalog.unnest($1::text[]) as name
+        where '[1]'::vector is not null
+        union all
+        select 'pgvector', extversion from pg_catalog.pg_extension where extname = 'vector'
+        """,
+        ["server_version", *_SETTINGS],
     )
+    found = {row["name"]: row["value"] for row in rows}
     return {
-        "postgresql": row[0] if row else None,
-        "pgvector": row[1] if row else None,
-        "settings": {row["name"]: row["value"] for row in rows},
+        "postgresql": found.pop("server_version"),
+        "pgvector": found.pop("pgvector", None),
+        "settings": found,
     }

@@ -88,10 +88,8 @@ async def _cut(
             f"document, such as {where}: give shorter ones, word for word, or leave `passage` out to "
             "measure documents"
         )
-    return (
-        f"{cut:,} of {total:,} relevant passages stand in no chunk of their document as a whole, and "
-        f"count as not found: of {where}",
-    )
+    what = f"{cut:,} of {total:,} relevant passages stand in no chunk of their document as a whole"
+    return (f"{what}, and count as not found: of {where}",)
 
 
 def _none_there(wanted: set[str], collections: Sequence[CollectionFacts], match: Match) -> str:

@@ -268,6 +268,8 @@ async def _judge(
         yield judge
     finally:
         if judge is not None:
+            if judge.spent is not None:
+                app.count_spent(judge.spent)
             await judge.close()
     # Not where something went wrong: that is what should be heard.
     if memory is not None:

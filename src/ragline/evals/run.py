@@ -30,7 +30,10 @@ _OF_THE_PAST = (_DIED, _COLLECTION, _RESUMED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is. `left_s` is an estimate, None before the first case; an unknown cost is None."""
+    """How far a run is. `failed` counts since it began, or went on; `left_s` is an estimate.
+
+    None is not known: how much is left before the first case, a cost without a price.
+    """
 
     done: int
     total: int
@@ -212,7 +215,7 @@ async def _side_by_side(
     session: _Session,
     watch: Watch,
     cases: Iterator[tuple[int, Case]],
-    report: Callable[[], None],
+    report: Callable[[CaseResult], None],
 ) -> None:
     async def some() -> None:
         for ordinal, case in cases:
@@ -223,7 +226,7 @@ async def _side_by_side(
             await watch.look_at_database(result, session.ready.job.pool)
             session.results[case.id] = result
             session.book.add(result)
-            report()
+            report(result)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(watch.limits.concurrency):
@@ -232,20 +235,21 @@ async def _side_by_side(
 
 def _reporter(
     session: _Session, todo: int, on_progress: Callable[[Progress], None] | None
-) -> Callable[[], None]:
+) -> Callable[[CaseResult], None]:
     started, before = time.monotonic(), len(session.ready.dataset.cases) - todo
-    done = 0
+    done = failed = 0
 
-    def report() -> None:
-        nonlocal done
+    def report(result: CaseResult) -> None:
+        nonlocal done, failed
         done += 1
+        failed += bool(result.errors)
         if on_progress is None:
             return
         on_progress(
             Progress(
                 done=before + done,
                 total=before + todo,
-                failed=sum(bool(result.errors) for result in session.results.values()),
+                failed=failed,
                 left_s=(time.monotonic() - started) / done * (todo - done),
                 cost_micro_usd=session.taken.cost_micro_usd,
             )

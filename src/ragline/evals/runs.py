@@ -56,7 +56,8 @@ async def export(app: App, reference: str, format: str, path: Path) -> tuple[Run
     if format == "trec":
         if not any(result.hits for result in results):
             raise UsageError(f"run {run.id} ({run.name}) found nothing that could be ranked")
-        return run, formats.write_trec_run(results, path, run.name, _naming(run))
+        notes = formats.write_trec_run(results, path, run.name, _naming(run))
+        return run, (*notes, *_by_passages(await _dataset(app, run)))
     return run, _write_ragchecker(await _dataset(app, run), run, results, path)
 
 
@@ -86,6 +87,12 @@ async def _dataset(app: App, run: Run) -> Dataset:
     if found is None:
         raise NotFound(f"run {run.id} ({run.name}) is gone")
     return found[1]
+
+
+def _by_passages(dataset: Dataset) -> tuple[str, ...]:
+    count = sum(any(one.passage is not None for one in case.relevant) for case in dataset.cases)
+    said = f"{count} cases were measured by passages, and a ranking has documents"
+    return (f"{said}: trec_eval will come to other figures",) * (count > 0)
 
 
 def _write_ragchecker(

@@ -20,7 +20,10 @@ NAME = "lexical-v1"
 
 
 class LexicalJudge:
-    """A Judge: a claim is a sentence, and a passage that has its words entails it, as far as we see."""
+    """A Judge: a claim is a sentence, and a passage that has its words counts as bearing it out.
+
+    Its label for that is the one that models use, for want of another; nothing shows it by that name.
+    """
 
     prefix = "lex_"
 

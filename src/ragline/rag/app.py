@@ -43,6 +43,7 @@ class App:
     _looked_for_chat_model: bool = False
     # What an embedding model took that could not be opened in the end.
     _spent_in_vain: Spending | None = None
+    _spent_meanwhile: dict[str, Spending] = field(default_factory=dict, repr=False)
     _is_closed: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     # A remote model may take its time to answer; nobody else should wait for it.
@@ -84,7 +85,12 @@ class App:
         spent = [self._spent_in_vain, *map(_spent, (self._embedder, self._chat_model))]
         if spent[0] and spent[1]:
             spent[:2] = [spent[0] + spent[1]]
-        return tuple(spending for spending in spent if spending)
+        return tuple(one for one in (*spent, *self._spent_meanwhile.values()) if one)
+
+    def count_spent(self, spent: Spending) -> None:
+        """Count what a model took that was open for a while only, as a judge is for a run."""
+        before = self._spent_meanwhile.get(spent.model_id)
+        self._spent_meanwhile[spent.model_id] = before + spent if before else spent
 
     async def collection(self, name: str, *, fresh: bool = False) -> CollectionFacts:
         """Return a collection; searches live with facts of a moment ago and check them."""
