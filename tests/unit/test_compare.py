@@ -20,6 +20,7 @@ from ragline.evals import check, compare
 from ragline.evals.compare import Comparison
 
 METRICS = ("ndcg@10", "recall@10", "lex_f1", "lex_hallucination", "lex_self_knowledge")
+COMPUTED = dict.fromkeys(("ndcg@10", "rows", "token_f1", "cited", "lex_f1"), 1.0)
 SHARES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
 
@@ -188,9 +189,9 @@ def test_few_cases_decide_nothing() -> None:
 
 
 def test_the_same_chunks_and_answers_pass_however_few_they_are() -> None:
-    before = [made.result(i, {"lex_f1": 0.5, "ndcg@10": 1.0}, ms=20) for i in range(3)]
+    before = [made.result(i, {"f1": 0.5, "ndcg@10": 1.0}, ms=20) for i in range(3)]
     # A judge that samples, and a busy machine: neither is a change.
-    after = [made.result(i, {"lex_f1": 0.1, "ndcg@10": 1.0}, ms=90) for i in range(3)]
+    after = [made.result(i, {"f1": 0.1, "ndcg@10": 1.0}, ms=90) for i in range(3)]
     found = compared(before, after)
 
     assert found.is_identical
@@ -207,13 +208,16 @@ def test_the_same_chunks_and_answers_pass_however_few_they_are() -> None:
         {"chunks": (1, 2, 4)},
         {"answer": "another answer"},
         {"answer": None},
-        {"metrics": {"ndcg@10": 0.9}},
-        {"metrics": {"ndcg@10": 1.0, "rows": 0.5}},
+        {"metrics": {**COMPUTED, "ndcg@10": 0.9}},
+        {"metrics": {**COMPUTED, "rows": 0.5}},
+        {"metrics": {**COMPUTED, "token_f1": 0.5}},
+        {"metrics": {**COMPUTED, "cited": 0.0}},
+        {"metrics": {**COMPUTED, "lex_f1": 0.5}},
     ],
 )
-def test_any_other_chunk_answer_or_figure_of_the_search_is_a_change(change: dict[str, Any]) -> None:
-    given_ = {"metrics": {"ndcg@10": 1.0, "rows": 1.0}, **change}
-    before = [made.result(i, {"ndcg@10": 1.0, "rows": 1.0}) for i in range(3)]
+def test_any_other_chunk_answer_or_computed_figure_is_a_change(change: dict[str, Any]) -> None:
+    given_ = {"metrics": COMPUTED, **change}
+    before = [made.result(i, COMPUTED) for i in range(3)]
     after = [before[0], made.result(1, **given_), before[2]]
 
     assert not comparing.is_identical(comparing.pairs(before, after))
@@ -303,6 +307,27 @@ def test_a_metric_that_only_one_run_has_judges_nothing() -> None:
 
     assert [row.metric for row in found.verdict.rows] == ["ndcg@10"]
     assert found.changes.same == 3
+
+
+def test_a_metric_that_the_run_has_lost_fails() -> None:
+    before = [made.result(i, {"ndcg@10": 0.5, "cited": 1.0}) for i in range(40)]
+    after = [made.result(i, {"cited": 1.0}) for i in range(40)]
+    found = compared(before, after)
+
+    assert [(row.metric, row.status) for row in found.verdict.rows] == [
+        ("ndcg@10", "fail"),
+        ("cited", "pass"),
+    ]
+    assert found.verdict.rows[0].reason.startswith("not measured; the run has cited")
+
+
+def test_a_run_that_is_compared_with_itself_says_so() -> None:
+    one = made.run(1, [made.result(0, {"ndcg@10": 0.5})])
+
+    assert comparing.caveats(one, one) == (
+        "run 1 is compared with itself: it cannot fail, and shows nothing",
+    )
+    assert comparing.caveats(one, replace(one, id=2)) == ()
 
 
 def test_knowing_by_oneself_is_neither_better_nor_worse() -> None:

@@ -48,6 +48,9 @@ def answer(text: str, *cited: tuple[str, str], is_found: bool = True, **given: A
         ("docs/.hidden", ".hidden", ".hidden", "docs/.hidden"),
         ("a/b.tar.gz", "b.tar.gz", "b.tar", "a/b.tar.gz"),
         ("corpus.jsonl#184", "corpus.jsonl#184", "corpus", "184"),
+        ("a/c.jsonl#doc#2", "c.jsonl#doc#2", "c", "doc#2"),
+        ("c#/c.CSV#a.csv#2", "c.CSV#a.csv#2", "c.CSV#a", "a.csv#2"),
+        ("page.html#a#b", "page.html#a#b", "page", "b"),
         ("https://example.com/x/", "", "", "https://example.com/x/"),
     ],
 )

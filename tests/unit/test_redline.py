@@ -80,7 +80,7 @@ def test_a_drop_beyond_the_margin_fails_and_says_how_large_it_is() -> None:
     assert one.high is not None
     assert one.low < one.difference < one.high < 0
     assert one.n == 225
-    assert one.detectable == pytest.approx(0.025, abs=0.01)
+    assert one.detectable == pytest.approx(0.036, abs=0.01)
 
 
 def test_a_run_that_is_surely_no_worse_passes() -> None:
@@ -127,8 +127,8 @@ def test_where_no_case_differs_the_verdict_passes_and_says_what_it_could_not_see
     one = row(verdict(policy(RECALL), now, now))
 
     assert one.status == "pass"
-    assert one.reason.startswith("no case differs; a change of 0.0")
-    assert one.detectable == pytest.approx(0.085, abs=0.002)
+    assert one.reason.startswith("no case differs; a change of 0.15 ")
+    assert one.detectable == pytest.approx(0.150, abs=0.002)
 
 
 def test_rounding_is_no_difference() -> None:
@@ -451,9 +451,17 @@ GOOD = '[[line]]\nmetric = "recall@10"\nmargin = 0.01\n'
             '[[line]]\nmetric = "Recall @ 10"\nmargin = 0\n',
             "metric is 'Recall @ 10'; write the name",
         ),
-        ('[[line]]\nmetric = "f1"\nmargin = 1.5\n', "margin is 1.5; write a number from 0 to 1"),
-        ('[[line]]\nmetric = "f1"\nmargin = -0.1\n', "margin is -0.1; write a number from 0 to 1"),
-        ('[[line]]\nmetric = "f1"\nmargin = nan\n', "margin is nan; write a number from 0 to 1"),
+        ('[[line]]\nmetric = "f1"\nmargin = 1.5\n', "margin is 1.5; write a number from 0 to 0.5"),
+        (
+            '[[line]]\nmetric = "f1"\nmargin = -0.1\n',
+            "margin is -0.1; write a number from 0 to 0.5",
+        ),
+        ('[[line]]\nmetric = "f1"\nmargin = 1\n', "margin is 1; write a number from 0 to 0.5"),
+        (
+            '[[line]]\nmetric = "p95_ms"\nmargin = 10\n',
+            "margin is 10; write a number from 0 to 0.5, as 0.1 for a tenth slower",
+        ),
+        ('[[line]]\nmetric = "f1"\nmargin = nan\n', "margin is nan; write a number from 0 to 0.5"),
         (
             '[[line]]\nmetric = "f1"\nat_least = 85\n',
             "at_least is 85; write a number from 0 to 1, as",

@@ -139,7 +139,7 @@ def test_a_comparison_carries_its_verdict_line_by_line(form: str) -> None:
     assert "1 of 3 lines fail: ndcg@10" in shown
     for said in (
         *("ndcg@10", "lex_f1", "lex_hallucination"),
-        *("baseline", "difference", "95 % interval", "smallest drop seen", "verdict"),
+        *("baseline", "difference", "95 % interval", "least visible drop", "verdict"),
         "not lower by more than 0.01",
         "not higher by more than 0.01",  # less hallucination is better
     ):

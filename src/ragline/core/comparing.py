@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
+from ragline.core import claims
 from ragline.core.cases import Case
 from ragline.core.runs import CaseResult, Run, RunHit
 
@@ -170,6 +171,8 @@ def caveats(baseline: Run, run: Run) -> tuple[str, ...]:
         )
     if one.filter != other.filter:
         found.append(f"the filters differ: {one.filter or 'none'} and {other.filter or 'none'}")
+    if baseline.id == run.id:
+        found.append(f"run {run.id} is compared with itself: it cannot fail, and shows nothing")
     if other.contexts == "fixed":
         found.append("fixed contexts: the passages came with the dataset, and nothing was searched")
     return tuple(found)
@@ -206,8 +209,8 @@ def per_case(results: Sequence[CaseResult]) -> dict[str, dict[str, float]]:
 def is_identical(together: Sequence[Pair]) -> bool:
     """Return whether every case has the same chunks in the same order, and the same answer.
 
-    Metrics of the search must agree as well: relevance, or an exact search, may have changed below
-    equal chunks. What a judge says of equal answers and contexts may differ, and is noise.
+    What is computed must agree as well: relevance, an exact search or the way to compute may have
+    changed below equal chunks and answers. Only a judge may say another thing of the same, as noise.
     """
     shared = _shared_metrics(together)
     return bool(together) and all(_is_unchanged(pair, shared) for pair in together)
@@ -219,7 +222,7 @@ def _is_unchanged(pair: Pair, shared: AbstractSet[str]) -> bool:
         _chunks(before) == _chunks(after)
         and before.contexts == after.contexts
         and (before.answer, before.found) == (after.answer, after.found)
-        and _differing(pair, {name for name in shared if "@" in name or name == "rows"}) is None
+        and _differing(pair, shared.difference(claims.METRICS)) is None
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -15,9 +16,12 @@ from ragline.core.results import Answer
 
 Way = Literal["source", "name", "stem", "row"]
 """How a dataset names documents: as the collection does, by the last part of that, by that without its
-suffix, or by what stands behind the last "#": rows of a file have sources such as `corpus.jsonl#184`."""
+suffix, or by the id of a row of a file, `184` for `corpus.jsonl#184`. Where no file of rows is known by
+its suffix, that is what stands behind the last "#"."""
 WAYS: tuple[Way, ...] = ("source", "name", "stem", "row")
 _EPSILON = 1e-6
+# An id may have a "#" itself. db/sql/relevance.sql has the same.
+_ROW = re.compile(r"\.(?:jsonl|ndjson|csv|tsv|mbox)#(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -39,7 +43,8 @@ def named(source: str, way: Way) -> str:
     if way == "source":
         return source
     if way == "row":
-        return source.rsplit("#", 1)[-1]
+        row = _ROW.search(source)
+        return row[1] if row else source.rsplit("#", 1)[-1]
     name = source.rsplit("/", 1)[-1]
     stem, dot, _ = name.rpartition(".")
     return stem if way == "stem" and dot and stem else name

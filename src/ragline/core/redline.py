@@ -285,7 +285,8 @@ def _bounded(one: _Open, drawn: Resampled | None, policy: Policy) -> Row:
     if low is not None and high is not None:
         # No share is outside 0 to 1, whatever Student's t says.
         low, high = max(low, 0.0), high if line.unit else min(high, 1.0)
-    largest = 1.0 if line.share is None else 0.0
+    # A drop changes the spread of values that differ by little; those that are all equal have none.
+    largest = 1.0 if line.share is None and drawn and not drawn.se else 0.0
     drop = stats.visible(drawn, margin=0, level=policy.alpha, largest=largest) if drawn else None
     reasons = [] if is_kept else [f"{value:.4g} {sign} {bound:g}"]
     if low is not None and high is not None and drop is not None and low <= bound <= high:
@@ -365,19 +366,25 @@ def _too_noisy(line: Line, noise: float | None) -> str:
 
 def _reason(line: Line, test: Test, family: int, drop: float | None, policy: Policy) -> str:
     worse = "lower" if line.is_more_better else "higher"
-    seen = "" if drop is None else f"a change of {drop:.3g} for the worse would have been found"
+    seen = (
+        "no loss, however large, would have been found"
+        if drop is None
+        else f"a change of {drop:.3g} for the worse would have been found four times in five"
+    )
     if test.n < policy.minimum:
         return f"{test.n:,} cases decide nothing; at least {policy.minimum:,} are needed"
     if test.verdict == "fail":
-        shared = f", shared by {family} lines" if family > 1 else ""
-        return f"surely {worse} (p = {test.p_worse:.2g}{shared}), and by more than the margin"
+        shared = f"; {family} lines share {policy.alpha:g}" if family > 1 else ""
+        return (
+            f"surely {worse} (p = {test.p_worse:.2g}{shared}), by more than the margin on average"
+        )
     if test.verdict == "pass":
         if test.low == test.high == 0:
             return f"no case differs; {seen}"
-        return f"surely not {worse} by the margin (p = {test.p_not_worse:.2g})"
+        return f"surely not {worse} by more than the margin (p = {test.p_not_worse:.2g})"
     if not line.margin:
         return f"a margin of 0 passes what is surely better, or the same in every case; {seen}"
-    return f"neither is sure; {seen}"
+    return f"it may be {worse} by more than the margin, or not; {seen}"
 
 
 def _spaced(unit: str) -> str:

@@ -33,6 +33,8 @@ FEWEST_REPEATS = 3
 
 # A bound that equals a resampled mean counts against a decision; so near is equal.
 _TIE = 1e-12
+# Enough to tell a drop to a billionth of itself.
+_HALVINGS = 40
 # So many numbers are drawn at once: they stay in the processor's cache.
 _AT_ONCE = 1 << 18
 _NORMAL = NormalDist()
@@ -167,14 +169,29 @@ def decided(test: Test, *, margin: float, is_worse: bool, alpha: float, minimum:
 
 
 def visible(one: Resampled, *, margin: float, level: float, largest: float = 1.0) -> float | None:
-    """Return the smallest drop that fails with a power of 0.8; None with a single case.
+    """Return the smallest drop that fails with a power of 0.8, however it is spread over the cases.
 
-    Where the cases hardly differ, one of them that loses all it can lose is the least noise.
+    The worst spread is a few cases that lose all they can: that is noise of its own. None with a
+    single case, and where not even a loss of everything would have been found.
     """
     if one.se is None:
         return None
-    noise = max(one.se, largest / one.n)
-    return max(t_quantile(1 - level, one.freedom) * noise, margin) + _NORMAL.inv_cdf(POWER) * noise
+    quantile, power = t_quantile(1 - level, one.freedom), _NORMAL.inv_cdf(POWER)
+    known, own = one.se**2, largest / one.n
+
+    def is_found(drop: float) -> bool:
+        noise = math.sqrt(known + own * drop)
+        # Where a drop comes out larger it is noisier too: mean / noise varies by less than 1.
+        varies = noise - (own * drop / noise / 2 if noise else 0.0)
+        return drop >= max(quantile * noise + power * varies, margin + power * noise)
+
+    low, high = 0.0, max(margin, one.se, own)
+    while not is_found(high):
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_found(middle) else (middle, high)
+    return None if 0 < largest < high else high
 
 
 def holm(p_values: Mapping[str, float], alpha: float, looks: int = 1) -> dict[str, bool]:

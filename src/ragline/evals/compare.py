@@ -60,7 +60,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A run beside a baseline. Without a policy of the caller's, every shared metric has a line.
+    """A run beside a baseline. Without a policy of the caller's, the baseline's metrics have a line.
 
     `overlap` is the mean share of chunks that both found among the first k; None without searches.
     `metrics` are all that both have, `verdict` judges those that `policy` names.
@@ -157,16 +157,14 @@ def figures(run: Run) -> dict[str, Figure | None]:
 def default_policy(
     before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
 ) -> Policy:
-    """Return a policy with a line for every metric of quality that both runs have.
+    """Return a policy with a line for every metric of quality of the baseline, `before`.
 
-    Raises UsageError where they have none.
+    One that the run has lost is not measured, and fails. Raises UsageError where they share none.
     """
-    shared = [
-        name
-        for name in after
-        if name in before and comparing.is_of_quality(name) and comparing.has_direction(name)
+    judged = [
+        name for name in before if comparing.is_of_quality(name) and comparing.has_direction(name)
     ]
-    if not shared:
+    if not after.keys() & set(judged):
         raise UsageError(
             "the two runs have no metric in common; run both on a dataset with relevant documents or "
             "gold answers, or with `--against-exact`"
@@ -177,7 +175,7 @@ def default_policy(
             margin=MARGIN,
             better="lower" if comparing.is_lower_better(name) else "higher",
         )
-        for name in shared
+        for name in judged
     )
     drawn = Policy(lines=lines, source="default margin")
     needed = math.ceil(_DRAWS_PER_LINE * len(lines) / drawn.alpha)

@@ -82,7 +82,7 @@ def _marks(comparison: Comparison) -> tuple[str, ...]:
     own = (
         ()
         if comparison.is_own_policy
-        else ("no policy was given: each metric that both runs have may lose 1 point of 100",)
+        else ("no policy was given: each metric of the baseline may lose 1 point of 100",)
     )
     found = [*marks_of(comparison.baseline), *marks_of(comparison.run), *comparison.caveats, *own]
     return tuple(dict.fromkeys(found))

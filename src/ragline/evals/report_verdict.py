@@ -14,7 +14,7 @@ from ragline.evals.report_content import (
 
 _COLUMNS = columns(
     "metric | verdict | #baseline | #run | #difference | #95 % interval | #n "
-    "| #smallest drop seen | >line | >reason"
+    "| #least visible drop | >line | >reason"
 )
 
 
@@ -70,10 +70,12 @@ def _detectable(row: Row) -> str:
 def how(policy: Policy) -> str:
     """Return how the verdicts were reached."""
     return (
-        f"Paired bootstrap over cases: {policy.resamples:,} resamples, seed {policy.seed}; false "
-        f"alarms at most {policy.alpha:.0%} over all lines and {policy.looks} "
-        f"look{'s' if policy.looks > 1 else ''} together (Holm); below {policy.minimum} cases a "
-        "relative line stays open."
+        f"Paired bootstrap over cases: {policy.resamples:,} resamples, seed {policy.seed}. Where "
+        f"nothing changed, at most {policy.alpha:.2g} of comparisons fail, over all lines with a "
+        f"margin and {policy.looks} look{'s' if policy.looks > 1 else ''} together (Holm). Below "
+        f"{policy.minimum} cases a line with a margin is inconclusive. Floors and ceilings are held "
+        "against the figure as it is. A drop as large as the least visible one, in whatever cases, "
+        "would have failed four times in five."
     )
 
 

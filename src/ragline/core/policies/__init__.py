@@ -27,7 +27,7 @@ _UNITS = {"_ms": "ms", "_seconds": "s", "_micro_usd": "micro-USD"}
 _BOUNDS = ("at_least", "at_most", "margin")
 _LINE_KEYS = ("metric", *_BOUNDS, "judge", "better", "when")
 _DRAWS_PER_TEST = 20
-_LARGEST_RATIO = 10.0
+_LARGEST_MARGIN = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +187,9 @@ def _bound(metric: str, bound: str, value: Any, where: str) -> float:
             f"{where}: margin is {value!r}, but {metric} is no quantile; write p50_ms or p95_ms"
         )
     if bound == "margin":
-        largest, example = (_LARGEST_RATIO, "0.1") if is_quantity else (1.0, "0.01")
-        return _number(value, f"{where}: margin", largest, example)
+        # Nobody means that all may be lost; who writes 1 means a point, or a percent.
+        example = "0.1 for a tenth slower" if is_quantity else "0.01 for one point"
+        return _number(value, f"{where}: margin", _LARGEST_MARGIN, example)
     largest, example = (float("inf"), "200") if is_quantity else (1.0, "0.85")
     return _number(value, f"{where}: {bound}", largest, example)
 

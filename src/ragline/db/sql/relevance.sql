@@ -19,8 +19,17 @@ where stem = any ($2::text[])
 group by stem
 
 -- by_row --
-select split_part(source, '#', -1) as name, count(*) as documents from document
-where collection_id = any ($1::int[]) and split_part(source, '#', -1) = any ($2::text[])
+-- an id may have a # itself
+select id_of_row as name, count(*) as documents
+from (
+    select coalesce(
+        substring(source from '(?i)\.(?:jsonl|ndjson|csv|tsv|mbox)#(.*)$'),
+        split_part(source, '#', -1)
+    ) as id_of_row
+    from document
+    where collection_id = any ($1::int[])
+) as named
+where id_of_row = any ($2::text[])
 group by 1
 
 -- bodies --
@@ -31,7 +40,10 @@ from (
         when 'source' then source
         when 'name' then split_part(source, '/', -1)
         when 'stem' then regexp_replace(split_part(source, '/', -1), '(.)\.[^.]*$', '\1')
-        else split_part(source, '#', -1)
+        else coalesce(
+            substring(source from '(?i)\.(?:jsonl|ndjson|csv|tsv|mbox)#(.*)$'),
+            split_part(source, '#', -1)
+        )
     end as name
     from document
     where collection_id = any ($1::int[])
