@@ -458,6 +458,15 @@ GOOD = '[[line]]\nmetric = "recall@10"\nmargin = 0.01\n'
         ),
         ('[[line]]\nmetric = "f1"\nmargin = 1\n', "margin is 1; write a number from 0 to 0.5"),
         (
+            '[[line]]\nmetric = "recal@10"\nmargin = 0\nwhen = "measured"\n',
+            "metric is 'recal@10', and no run measures that; write recall@k",
+        ),
+        (
+            '[[line]]\nmetric = "recall"\nat_least = 0\n'
+            + '[[line]]\nmetric = "f1@10"\nat_least = 0\n',
+            "write f1",
+        ),
+        (
             '[[line]]\nmetric = "p95_ms"\nmargin = 10\n',
             "margin is 10; write a number from 0 to 0.5, as 0.1 for a tenth slower",
         ),

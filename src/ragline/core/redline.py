@@ -87,6 +87,15 @@ class _Open:
         differences = (sign * (now - before) for now, before in pairs)
         return tuple(0.0 if abs(one) < _ROUNDING else one for one in differences)
 
+    @property
+    def largest(self) -> float:
+        """What cases that lose all they had lose, weighed by it; 0 for times, which have no end."""
+        if self.line.share is not None:
+            return 0.0
+        had = [one if self.sign > 0 else 1.0 - one for one in self.before]
+        total = math.fsum(had)
+        return math.fsum(one**2 for one in had) / total if total > 0 else 1.0
+
 
 def verdict(
     policy: Policy,
@@ -142,7 +151,10 @@ def _opened(
     cases = TIMES if line.share is not None else metric
     is_expected = line.when == "always" or metric in figures or cases in (before or {})
     if not is_expected:
-        return _row(line, metric, "not judged", "neither the run nor its baseline measures it")
+        others = _at_other_places(metric, figures)
+        here = f"; the run has {' and '.join(others)}" if others else ""
+        reason = f"neither the run nor its baseline measures it{here}"
+        return _row(line, metric, "not judged", reason)
     if not line.is_for(judge_id):
         judge = f"judged by {judge_id}" if judge_id else "the run has no judge"
         reason = f"{judge}; the line asks for {' or '.join(line.judges)}"
@@ -172,11 +184,15 @@ def _named(metric: str, figures: Figures, before: Values | None) -> str:
 def _absent(metric: str, figures: Figures) -> str:
     if metric in figures:
         return "not known, so it may be above any limit"
-    if metric.endswith("@k"):
-        several = sorted(name for name in figures if name.startswith(metric[:-1]))
-        if several:
-            return f"the run has {' and '.join(several)}; name one of them in the policy"
+    if metric.endswith("@k") and (several := _at_other_places(metric, figures)):
+        return f"the run has {' and '.join(several)}; name one of them in the policy"
     return f"not measured; the run has {', '.join(sorted(figures)) or 'no metric at all'}"
+
+
+def _at_other_places(metric: str, figures: Figures) -> list[str]:
+    """Return the same metric at what other k the run has it."""
+    word, at, _ = metric.partition("@")
+    return sorted(name for name in figures if at and name.startswith(f"{word}@"))
 
 
 def _paired(
@@ -237,7 +253,7 @@ def _tests(
             drawn,
             margin=_margin(one.line),
             level=alpha / family,
-            largest=1.0 if one.line.share is None else 0.0,
+            largest=one.largest,
         )
         for one, drawn in relative
     ]

@@ -143,7 +143,8 @@ def noninferior(
 def compared(one: Resampled, *, margin: float, level: float, largest: float = 1.0) -> Test:
     """Return p-values and the visible drop of one comparison, not yet decided: `inconclusive`.
 
-    `level` is that of the alarm, after every correction; `largest` is what a single case can lose.
+    `level` is that of the alarm, after every correction; `largest` is what a single case can lose,
+    and 0 of what has no end.
     """
     low, high = one.interval() or (None, None)
     return Test(
@@ -191,7 +192,7 @@ def visible(one: Resampled, *, margin: float, level: float, largest: float = 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if is_found(middle) else (middle, high)
-    return None if 0 < largest < high else high
+    return None if largest and high > 1 else high
 
 
 def holm(p_values: Mapping[str, float], alpha: float, looks: int = 1) -> dict[str, bool]:

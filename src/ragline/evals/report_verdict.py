@@ -74,8 +74,9 @@ def how(policy: Policy) -> str:
         f"nothing changed, at most {policy.alpha:.2g} of comparisons fail, over all lines with a "
         f"margin and {policy.looks} look{'s' if policy.looks > 1 else ''} together (Holm). Below "
         f"{policy.minimum} cases a line with a margin is inconclusive. Floors and ceilings are held "
-        "against the figure as it is. A drop as large as the least visible one, in whatever cases, "
-        "would have failed four times in five."
+        "against the figure as it is. A drop as large as the least visible one would have failed four "
+        "times in five although a few cases lose all they had; one that is spread over many shows "
+        "sooner."
     )
 
 

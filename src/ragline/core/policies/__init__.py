@@ -6,10 +6,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from ragline.core import comparing, stats
+from ragline.core import comparing, measuring, stats
 from ragline.errors import UsageError
 
 PRESETS = ("default", "ragchecker-floor", "faithful")
@@ -22,7 +23,14 @@ LATENCY = re.compile(r"p(\d{1,2})_ms")
 TIMES = "search_ms"
 """What a case is timed by; a latency is a quantile of it."""
 ONE_PER_RUN = ("eval_seconds", "eval_cost_micro_usd")
-_METRIC = re.compile(r"[a-z][a-z0-9_]*(@(k|[1-9][0-9]*))?")
+_METRIC = re.compile(r"([a-z][a-z0-9_]*)(@(?:k|[1-9][0-9]*))?")
+_AT_K = (*(name.removesuffix("@1") for name in measuring.retrieval_names(1)), "ann_recall")
+_OTHERS = (
+    *("rows", TIMES, *ONE_PER_RUN),
+    *("answered", "declined", "exact_match", "token_f1", "cited"),
+    *("abstention_precision", "abstention_recall"),
+    *(*measuring.judged_names(""), *measuring.judged_names("lex_")),
+)
 _UNITS = {"_ms": "ms", "_seconds": "s", "_micro_usd": "micro-USD"}
 _BOUNDS = ("at_least", "at_most", "margin")
 _LINE_KEYS = ("metric", *_BOUNDS, "judge", "better", "when")
@@ -170,7 +178,23 @@ def _metric(entry: Mapping[str, Any], where: str) -> str:
             f'{where}: metric is {metric!r}; write the name of one, as "recall@10", "recall@k" '
             'or "p95_ms"'
         )
+    if not is_metric(metric):
+        # A line with when = "measured" would wait for it for ever.
+        names = [*(f"{name}@k" for name in _AT_K), *_OTHERS, "p50_ms", "p95_ms"]
+        near = get_close_matches(metric, names, 1) or names
+        raise UsageError(
+            f"{where}: metric is {metric!r}, and no run measures that; write {' or '.join(near)}"
+        )
     return metric
+
+
+def is_metric(name: str) -> bool:
+    """Return whether a run can measure what is called so."""
+    found = _METRIC.fullmatch(name)
+    if found is None:
+        return False
+    word, place = found.groups()
+    return word in _AT_K if place else word in _OTHERS or bool(LATENCY.fullmatch(word))
 
 
 def _bound(metric: str, bound: str, value: Any, where: str) -> float:
