@@ -181,7 +181,8 @@ def _metric(entry: Mapping[str, Any], where: str) -> str:
     if not is_metric(metric):
         # A line with when = "measured" would wait for it for ever.
         names = [*(f"{name}@k" for name in _AT_K), *_OTHERS, "p50_ms", "p95_ms"]
-        near = get_close_matches(metric, names, 1) or names
+        word = metric.partition("@")[0]
+        near = get_close_matches(metric, names, 1) or ([word] if is_metric(word) else names)
         raise UsageError(
             f"{where}: metric is {metric!r}, and no run measures that; write {' or '.join(near)}"
         )
