@@ -160,6 +160,17 @@ def test_every_metric_of_a_run_can_have_a_line(metric: str) -> None:
     assert made.lines[0].metric == metric
 
 
+def test_a_share_that_no_case_broke_may_still_be_below_its_floor() -> None:
+    line = Line(metric="hit@10", at_least=0.95)
+    one = row(verdict(policy(line), values("hit@10", *[1.0] * 30)))
+
+    # Of a system that is right in 0.884 of all cases, 30 are all right in 1 of 40 samples.
+    assert one.status == "pass"
+    assert one.low == pytest.approx(0.025 ** (1 / 30))
+    assert one.high == 1.0
+    assert "the limit is within the 95 % interval" in one.reason
+
+
 def test_rounding_is_no_difference() -> None:
     before = values("recall@10", *[0.1 + 0.2] * 40)
     one = row(verdict(policy(RECALL), values("recall@10", *[0.3] * 40), before))

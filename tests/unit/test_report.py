@@ -488,9 +488,35 @@ def test_a_plot_stays_within_its_frame(
     assert all(0 <= place <= 100 for place in places)
 
 
+def test_a_plot_shows_the_margin_and_verdict_of_the_line_that_compares() -> None:
+    lines = (
+        Line(metric="ndcg@k", margin=0.02),
+        Line(metric="ndcg@k", at_least=0.0),
+        Line(metric="self_knowledge", margin=0.03, better="lower"),
+    )
+    before = [made.result(i, {"ndcg@10": 0.9, "self_knowledge": 0.1 * (i % 2)}) for i in range(40)]
+    after = [
+        made.result(i, {"ndcg@10": 0.5, "self_knowledge": 0.5}, chunks=(9,)) for i in range(40)
+    ]
+    runs, policy = (made.run(1, before), made.run(2, after)), Policy(lines=lines)
+    content = report.content(compare.compared(*runs, before, after, cases={}, policy=policy))
+    shown = {one.metric: one for one in content.intervals}
+
+    assert (shown["ndcg@10"].margin, shown["ndcg@10"].status) == (0.02, "fail")
+    assert (shown["self_knowledge"].margin, shown["self_knowledge"].status) == (0.03, "fail")
+    assert shown["self_knowledge"].is_lower_better
+    assert "self_knowledge ↓" in " ".join(Page(report_html.page(content)).words)
+
+
 def test_the_better_side_is_always_right_in_a_plot() -> None:
     worse = Interval(
-        metric="hallucination", low=0.1, value=0.2, high=0.3, margin=0.01, status="fail"
+        metric="hallucination",
+        low=0.1,
+        value=0.2,
+        high=0.3,
+        margin=0.01,
+        status="fail",
+        is_lower_better=True,
     )
     page = Page(report_html.page(replace(_content("x"), intervals=(worse,))))
     at = {

@@ -222,7 +222,7 @@ def _is_unchanged(pair: Pair, shared: AbstractSet[str]) -> bool:
         _chunks(before) == _chunks(after)
         and before.contexts == after.contexts
         and (before.answer, before.found) == (after.answer, after.found)
-        and _differing(pair, shared.difference(claims.METRICS)) is None
+        and _differing(pair, shared - frozenset(claims.METRICS)) is None
     )
 
 

@@ -297,10 +297,7 @@ def _bounded(one: _Open, drawn: Resampled | None, policy: Policy) -> Row:
     else:
         bound = math.inf if line.at_most is None else line.at_most
         is_kept, sign = value <= bound, ">"
-    low, high = (drawn.interval() if drawn else None) or (None, None)
-    if low is not None and high is not None:
-        # No share is outside 0 to 1, whatever Student's t says.
-        low, high = max(low, 0.0), high if line.unit else min(high, 1.0)
+    low, high = _ends(drawn, line) or (None, None)
     # A drop changes the spread of values that differ by little; those that are all equal have none.
     largest = 1.0 if line.share is None and drawn and not drawn.se else 0.0
     drop = stats.visible(drawn, margin=0, level=policy.alpha, largest=largest) if drawn else None
@@ -318,6 +315,21 @@ def _bounded(one: _Open, drawn: Resampled | None, policy: Policy) -> Row:
         n=one.figure.n,
         detectable=drop,
     )
+
+
+def _ends(drawn: Resampled | None, line: Line) -> tuple[float, float] | None:
+    """Return the 95 % interval of a figure, within what it can be."""
+    ends = drawn.interval() if drawn else None
+    if drawn is None or ends is None:
+        return None
+    if line.unit:
+        return max(ends[0], 0.0), ends[1]
+    if drawn.se == 0:
+        # Cases that are all alike: so many others may exist, unseen by chance (Clopper and Pearson).
+        unseen = 1 - ((1 - stats.LEVEL) / 2) ** (1 / drawn.n)
+        return drawn.mean * (1 - unseen), drawn.mean + (1 - drawn.mean) * unseen
+    # No share is outside 0 to 1, whatever Student's t says.
+    return max(ends[0], 0.0), min(ends[1], 1.0)
 
 
 def _relative(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ragline.core.comparing import is_lower_better
 from ragline.evals.markup import Html, element, joined
 from ragline.evals.report_content import Bars, Interval, seconds, signed
 
@@ -36,7 +35,7 @@ def intervals(shown: Sequence[Interval]) -> Html:
 
 def _gain(one: Interval) -> Interval:
     """Return the difference as a gain: a metric that is better when lower is turned round."""
-    if not is_lower_better(one.metric):
+    if not one.is_lower_better:
         return one
     return Interval(
         metric=f"{one.metric} ↓",

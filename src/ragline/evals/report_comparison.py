@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragline.core.comparing import CaseChange
-from ragline.core.redline import Row
+from ragline.core.comparing import CaseChange, has_direction, is_lower_better
+from ragline.core.redline import Line, Row
 from ragline.core.runs import Run
 from ragline.evals import report_cases, report_verdict
 from ragline.evals.compare import Comparison, Difference
@@ -181,17 +181,27 @@ def _bars(runs: Sequence[Run]) -> tuple[Bars, ...]:
 
 def _intervals(comparison: Comparison) -> tuple[Interval, ...]:
     """Return every difference of quality: with its line's margin and verdict, where it has one."""
-    judged: dict[str, Row] = {row.metric: row for row in comparison.verdict.rows}
-    margins = {line.metric: line.margin for line in comparison.policy.lines}
+    # A line of "recall@k" has a row of "recall@10"; floors judge no difference.
+    judged = {
+        row.metric: (line, row)
+        for line, row in zip(comparison.policy.lines, comparison.verdict.rows, strict=True)
+        if line.is_relative
+    }
     return tuple(
-        Interval(
-            metric=one.metric,
-            low=one.low,
-            value=one.difference,
-            high=one.high,
-            margin=margins.get(one.metric),
-            status=judged[one.metric].status if one.metric in judged else "not judged",
-        )
+        _interval(one, judged.get(one.metric))
         for one in comparison.metrics
-        if one.low is not None and one.high is not None
+        if one.low is not None and (one.metric in judged or has_direction(one.metric))
+    )
+
+
+def _interval(one: Difference, judged: tuple[Line, Row] | None) -> Interval:
+    line, row = judged or (None, None)
+    return Interval(
+        metric=one.metric,
+        low=one.difference if one.low is None else one.low,
+        value=one.difference,
+        high=one.difference if one.high is None else one.high,
+        margin=line.margin if line else None,
+        status=row.status if row else "not judged",
+        is_lower_better=not line.is_more_better if line else is_lower_better(one.metric),
     )

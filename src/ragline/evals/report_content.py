@@ -60,6 +60,7 @@ class Interval:
     high: float
     margin: float | None
     status: str
+    is_lower_better: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
