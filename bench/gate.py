@@ -36,7 +36,6 @@ N = 225
 SIZES = (15, 60, N, 1000)
 LOSSES = (0.0, 0.02, 0.05, 0.10)
 NULL_RUNS = 2_000
-RUNS = 2_000
 # Enough to tell 99 from 100; the larger ones are slow.
 RUNS = {15: 400, 60: 400, N: 400, 1000: 100}
 REPEATS = 4

@@ -397,26 +397,28 @@ def test_a_run_that_a_limit_ended_is_partial_and_goes_on(ragline: Command) -> No
     assert (whole["state"], whole["done"], whole["settings"]["k"]) == ("complete", FEW, 3)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_ends_with_130_and_goes_on(
-    ragline: Command, judge: OpenAIServer
+    ragline: Command, judge: OpenAIServer, how: signal.Signals
 ) -> None:
+    name = f"broken-off-{how.name}"
     with OpenAIServer() as slow:
         slow.script(*[Stall()] * 50)
         process = judging(ragline, slow).start(
-            "eval", "run", "judged", *FIXED, "--name", "broken-off", "--fresh"
+            "eval", "run", "judged", *FIXED, "--name", name, "--fresh"
         )
         while not slow.requests:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         stdout, stderr = process.communicate(timeout=60)
 
     assert (process.returncode, stdout) == (130, "")
     assert "what was measured is kept: `ragline eval runs judged` names the run" in stderr
     assert stderr.endswith("\ninterrupted\n")
-    assert ragline.json("eval", "show", "broken-off")["run"]["state"] == "partial"
+    assert ragline.json("eval", "show", name)["run"]["state"] == "partial"
     # The same judge at another address.
-    whole = judging(ragline, judge).json("eval", "run", "judged", "--resume", "broken-off")["run"]
+    whole = judging(ragline, judge).json("eval", "run", "judged", "--resume", name)["run"]
     assert (whole["state"], whole["metrics"]["faithfulness"]["value"]) == ("complete", 1.0)
 
 

@@ -221,6 +221,23 @@ async def test_latencies_are_judged_with_the_measured_noise(opened: App) -> None
     assert (await compare.compare(opened, "before", "slow", policy)).status == "fail"
 
 
+async def test_noise_is_that_of_either_setting_and_the_larger_of_both(opened: App) -> None:
+    one = await stored(opened, "one", results(0.5))
+    other = await stored(opened, "other", results(0.5), settings_hash="s2")
+    pool = await opened.pool("eval")
+    async with pool.connection() as connection:
+        facts = await rows.dataset(connection, "faq")
+        assert facts is not None
+        for settings_hash, known in (
+            ("s1", {"p95_ms": (0.05, 40), "p50_ms": (0.04, 40)}),
+            ("s2", {"p95_ms": (0.02, 40)}),
+        ):
+            await rows.save_noise(connection, facts[0].id, settings_hash, known, runs=3)
+
+    assert await loading.noise(opened, one, other) == {"p95_ms": 0.05, "p50_ms": 0.04}
+    assert await loading.noise(opened, other) == {"p95_ms": 0.02}
+
+
 async def test_questions_come_from_the_dataset_as_it_was(opened: App) -> None:
     await stored(opened, "before", results(1.0, 2))
     changed = Dataset(

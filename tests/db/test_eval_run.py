@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
+import numpy as np
+import psycopg
 import pytest
 
 import evaluated
@@ -18,7 +20,7 @@ from evaluated import APPLE, BY_WORDS, CASES, COLLECTION, PEAR, TEXTS, prepared,
 from ragline.core.cases import Case, Context, Relevant
 from ragline.core.claims import METRICS, ClaimLabels
 from ragline.core.dsn import Dsn
-from ragline.core.runs import CaseResult, Limits, Settings
+from ragline.core.runs import CaseResult, Limits, Settings, Spent
 from ragline.db import evals
 from ragline.errors import (
     Conflict,
@@ -28,12 +30,13 @@ from ragline.errors import (
     UsageError,
 )
 from ragline.evals.run import Progress, ended_by, evaluate
-from ragline.models.embed import Embedded, Vector
+from ragline.evals.saving import Book
+from ragline.models.embed import Embedded, Embedder, Vector
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.models.judge_fake import FakeJudge
 from ragline.models.llm_fake import FakeChat
 from ragline.rag.app import App
-from ragline.rag.ingest import Text, ingest_texts
+from ragline.rag.ingest import Policy, Text, ingest_texts
 from ragline.signals import usage
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -343,6 +346,26 @@ async def test_without_the_model_of_a_collection_nothing_is_measured(
         assert (await run(without, BY_WORDS)).state == "complete"
 
 
+async def test_a_model_that_cannot_be_opened_is_said_before_a_run_exists(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    async def broken() -> Embedder | None:
+        raise ModelError("model.onnx is missing")
+
+    async with evaluated.opened(own_dsn, tmp_path) as app:
+        await prepared(app)
+    async with evaluated.opened(own_dsn, tmp_path) as app:
+        # There are no vectors, and searches open it all the same.
+        app.open_embedder = broken
+
+        with pytest.raises(ModelError, match=r"model\.onnx is missing.*--method lexical"):
+            await run(app, HYBRID, name="r")
+
+        pool = await app.pool("eval")
+        async with pool.connection() as connection:
+            assert await evals.runs(connection) == []
+
+
 async def test_without_a_chat_model_no_answer_is_generated(app: App) -> None:
     await prepared(app)
 
@@ -497,6 +520,23 @@ async def test_another_judge_or_another_gold_answer_is_judged_anew(
         own_dsn, tmp_path, judge=FakeJudge(name="llm:other@1"), chat=chat
     ) as app:
         assert (await run(app, GENERATED)).reused == 0
+
+
+async def test_the_same_texts_in_another_language_are_answered_anew(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    """A sentence is held against what it cites by its words, as their language cuts them."""
+    chat = FakeChat()
+    async with evaluated.opened(own_dsn, tmp_path, chat=chat) as app:
+        await prepared(app)
+        await ingest_texts(app, TEXTS, "garten", policy=Policy(language="german"))
+        one = replace(BY_WORDS, answers="generated", filter="source = 'fruit/apple.md'")
+        await run(app, one)
+
+        other = await run(app, replace(one, collections=("garten",)))
+
+        assert other.reused == 0
+        assert (await run(app, one)).reused == len(CASES)
 
 
 async def test_a_case_that_failed_is_not_taken_from(own_dsn: Dsn, tmp_path: Path) -> None:
@@ -770,6 +810,109 @@ async def test_a_model_that_fails_in_searches_is_a_failure_of_embedding(
         assert done.state == "partial"
         assert set(done.errors) == {"embed ModelUnavailable"}
         assert "recall@3" not in done.metrics
+
+
+async def test_a_score_that_is_no_number_fails_its_case_alone(own_dsn: Dsn, tmp_path: Path) -> None:
+    class Odd(FakeEmbedder):
+        async def embed_query(self, text: str) -> Vector:
+            vector = await super().embed_query(text)
+            return vector * np.float32(0) if "pear" in text else vector
+
+    async with evaluated.opened(own_dsn, tmp_path, embedder=Odd()) as app:
+        await prepared(app)
+
+        done = await run(app, HYBRID)
+
+        assert (done.state, done.failed) == ("partial", 1)
+        assert done.errors == {"database.search RaglineError": 1}
+        (failed,) = [one for one in await results(app, done) if one.errors]
+        assert (failed.case_id, failed.hits, failed.metrics) == ("pear", (), {})
+        assert "nan" in failed.errors[0].message
+        assert done.metrics["recall@3"].missing == 1
+
+
+async def test_a_limit_of_cost_is_kept_by_many_at_once(own_dsn: Dsn, tmp_path: Path) -> None:
+    async with evaluated.opened(own_dsn, tmp_path, chat=Costly()) as app:
+        await prepared(app, [replace(APPLE, id=f"apple-{n}") for n in range(8)])
+        settings = replace(BY_WORDS, answers="generated")
+
+        partial = await run(
+            app, settings, Limits(concurrency=8, max_cost_micro_usd=350), is_fresh=True
+        )
+
+        assert (partial.state, ended_by(partial)) == ("partial", "limit")
+        assert partial.spent.cost_micro_usd == 300
+
+
+async def test_each_process_that_died_is_said(own_dsn: Dsn, tmp_path: Path, db: Db) -> None:
+    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+        await prepared(app)
+        pool = await app.pool("eval")
+        partial = await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.2), name="r")
+        assert partial.state == "partial"
+        async with pool.connection() as connection:
+            # It goes on, and is never heard of again.
+            await evals.claim_run(connection, partial.id, owner="gone")
+        await db.execute("update ragline.run set lease_until = now() - interval '1 second'")
+
+        done = await run(app, HYBRID, resume="r")
+
+        assert done.state == "complete"
+        assert any("a process died" in said for said in done.warnings)
+        # A lower bound is no measurement: a ceiling of time would hold it for one.
+        assert "eval_seconds" not in done.metrics
+        assert done.spent == Spent()
+
+
+async def test_what_a_process_that_died_had_paid_is_not_known(
+    own_dsn: Dsn, tmp_path: Path, db: Db
+) -> None:
+    async with evaluated.opened(own_dsn, tmp_path, chat=Costly()) as app:
+        await prepared(app)
+        settings = replace(BY_WORDS, answers="generated")
+        partial = await run(app, settings, Limits(concurrency=1, max_cost_micro_usd=250), name="r")
+        pool = await app.pool("eval")
+        async with pool.connection() as connection:
+            await evals.claim_run(connection, partial.id, owner="gone")
+        await db.execute("update ragline.run set lease_until = now() - interval '1 second'")
+
+        done = await run(app, settings, resume="r")
+
+        assert (done.state, done.spent.calls) == ("complete", 3)
+        assert done.spent.cost_micro_usd is None
+        assert "eval_cost_micro_usd" not in done.metrics
+
+
+async def test_results_are_saved_although_a_connection_is_cut(
+    own_dsn: Dsn, tmp_path: Path, app: App
+) -> None:
+    facts = await prepared(app)
+    done = await run(app)
+    pool = await app.pool("eval")
+    async with pool.connection() as connection:
+        opened = await evals.open_run(
+            connection,
+            name="r",
+            dataset_id=facts.id,
+            settings=BY_WORDS,
+            judge_id=None,
+            provenance={},
+            cases=len(CASES),
+            owner="me",
+        )
+    book = Book(pool, opened.id, "me")
+    for result in await results(app, done):
+        book.add(result)
+    # Without a turn of the loop, so that nobody has noticed when it is used next.
+    with psycopg.connect(own_dsn.for_psycopg("test"), autocommit=True) as server:
+        server.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'eval_app'"
+            " and datname = current_database()"
+        )
+
+    await book.flush()
+
+    assert await results(app, opened) == await results(app, done)
 
 
 def _answer_metrics(one: CaseResult) -> dict[str, float]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from evaluated import COLLECTION, opened
 from ragline.core.dsn import Dsn
 from ragline.core.measuring import WAYS, Way, named
-from ragline.db import relevance
+from ragline.db import queries, relevance
 from ragline.rag.app import App
 from ragline.rag.ingest import Text, ingest_texts
 
@@ -51,3 +52,16 @@ async def test_documents_of_other_names_and_collections_are_not_counted(app: App
         assert await relevance.present(connection, [facts.id], ["guide"], "source") == {"guide": 1}
         assert await relevance.present(connection, [facts.id + 1], ["guide"], "source") == {}
         assert [one async for one in relevance.bodies(connection, [facts.id], [], "stem")] == []
+
+
+@pytest.mark.parametrize("block", [*(f"by_{way}" for way in WAYS), "bodies"])
+def test_names_are_joined_and_not_held_against_each_document(own_dsn: Dsn, block: str) -> None:
+    sql = f"set search_path = ragline; explain (generic_plan) {queries.block('relevance', block)}"
+    with psycopg.connect(own_dsn.for_psycopg("test")) as server:
+        # The plan for all values, which the pool asks for.
+        explained = server.execute(sql.encode())
+        assert explained.nextset()
+        plan = [row[0] for row in explained]
+
+    assert any(" on document" in line for line in plan)
+    assert not [line for line in plan if "ANY ($2" in line]

@@ -171,6 +171,28 @@ def test_a_share_that_no_case_broke_may_still_be_below_its_floor() -> None:
     assert "the limit is within the 95 % interval" in one.reason
 
 
+def test_rounding_breaks_no_floor_and_no_ceiling() -> None:
+    now = values("f1", 0.1, 0.1, 0.1, 0.2, 0.2, 0.5)
+    bounds = (Line(metric="f1", at_least=0.2), Line(metric="f1", at_most=0.2 - 1e-14))
+    found = redline.verdict(policy(*bounds), figures(now), None, now, None, is_identical=False)
+
+    assert [one.status for one in found.rows] == ["pass", "pass"]
+
+
+def test_a_judge_that_says_another_thing_of_the_same_is_named() -> None:
+    one = row(
+        verdict(
+            policy(Line(metric="f1", margin=0)),
+            values("f1", 0.2),
+            values("f1", 0.3),
+            is_identical=True,
+        )
+    )
+
+    assert one.status == "pass"
+    assert one.reason.endswith("the same answers; the judge said another thing of them")
+
+
 def test_rounding_is_no_difference() -> None:
     before = values("recall@10", *[0.1 + 0.2] * 40)
     one = row(verdict(policy(RECALL), values("recall@10", *[0.3] * 40), before))
@@ -219,7 +241,9 @@ def test_without_a_baseline_a_relative_line_fails() -> None:
     one = row(verdict(policy(RECALL), noisy("recall@10", 40, 0.5)))
 
     assert one.status == "fail"
-    assert one.reason == "there is no baseline to compare with; set one, or name one"
+    assert one.reason == "there is no baseline to compare with; name one with `--against`"
+    assert one.value == pytest.approx(0.5, abs=0.05)
+    assert one.n == 40
 
 
 def test_a_floor_is_held_against_the_figure_itself() -> None:

@@ -156,6 +156,20 @@ def test_the_smallest_visible_drop_is_found_four_times_in_five_however_it_is_spr
     assert shared > 0.8
 
 
+@pytest.mark.parametrize("n", [60, 225])
+def test_many_small_losses_and_few_large_gains_seldom_look_like_a_loss(n: int) -> None:
+    generator = np.random.default_rng(0)
+    failed = 0
+    for _ in range(200):
+        # Eight metrics that gain 0.45 in a case of 10 and lose 0.05 in the others: 0 on average.
+        columns = [np.where(generator.random(n) < 0.1, 0.45, -0.05) for _ in range(8)]
+        drawn = stats.resampled(columns, seed=1, resamples=DRAWS)
+        level = 0.05 / len(columns)
+        failed += any(one.mean < -0.01 and one.p_at_least(0.0) <= level for one in drawn)
+
+    assert failed / 200 < 0.08
+
+
 def test_what_no_loss_would_show_has_no_visible_drop() -> None:
     assert judged([0.0, 0.0], margin=0.01).detectable is None
 

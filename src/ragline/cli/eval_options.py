@@ -195,7 +195,11 @@ async def save_report(path: Path | None, subject: Subject) -> None:
 
 def conclude(verdict: Verdict) -> None:
     """End with what the verdict says, after everything is printed; a pass says nothing more."""
-    said = "; ".join(_said(row) for row in verdict.rows if row.status == verdict.status)
+    named: dict[str, list[str]] = {}
+    for row in verdict.rows:
+        if row.status == verdict.status:
+            named.setdefault(_said(row), []).append(row.metric)
+    said = "; ".join(f"{', '.join(metrics)}{what}" for what, metrics in named.items())
     if verdict.status == "fail":
         raise GateFailed(f"verdict fail: {said or verdict.reason}")
     if verdict.status == "inconclusive":
@@ -204,5 +208,5 @@ def conclude(verdict: Verdict) -> None:
 
 def _said(row: Row) -> str:
     if row.status == "fail" and row.baseline is not None and row.value is not None:
-        return f"{row.metric} {row.baseline:.4g} -> {row.value:.4g}"
-    return f"{row.metric}: {row.reason}"
+        return f" {row.baseline:.4g} -> {row.value:.4g}"
+    return f": {row.reason}"

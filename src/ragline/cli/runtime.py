@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,6 +66,17 @@ async def embedder(config: Config) -> AsyncIterator[Callable[[], Awaitable[Embed
         say_spending(model.spent for model in opened if isinstance(model, Metered))
 
 
+def _end_as_interrupted() -> None:
+    """From here on a command that is told to end, or whose terminal is gone, ends as by Ctrl-C.
+
+    Ignored signals stay ignored, as `nohup` wants it.
+    """
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            loop.add_signal_handler(one, signal.raise_signal, signal.SIGINT)
+
+
 def with_app(
     data_dir: Path | None,
     use_case: Callable[[App], Awaitable[T]],
@@ -77,6 +89,9 @@ def with_app(
     config = load(data_dir)
 
     async def inside() -> T:
+        if search_workload == "eval":
+            # Killed, a run would be held for a minute by nobody, and its time not be known.
+            _end_as_interrupted()
         async with open_app(config, search_workload=search_workload) as app:
             try:
                 return await use_case(app)

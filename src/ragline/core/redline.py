@@ -165,7 +165,7 @@ def _opened(
     if figure.missing:
         of = figure.n + figure.missing
         reason = f"not measured in {figure.missing:,} of {of:,} cases; see their errors"
-        return _row(line, metric, "fail", reason)
+        return _row(line, metric, "fail", reason, figure)
     if line.is_relative:
         return _paired(line, metric, figure, now.get(cases, {}), before)
     values = () if metric in ONE_PER_RUN else tuple(now.get(cases, {}).values())
@@ -200,16 +200,17 @@ def _paired(
 ) -> Row | _Open:
     """Return both runs' values of the same cases, in the baseline's order."""
     if before is None:
-        reason = "there is no baseline to compare with; set one, or name one"
-        return _row(line, metric, "fail", reason)
+        reason = "there is no baseline to compare with; name one with `--against`"
+        return _row(line, metric, "fail", reason, figure)
     theirs = before.get(TIMES if line.share is not None else metric, {})
     for here, there, name in ((ours, theirs, "run"), (theirs, ours, "baseline")):
         if not here:
-            return _row(line, metric, "fail", f"the {name} has no value of it for any case")
+            reason = f"the {name} has no value of it for any case"
+            return _row(line, metric, "fail", reason, figure)
         if lost := [case for case in there if case not in here]:
             of = f"{len(lost):,} of {len(there):,} cases, as in {lost[0]}"
             reason = f"the {name} does not measure it in {of}"
-            return _row(line, metric, "fail", reason)
+            return _row(line, metric, "fail", reason, figure)
     return _Open(
         line=line,
         metric=metric,
@@ -275,7 +276,7 @@ def _margin(line: Line) -> float:
     return margin if line.share is None else math.log1p(margin)
 
 
-def _row(line: Line, metric: str, status: Status, reason: str) -> Row:
+def _row(line: Line, metric: str, status: Status, reason: str, figure: Figure | None = None) -> Row:
     said = str(replace(line, metric=metric))
     if line.judges:
         said += f" (judge {' or '.join(line.judges)})"
@@ -284,6 +285,8 @@ def _row(line: Line, metric: str, status: Status, reason: str) -> Row:
         line=said,
         status=status,
         reason=reason,
+        value=figure.value if figure else None,
+        n=figure.n if figure else 0,
         unit=line.unit,
         is_ratio=line.is_relative and line.share is not None,
     )
@@ -293,10 +296,10 @@ def _bounded(one: _Open, drawn: Resampled | None, policy: Policy) -> Row:
     """Judge a floor or a ceiling by the figure itself; the interval beside it is for information."""
     value, line = one.figure.value, one.line
     if line.at_least is not None:
-        is_kept, sign, bound = value >= line.at_least, "<", line.at_least
+        is_kept, sign, bound = value >= line.at_least - _ROUNDING, "<", line.at_least
     else:
         bound = math.inf if line.at_most is None else line.at_most
-        is_kept, sign = value <= bound, ">"
+        is_kept, sign = value <= bound + _ROUNDING, ">"
     low, high = _ends(drawn, line) or (None, None)
     # A drop changes the spread of values that differ by little; those that are all equal have none.
     largest = 1.0 if line.share is None and drawn and not drawn.se else 0.0
@@ -353,6 +356,7 @@ def _relative(
     )
     if is_identical and not is_time:
         reason = "unchanged by construction: the same contexts, the same answers"
+        reason += "; the judge said another thing of them" if any(one.column) else ""
         return replace(row, status="pass", reason=reason)
     if is_time and (reason := _too_noisy(line, noise.get(one.metric))):
         return replace(row, status="inconclusive", reason=reason)
@@ -382,7 +386,10 @@ def _figures(one: _Open) -> tuple[float, float, float]:
 
 def _too_noisy(line: Line, noise: float | None) -> str:
     if noise is None:
-        return "the machine's own noise is not known; measure it with `ragline eval noise`"
+        return (
+            "the machine's own noise is not known; measure it with `ragline eval noise` and the "
+            "settings of one of the runs"
+        )
     margin = line.margin or 0.0
     if noise <= margin:
         return ""

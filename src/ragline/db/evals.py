@@ -186,6 +186,12 @@ async def claim_run(connection: Connection, run_id: int, *, owner: str) -> Run:
     return await _there(connection, run_id)
 
 
+async def was_left(connection: Connection, run_id: int) -> bool:
+    """Whether the last process that worked on a run never closed it; or it works on it still."""
+    row = await connection.fetchrow(queries.block("evals", "run_holder"), run_id)
+    return row is not None and row["state"] == "running"
+
+
 async def renew_run(connection: Connection, run_id: int, *, owner: str) -> None:
     """Say that `owner` still works on a run; Conflict when another has taken it over."""
     sql = queries.block("evals", "renew_run")

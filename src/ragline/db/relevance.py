@@ -36,8 +36,8 @@ async def bodies(
 
 
 def _possible(names: Iterable[str]) -> list[str]:
-    # PostgreSQL has no NUL, so no document is called so.
-    return [name for name in names if "\0" not in name]
+    # PostgreSQL has no NUL, so no document is called so. Each once: they are joined.
+    return [name for name in dict.fromkeys(names) if "\0" not in name]
 
 
 async def server(connection: Connection) -> dict[str, object]:

@@ -93,7 +93,7 @@ async def compare(app: App, a: str, b: str, policy: Policy | None = None) -> Com
     baseline, run = await loading.both(app, a, b)
     refuse(baseline, run)
     before, after = await loading.results(app, baseline), await loading.results(app, run)
-    cases, noise = await loading.cases(app, run), await loading.noise(app, run)
+    cases, noise = await loading.cases(app, run), await loading.noise(app, baseline, run)
     return await asyncio.to_thread(
         compared, baseline, run, before, after, cases=cases, policy=policy, noise=noise
     )

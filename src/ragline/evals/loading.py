@@ -52,16 +52,22 @@ async def cases(app: App, run: Run) -> Mapping[str, Case]:
     return {case.id: case for case in found[1].cases} if found else {}
 
 
-async def noise(app: App, run: Run) -> dict[str, float]:
-    """Return what two runs without a change differ by on this machine, as far as it was measured."""
-    settings_hash = run.provenance.get("settings_hash")
+async def noise(app: App, *runs: Run) -> dict[str, float]:
+    """Return what two runs without a change differ by on this machine, as far as it was measured.
+
+    It is measured for the settings of a run; of several runs with other settings, the largest counts.
+    """
+    largest: dict[str, float] = {}
     pool = await app.pool("eval")
     async with pool.connection() as connection:
-        found = await rows.dataset_of_run(connection, run.id)
-        if found is None or not isinstance(settings_hash, str):
-            return {}
-        known = await rows.noise(connection, found[0].id, settings_hash)
-    return {metric: one.half_width for metric, one in known.items()}
+        for run in runs:
+            settings_hash = run.provenance.get("settings_hash")
+            found = await rows.dataset_of_run(connection, run.id)
+            if found is None or not isinstance(settings_hash, str):
+                continue
+            for metric, one in (await rows.noise(connection, found[0].id, settings_hash)).items():
+                largest[metric] = max(one.half_width, largest.get(metric, 0.0))
+    return largest
 
 
 async def _candidates(connection: Connection, reference: str) -> list[Run]:

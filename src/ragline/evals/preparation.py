@@ -231,10 +231,13 @@ async def _embedding(
     app: App, settings: Settings, collections: Sequence[CollectionFacts]
 ) -> ModelFacts | None:
     """Return the model that questions are embedded with; None where searches need none."""
-    has_vectors = any(facts.space for facts in collections)
-    if settings.method == "lexical" or not (has_vectors or settings.method == "vector"):
+    if settings.method == "lexical" or not collections:
         return None
     check = await health.embedding(app.embedder)
+    is_needed = settings.method == "vector" or any(facts.space for facts in collections)
+    # One that is configured and cannot be opened fails every search, needed or not.
+    if not is_needed and check.status != "fail":
+        return None
     embedder = await app.embedder() if check.status == "pass" else None
     if embedder is None:
         # A search would go on by words alone and say so; a measurement of that is of something else.
@@ -335,6 +338,8 @@ def _made_with(
     if chat is not None:
         made["chat"] = [chat.model_id, chat.provider, chat.base_url]
         made["prompt"] = prompts.PROMPT_VERSION
+        # By its words a sentence is held against what it cites.
+        made["languages"] = [facts.language for facts in collections]
         made["limits"] = [limits.passages, limits.context_tokens, limits.max_tokens]
     return made
 

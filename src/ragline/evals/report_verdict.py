@@ -89,7 +89,7 @@ def summary(verdict: Verdict) -> str:
         return f"{verdict.reason}."
     said = f"{len(named)} of {total} lines pass"
     if verdict.status != "pass":
-        verb = "fail" if verdict.status == "fail" else "are open"
+        verb = "fail" if verdict.status == "fail" else "are inconclusive"
         said = f"{len(named)} of {total} lines {verb}: {', '.join(dict.fromkeys(named))}"
     return f"{said}; {len(left)} not judged." if left else f"{said}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ragline.core.cases import Case
@@ -133,11 +133,13 @@ async def _begun(
         else:
             before = await rows.run(connection, resume)
             warnings = _check_same(before, ready, name, resume)
-            run = await rows.claim_run(connection, before.id if before else 0, owner=owner)
+            run_id = before.id if before else 0
+            has_died = await rows.was_left(connection, run_id)
+            run = await rows.claim_run(connection, run_id, owner=owner)
             results = await rows.results(connection, run.id)
             warnings += [said for said in run.warnings if said.startswith(_OF_THE_PAST)]
-            if results and not run.seconds:
-                warnings.append(f"{_DIED} that worked on it, and its time is not counted")
+            if has_died:
+                warnings.append(f"{_DIED} that worked on it, and its time and cost are not known")
     return _Session(
         ready=ready,
         run=run,
@@ -219,7 +221,7 @@ async def _side_by_side(
 ) -> None:
     async def some() -> None:
         for ordinal, case in cases:
-            if not watch.may_begin():
+            if not await watch.may_begin():
                 return
             result = await work.one(session.ready.job, ordinal, case)
             watch.saw(result)
@@ -269,7 +271,8 @@ async def _closed(session: _Session, why: str | None) -> Run:
     results = sorted(session.results.values(), key=lambda result: order[result.case_id])
     is_complete = len(results) == len(cases) and not any(result.errors for result in results)
     seconds = run.seconds + time.monotonic() - session.started
-    spent = summary.spent([session.spent_before, _spent(session.taken)])
+    has_died = any(said.startswith(_DIED) for said in session.warnings)
+    spent = _spent_in_all(session, has_died=has_died)
     try:
         await session.book.flush()
         warnings = [
@@ -287,7 +290,7 @@ async def _closed(session: _Session, why: str | None) -> Run:
                     cases,
                     results,
                     {case.id: work.expected(job, case) for case in cases.values()},
-                    seconds=seconds,
+                    seconds=None if has_died else seconds,
                     spent=spent,
                 ),
                 errors=summary.errors(results),
@@ -356,6 +359,16 @@ def _spent_before(run: Run, results: list[CaseResult]) -> Spent:
     return max(
         run.spent, summary.spent(result.spent for result in results), key=lambda spent: spent.calls
     )
+
+
+def _spent_in_all(session: _Session, *, has_died: bool) -> Spent:
+    spent = summary.spent([session.spent_before, _spent(session.taken)])
+    settings = session.ready.job.settings
+    asks_models = spent.calls or settings.answers == "generated" or settings.judge == "llm"
+    if has_died and asks_models:
+        # What that process asked for last may be billed, and stands in no case.
+        return replace(spent, input_tokens=None, output_tokens=None, cost_micro_usd=None)
+    return spent
 
 
 def _spent(taken: Usage) -> Spent:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ragline.core.runs import CaseResult
 from ragline.db import evals as rows
 from ragline.db.pool import Pool
+from ragline.errors import DatabaseUnreachable
 
 # One statement for what comes within it: a round trip for each case would slow quick searches down.
 _GATHERED_S = 0.2
 _MOST_AT_ONCE = 100
+_PAUSE_S = 0.1
 # A third of how long the run is held for us.
 _HEARTBEAT_S = rows.LEASE_S / 3
 
@@ -49,16 +53,30 @@ class Book:
         """Save what waits."""
         while self._waiting:
             some = self._waiting[:_MOST_AT_ONCE]
-            async with self._pool.connection() as connection:
-                await rows.save_cases(connection, self._run_id, some, owner=self._owner)
+            await self._twice(partial(rows.save_cases, results=some))
             # Only now: interrupted, they are still to be saved.
             del self._waiting[: len(some)]
+
+    async def _twice(self, write: Callable[..., Awaitable[None]]) -> None:
+        """Write, and once more where a connection was cut: that alone is no reason to end a run.
+
+        What was written already is written again, and is the same.
+        """
+        try:
+            await self._once(write)
+        except DatabaseUnreachable:
+            # All connections may have been cut at once; the pool notices when it gets a moment.
+            await asyncio.sleep(_PAUSE_S)
+            await self._once(write)
+
+    async def _once(self, write: Callable[..., Awaitable[None]]) -> None:
+        async with self._pool.connection() as connection:
+            await write(connection, self._run_id, owner=self._owner)
 
     async def _next(self) -> None:
         """Wait for a result, and a moment for more."""
         while not await _within(_HEARTBEAT_S, self._came):
-            async with self._pool.connection() as connection:
-                await rows.renew_run(connection, self._run_id, owner=self._owner)
+            await self._twice(rows.renew_run)
         if not await _within(_GATHERED_S, self._closed):
             self._came.clear()
 

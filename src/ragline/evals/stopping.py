@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from ragline.core.runs import CaseResult, Limits
 from ragline.db.pool import Pool
@@ -26,9 +27,17 @@ class Watch:
     _dearest: int = 0
     _same: tuple[str, str] | None = None
     _times: int = 0
+    _one_is_done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def may_begin(self) -> bool:
-        """Return whether another case may be begun, and count it as under way if so."""
+    async def may_begin(self) -> bool:
+        """Return whether another case may be begun, and count it as under way if so.
+
+        Under a limit of cost, cases go one by one until one has cost something: before, nobody knows
+        what several at once would take.
+        """
+        while self._knows_no_cost() and self.under_way and self.why is None:
+            self._one_is_done.clear()
+            await self._one_is_done.wait()
         if self.why is None:
             self.why = self._over_cost()
         if self.why is not None:
@@ -39,6 +48,7 @@ class Watch:
     def saw(self, result: CaseResult) -> None:
         """Take note of a case that is done."""
         self.under_way -= 1
+        self._one_is_done.set()
         self._dearest = max(self._dearest, result.spent.cost_micro_usd or 0)
         failed = (result.errors[0].phase, result.errors[0].kind) if result.errors else None
         self._times = self._times + 1 if failed == self._same else 1
@@ -64,6 +74,9 @@ class Watch:
             return
         except DatabaseUnreachable as error:
             self.why = f"{EARLY}: the database is gone: {error}"
+
+    def _knows_no_cost(self) -> bool:
+        return self.limits.max_cost_micro_usd is not None and not self._dearest
 
     def _over_cost(self) -> str | None:
         """Return why the next case, if it costs as much as the dearest one so far, is not begun."""

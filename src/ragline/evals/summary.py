@@ -20,20 +20,28 @@ def figures(
     results: Sequence[CaseResult],
     expected: Mapping[str, Sequence[str]],
     *,
-    seconds: float,
+    seconds: float | None,
     spent: Spent,
 ) -> dict[str, Figure]:
     """Return the figures of a run. `expected` has the metrics of each case when nothing goes wrong.
 
-    A metric that no case has is not there. Cases that a partial run did not come to are missing.
+    A metric that no case has is not there, nor a time (`seconds`) or cost that nobody knows. Cases that
+    a partial run did not come to are missing; one without errors lacks nothing: where there was nothing
+    to find, its `ann_recall` has no value.
     """
     values: dict[str, list[float]] = {}
     for result in results:
         for name, value in result.metrics.items():
             values.setdefault(name, []).append(value)
-    wanted = Counter(name for names in expected.values() for name in names)
+    had = {r.case_id: r.metrics if r.errors else expected.get(r.case_id, ()) for r in results}
+    lacking = Counter(
+        name
+        for case_id, names in expected.items()
+        for name in names
+        if name not in had.get(case_id, ())
+    )
     found = {
-        name: Figure(value=fmean(some), n=len(some), missing=max(0, wanted[name] - len(some)))
+        name: Figure(value=fmean(some), n=len(some), missing=lacking[name])
         for name, some in sorted(values.items())
     }
     if times := values.get(LATENCY):
@@ -42,7 +50,8 @@ def figures(
             value = stats.quantile(times, share)
             found[name] = Figure(value=value, n=len(times), missing=missing)
     found |= _abstention(cases, results)
-    found["eval_seconds"] = Figure(value=seconds, n=len(results))
+    if seconds is not None:
+        found["eval_seconds"] = Figure(value=seconds, n=len(results))
     if spent.cost_micro_usd is not None:
         found["eval_cost_micro_usd"] = Figure(value=float(spent.cost_micro_usd), n=len(results))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -175,12 +176,26 @@ async def _with_search(work: _Work, query: Query) -> None:
         found, vector = await search_with_vector(work.job.app, query)
     if found is None:
         return
-    _searched(work, found)
+    with work.phase("database.search"):
+        _check_scores(found)
+        _searched(work, found)
+    if work.errors:
+        return
     if work.job.settings.against_exact:
         await _held_against_exact(work, query, found.hits, vector)
     if work.job.settings.answers != "none":
         work.contexts = tuple(hit.body for hit in found.hits)
         await _answered(work, query, found, vector)
+
+
+def _check_scores(found: SearchResult) -> None:
+    """Refuse an order by what is no number: it is none, and cannot be stored."""
+    for hit in found.hits:
+        if not math.isfinite(hit.score):
+            raise RaglineError(
+                f"the search gave {hit.source!r} the score {hit.score}, which is no number: see what "
+                "vector the model makes of this question"
+            )
 
 
 def _searched(work: _Work, found: SearchResult) -> None:

@@ -1,12 +1,19 @@
+-- Names are joined, never `= any`: with one plan for all values that would compare every name with
+-- every document.
+
 -- by_source --
-select source as name, count(*) as documents from document
-where collection_id = any ($1::int[]) and source = any ($2::text[])
-group by source
+select d.source as name, count(*) as documents
+from unnest($2::text[]) as wanted (name)
+join document d on d.source = wanted.name
+where d.collection_id = any ($1::int[])
+group by d.source
 
 -- by_name --
-select split_part(source, '/', -1) as name, count(*) as documents from document
-where collection_id = any ($1::int[]) and split_part(source, '/', -1) = any ($2::text[])
-group by 1
+select wanted.name, count(*) as documents
+from unnest($2::text[]) as wanted (name)
+join document d on split_part(d.source, '/', -1) = wanted.name
+where d.collection_id = any ($1::int[])
+group by wanted.name
 
 -- by_stem --
 select stem as name, count(*) as documents
@@ -15,7 +22,7 @@ from (
     from document
     where collection_id = any ($1::int[])
 ) as named
-where stem = any ($2::text[])
+join unnest($2::text[]) as wanted (name) on wanted.name = named.stem
 group by stem
 
 -- by_row --
@@ -29,7 +36,7 @@ from (
     from document
     where collection_id = any ($1::int[])
 ) as named
-where id_of_row = any ($2::text[])
+join unnest($2::text[]) as wanted (name) on wanted.name = named.id_of_row
 group by 1
 
 -- bodies --
@@ -48,5 +55,5 @@ from (
     from document
     where collection_id = any ($1::int[])
 ) as d
+join unnest($2::text[]) as wanted (name) on wanted.name = d.name
 join chunk c on c.document_id = d.id
-where d.name = any ($2::text[])
