@@ -58,7 +58,13 @@ async def open_app(
         return await embed.open_configured_embedder(config)
 
     async def open_chat_model() -> ChatModel | None:
-        return await asyncio.to_thread(llm.open_chat_model, config)
+        if config.chat is None:
+            return None
+        # Nobody waits for the answers of an evaluation: what our own limits hold up is no failure.
+        is_patient = search_workload == "eval"
+        return await asyncio.to_thread(
+            llm.open_model, config.chat, config.prices, is_patient=is_patient
+        )
 
     async def open_judge(kind: JudgeKind, memory: Memory | None, language: str) -> Judge | None:
         # Reads the price file, and imports the provider's client.

@@ -22,6 +22,7 @@ from conftest import connect
 from doubles.judge import ScriptedJudge, listens
 from doubles.openai_server import Answer, Fail, OpenAIServer
 from evaluated import BY_WORDS, CASES, COLLECTION, prepared, results, run
+from ragline.config import Config
 from ragline.core.cases import Case
 from ragline.core.claims import METRICS
 from ragline.core.dsn import Dsn
@@ -35,12 +36,13 @@ from ragline.models.embed import Vector
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.ops import embedded
 from ragline.rag.app import App
+from ragline.wiring import open_app
 from servers import free_port
 
 JUDGED = replace(BY_WORDS, answers="extractive", judge="llm")
 HYBRID = Settings(collections=(COLLECTION,), k=3)
 NONSENSE = Answer(pieces=("I think ", "so."))
-MANY = 12
+MANY = 30
 PRICES = """
 [[price]]
 provider = "openai"
@@ -204,6 +206,25 @@ async def test_the_wait_for_the_limiter_is_not_the_judges_time(
         assert done.phases_ms["retry"] >= 990
         assert done.phases_ms["limiter"] > 50
         assert done.phases_ms["judge"] < sum(done.phases_ms.values()) - 990
+
+
+async def test_a_rate_limit_of_ours_makes_answers_wait_and_never_fail(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    provider.say = lambda messages: "An apple is red [1]."
+    limits = RemoteLimits(
+        timeout_s=1, deadline_s=1, retries=0, concurrency=1, requests_per_minute=40
+    )
+    chat = replace(endpoint(provider.url), variables="RAGLINE_CHAT", limits=limits)
+    config = Config(dsn=own_dsn, data_dir=tmp_path, chat=chat)
+    async with open_app(config, search_workload="eval") as app:
+        await prepared(app, many()[:6])
+
+        done = await run(app, replace(BY_WORDS, answers="generated"), Limits(concurrency=6))
+
+        assert (done.state, done.errors) == ("complete", {})
+        # Several times as long as somebody who waits for an answer would be made to.
+        assert done.phases_ms["limiter"] > 3000
 
 
 async def test_a_limit_of_cost_that_nobody_could_keep_is_refused_before_a_run_exists(
