@@ -176,6 +176,18 @@ def test_xml_of_word_with_wrong_bytes_is_read_or_rejected(data: st.DataObject) -
         assert parsed.text.encode()
 
 
+@pytest.mark.parametrize("encoding", ["aTF-8", "hex", "shift_jis", "idna", "cp1140"])
+def test_xml_of_word_in_an_encoding_that_cannot_be_read_is_rejected(encoding: str) -> None:
+    with zipfile.ZipFile(BytesIO(word(paragraph("Some text.")))) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    body = files["word/document.xml"].split(b"?>", 1)[-1]
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+    files["word/document.xml"] = head + body
+
+    with pytest.raises(Rejected, match="cannot be"):
+        docx.parse(zipped(files))
+
+
 # -- e-mail ----------------------------------------------------------------------------------------
 
 

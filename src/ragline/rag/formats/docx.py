@@ -46,10 +46,11 @@ def parse(data: bytes) -> Parsed:
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             return _parsed(_Parts(archive))
-    except expat.ExpatError as error:
-        raise Rejected("DAMAGED", f"its XML cannot be read: {error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
         raise Rejected("DAMAGED", f"the file cannot be unpacked: {error}") from error
+    # The second for an encoding that Python does not know.
+    except (expat.ExpatError, LookupError) as error:
+        raise Rejected("DAMAGED", f"its XML cannot be read: {error}") from error
     except (RuntimeError, ValueError, OSError) as error:
         if "encrypted" in str(error):
             raise Rejected("ENCRYPTED", "the file is packed with a password") from error
