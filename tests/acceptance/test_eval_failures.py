@@ -184,6 +184,20 @@ async def test_verdicts_of_a_broken_run_are_not_asked_for_again(
         assert fresh.spent.calls == len(provider.requests) - asked == asked
 
 
+async def test_a_cache_without_room_says_how_much_it_let_go(
+    own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
+) -> None:
+    judging = endpoint(provider.url)
+    async with evaluated.opened(own_dsn, tmp_path, judging=judging, eval_cache_mb=0) as app:
+        await prepared(app)
+
+        found = await run(app, JUDGED)
+
+        assert found.cache["misses"] == len(provider.requests) > 0
+        assert found.cache["evicted"] == found.cache["misses"]
+        assert found.cache["bytes"] == 0
+
+
 async def test_the_wait_for_the_limiter_is_not_the_judges_time(
     own_dsn: Dsn, tmp_path: Path, provider: OpenAIServer
 ) -> None:

@@ -26,6 +26,7 @@ from ragline.errors import (
     UsageError,
 )
 from ragline.evals import cache, matching, provenance
+from ragline.evals.cache import DatabaseMemory
 from ragline.evals.work import Job
 from ragline.models.accounting import price_of, prices
 from ragline.models.embed import ModelFacts
@@ -53,6 +54,8 @@ class Prepared:
     dataset: Dataset
     provenance: dict[str, Any]
     warnings: tuple[str, ...]
+    memory: DatabaseMemory | None
+    """Where the judge's answers are kept; None where nothing is."""
 
 
 @asynccontextmanager
@@ -76,7 +79,7 @@ async def prepared(
     fit = await matching.fit(pool, collections, dataset, settings.match) if asked else None
     language = collections[0].language if collections else "english"
     generation = generate.Limits()
-    async with _judge(app, settings, language, is_fresh=is_fresh) as judge:
+    async with _judge(app, settings, language, is_fresh=is_fresh) as (judge, memory):
         judge_id = judge.id if judge else _imported_id(dataset, settings)
         yield Prepared(
             job=Job(
@@ -105,6 +108,7 @@ async def prepared(
                 way=fit.way if fit else None,
             ),
             warnings=(*warnings, *_notes(dataset, settings), *(fit.warnings if fit else ())),
+            memory=memory,
         )
 
 
@@ -260,15 +264,15 @@ async def _chat(app: App, settings: Settings) -> ChatFacts | None:
 @asynccontextmanager
 async def _judge(
     app: App, settings: Settings, language: str, *, is_fresh: bool
-) -> AsyncIterator[Judge | None]:
+) -> AsyncIterator[tuple[Judge | None, DatabaseMemory | None]]:
     """Open the judge, with the verdict cache unless everything is to be asked anew."""
     if settings.judge in ("none", "imported"):
-        yield None
+        yield None, None
         return
     memory = await cache.memory(app) if settings.judge == "llm" and not is_fresh else None
     judge = await app.open_judge(settings.judge, memory, language)
     try:
-        yield judge
+        yield judge, memory
     finally:
         if judge is not None:
             if judge.spent is not None:

@@ -275,6 +275,7 @@ async def _closed(session: _Session, why: str | None) -> Run:
     spent = _spent_in_all(session, has_died=has_died)
     try:
         await session.book.flush()
+        cached = await _cache(session)
         warnings = [
             *session.warnings,
             *summary.warned(results),
@@ -296,7 +297,7 @@ async def _closed(session: _Session, why: str | None) -> Run:
                 errors=summary.errors(results),
                 phases_ms=summary.phases_ms(results),
                 spent=spent,
-                cache=await _cache(session),
+                cache=cached,
                 warnings=list(dict.fromkeys(warnings)),
                 seconds=seconds,
                 owner=session.owner,
@@ -342,15 +343,16 @@ async def _changed(session: _Session) -> list[str]:
 
 async def _cache(session: _Session) -> dict[str, int]:
     """Return what the verdict cache saved, earlier parts of the run included, and its size."""
-    job = session.ready.job
-    if job.judge is None or job.settings.judge != "llm" or job.is_fresh:
-        return dict(session.run.cache)
-    tally, before = job.judge.tally, session.run.cache
-    facts = await cache.facts(job.app)
+    job, memory, before = session.ready.job, session.ready.memory, session.run.cache
+    if job.judge is None or memory is None:
+        return dict(before)
+    await memory.close()
+    tally, facts = job.judge.tally, await cache.facts(job.app)
     return {
         "hits": before.get("hits", 0) + tally.hits,
         "misses": before.get("misses", 0) + tally.misses,
         "bytes": facts.bytes,
+        "evicted": before.get("evicted", 0) + memory.evicted,
     }
 
 
