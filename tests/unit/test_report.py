@@ -318,6 +318,8 @@ def test_a_brief_report_keeps_every_figure_and_leaves_the_lists_to_the_others() 
     for row in found.verdict.rows:
         assert figure(row.metric, row.value) in brief
         assert row.status in brief
+        is_reasoned = f"- {row.line}" in " ".join(brief.split())
+        assert is_reasoned == (row.status != "pass")
     assert "--report FILE.html" in brief
     assert "where the two differ" in brief
 

@@ -40,6 +40,15 @@ def brief(content: Content) -> Content:
     return replace(content, tables=tuple(table for table in tables if table.rows))
 
 
+def _without_words(table: Table, row: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a line of a verdict; one that passed needs no reason."""
+    if row[1] != "pass":
+        return row
+    return tuple(
+        "" if column.is_long else cell for column, cell in zip(table.columns, row, strict=True)
+    )
+
+
 def pointer(width: int) -> str:
     """Return where the rest of a brief report is."""
     return _filled("All cases and facts, with plots: --report FILE.html, or .md, or .json", width)
@@ -54,6 +63,8 @@ def _brief(table: Table) -> Table:
             title="Measured on, where the two differ" if is_pair else table.title,
             rows=tuple(rows),
         )
+    if table.key == "verdict":
+        return replace(table, rows=tuple(_without_words(table, row) for row in table.rows))
     few = _FEW.get(table.key)
     return table if few is None else replace(table, rows=table.rows[:few], note="")
 
