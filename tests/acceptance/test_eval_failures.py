@@ -42,7 +42,7 @@ from servers import free_port
 JUDGED = replace(BY_WORDS, answers="extractive", judge="llm")
 HYBRID = Settings(collections=(COLLECTION,), k=3)
 NONSENSE = Answer(pieces=("I think ", "so."))
-MANY = 30
+MANY = 12
 PRICES = """
 [[price]]
 provider = "openai"
@@ -342,7 +342,9 @@ async def test_a_database_that_goes_away_ends_the_run_and_what_was_saved_goes_on
 # -- the process -----------------------------------------------------------------------------------
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
+# A shell starts what runs in its background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{tests!r}, {acceptance!r}]
 import evaluated
 from ragline import config
