@@ -540,7 +540,7 @@ def test_the_same_again_passes(ragline: Command) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "PASS" in done.stdout
-    assert "unchanged by construction" in done.stdout
+    assert "Unchanged by construction" in done.stdout
 
 
 def test_a_search_that_finds_less_fails_and_the_metric_is_named(
