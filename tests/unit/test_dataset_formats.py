@@ -125,6 +125,16 @@ def test_trec_gives_questions_and_judgements_back(dataset: Dataset) -> None:
     )
 
 
+def test_a_trec_id_may_begin_like_markup() -> None:
+    with folder() as place:
+        place.joinpath("topics.tsv").write_text("<1>\twhat is asked\n")
+        place.joinpath("qrels.txt").write_text("<1> 0 doc 1\n")
+
+        found = read(place)
+
+    assert [(case.id, case.question) for case in found.cases] == [("<1>", "what is asked")]
+
+
 @given(made_cases.datasets(made_cases.cases()), st.permutations(["jsonl", "ragas", "ragchecker"]))
 def test_a_dataset_goes_through_every_json_format_unchanged(
     dataset: Dataset, order: list[str]

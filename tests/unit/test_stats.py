@@ -100,6 +100,12 @@ def test_fewer_cases_than_the_minimum_decide_nothing(values: list[float], margin
     assert judged(values, margin=margin).verdict == "inconclusive"
 
 
+@pytest.mark.parametrize("spread", [1e-143, 1e-200, 5e-324])
+def test_a_spread_of_next_to_nothing_is_no_reason_to_break(spread: float) -> None:
+    assert judged([0.0, spread], margin=1.0).verdict == "inconclusive"
+    assert judged([-0.5, -0.5 + spread] * 20, margin=0.01).verdict == "fail"
+
+
 def test_a_drop_that_every_case_shows_fails_from_the_minimum_on() -> None:
     assert judged([-0.5] * 29, margin=0.01).verdict == "inconclusive"
     assert judged([-0.5] * 30, margin=0.01).verdict == "fail"

@@ -380,11 +380,15 @@ def t_quantile(share: float, freedom: float) -> float:
     return math.sqrt(freedom) * math.tan(float(np.interp(share, shares, angles)))
 
 
+_MOST = 1e6
+
+
 def _unskewed(t: float, n: int, skewness: float) -> float:
     """Return t without what skewness does to it. Hall, On the removal of skewness (1992)."""
     root = math.sqrt(n)
-    x = t / root
-    return t + root * (skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / (6 * n))
+    # The correction rises with t, and beyond this no table has a share that is not 0 or 1.
+    x = min(max(t / root, -_MOST), _MOST)
+    return root * (x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / (6 * n))
 
 
 @lru_cache(maxsize=64)

@@ -49,7 +49,8 @@ def _queries(path: Path) -> tuple[tuple[tuple[str, Case], ...], tuple[Refusal, .
     content = entries.text(path)
     if path.suffix == ".jsonl":
         return entries.cases(content, _from_json, f"{path.name}, ")
-    if content.lstrip().startswith("<"):
+    first = content.lstrip().partition("\n")[0]
+    if first.startswith("<") and "\t" not in first:
         raise UsageError(
             f"{path} has topics in markup, of which each track has its own: write one topic a line, "
             "its id, a tab, and what is asked"
