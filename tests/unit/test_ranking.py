@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ragline.core.ranking import (
     average_precision_at,
     hit_at,
-    is_same,
     ndcg_at,
     ordered,
     overlap_at,
@@ -202,13 +201,6 @@ def test_overlap_is_a_share_of_the_longer_list() -> None:
     assert overlap_at(4, ["a"], []) == 0
     with pytest.raises(UsageError, match="k is 0"):
         overlap_at(0, ["a"], ["a"])
-
-
-@given(rankings, rankings)
-def test_lists_are_the_same_in_the_same_order_only(one: list[int], other: list[int]) -> None:
-    assert is_same(one, tuple(one))
-    assert is_same(one, other) == (one == other)
-    assert is_same(one, one[::-1]) == (one == one[::-1])
 
 
 # -- order ------------------------------------------------------------------------------------------

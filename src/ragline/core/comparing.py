@@ -9,6 +9,7 @@ from typing import Literal
 
 from ragline.core import claims
 from ragline.core.cases import Case
+from ragline.core.ranking import overlap_at
 from ragline.core.runs import CaseResult, Run, RunHit
 
 Direction = Literal["improved", "changed", "regressed", "same"]
@@ -238,14 +239,10 @@ def overlap(k: int, together: Sequence[Pair]) -> float | None:
 
     A case where both found nothing agrees in full.
     """
-    shares = [_shared(_keys(pair.before.hits[:k]), _keys(pair.after.hits[:k])) for pair in together]
+    shares = [overlap_at(k, _keys(pair.before.hits), _keys(pair.after.hits)) for pair in together]
     if not any(pair.before.hits or pair.after.hits for pair in together):
         return None
     return sum(shares) / len(shares)
-
-
-def _shared(one: set[tuple[str, int]], other: set[tuple[str, int]]) -> float:
-    return len(one & other) / max(len(one), len(other)) if one or other else 1.0
 
 
 def changes(together: Sequence[Pair], cases: Mapping[str, Case]) -> Changes:
@@ -321,8 +318,8 @@ def _chunks(result: CaseResult) -> list[tuple[str, int, str]]:
     return [(hit.collection, hit.chunk_id, hit.hash) for hit in result.hits]
 
 
-def _keys(hits: Sequence[RunHit]) -> set[tuple[str, int]]:
-    return {(hit.collection, hit.chunk_id) for hit in hits}
+def _keys(hits: Sequence[RunHit]) -> list[tuple[str, int]]:
+    return [(hit.collection, hit.chunk_id) for hit in hits]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -104,11 +104,6 @@ def overlap_at(k: int, one: Sequence[object], other: Sequence[object]) -> float:
     return len(first & second) / longer if longer else 1.0
 
 
-def is_same(one: Sequence[object], other: Sequence[object]) -> bool:
-    """Return whether both lists have the same items in the same order."""
-    return list(one) == list(other)
-
-
 def _places(k: int, ranked: Sequence[object], relevant: Grades) -> list[int]:
     """Return the ranks, from 1, of the relevant items among the first `k`."""
     first: dict[object, int] = {}
