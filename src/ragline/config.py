@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -75,6 +76,10 @@ class Config:
     lock_timeout_ms: int = 2000
     query_timeout_s: float = 30.0
     pool_timeout_s: float = 10.0
+    restart_command: tuple[str, ...] = ()
+    """What restarts the user's own server; without one, a person does."""
+    fail_point: str | None = None
+    """Where a change breaks off, for tests: "apply:1:before=die"."""
 
 
 def load(
@@ -119,7 +124,16 @@ def load(
         ),
         query_timeout_s=settings.seconds(env, "RAGLINE_QUERY_TIMEOUT", default=30.0),
         pool_timeout_s=settings.seconds(env, "RAGLINE_POOL_TIMEOUT", default=10.0),
+        restart_command=_command(env, "RAGLINE_RESTART_COMMAND"),
+        fail_point=settings.text(env, "RAGLINE_FAIL_POINT"),
     )
+
+
+def _command(env: Environment, name: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(env.get(name, "")))
+    except ValueError as error:
+        raise ConfigError(f"{name} is no command line: {error}; close its quotes") from None
 
 
 def _precision(env: Environment) -> Literal["fp32", "int8"]:

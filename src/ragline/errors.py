@@ -39,6 +39,10 @@ class Conflict(UsageError):
     status = 409
 
 
+class StalePlan(Conflict):
+    """A plan that expired, or that no longer fits what is there; plan again."""
+
+
 class PreconditionFailed(RaglineError):
     """Something around us is not as it must be: a version, an extension, a privilege, a folder."""
 
@@ -110,6 +114,12 @@ class Inconclusive(RaglineError):
 
     exit_code = 5
     status = 409
+
+
+class UndoFailed(RaglineError):
+    """A change could neither be kept nor put back by itself: a person has to look."""
+
+    exit_code = 6
 
 
 class DemoFailed(RaglineError):

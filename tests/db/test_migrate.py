@@ -52,7 +52,10 @@ _CATALOG = {
         from pg_class c where c.relnamespace = 'ragline'::regnamespace
     """,
     "columns": """
-        select c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        select c.relname, a.attname,
+               -- its place among those that are there: a column made again has a new number
+               row_number() over (partition by c.oid order by a.attnum),
+               format_type(a.atttypid, a.atttypmod), a.attnotnull,
                a.attidentity, a.attgenerated, a.attstorage, a.attacl::text,
                pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
         from pg_class c join pg_attribute a on a.attrelid = c.oid

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -35,6 +36,7 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
 _log = logging.getLogger(__name__)
+_CLOSING_S = 2.0
 
 # The last: what asyncpg says on a connection that the server ended while nobody used it.
 _BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -284,6 +286,41 @@ async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
     )
 
 
+@asynccontextmanager
+async def session(
+    dsn: Dsn, workload: Workload, *, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Lend a new connection of the DSN's own user, looking nowhere but in the catalog.
+
+    What is asked here is asked of the server as it is now: settings and roles act on new connections
+    only. `settings` go along with the login.
+    """
+    login = dsn.for_asyncpg(workload)
+    login["server_settings"] = {
+        **login["server_settings"],
+        "search_path": "pg_catalog, pg_temp",
+        **(settings or {}),
+    }
+    try:
+        connection = await asyncpg.connect(**login)
+    except _LOST as error:
+        raise await unreachable.explain(dsn, error, _connect) from error
+    try:
+        yield connection
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if _is_ours(error) or connection.is_closed():
+            raise _ours(dsn, error) from error
+        raise
+    except OSError as error:
+        if connection.is_closed():
+            raise _ours(dsn, error) from error
+        raise
+    finally:
+        # One that broke would wait for an answer that never comes.
+        with contextlib.suppress(*_LOST, TimeoutError):
+            await connection.close(timeout=_CLOSING_S)
+
+
 async def ask_once(dsn: Dsn, workload: Workload, sql: str, *, unless: str | None = None) -> Any:
     """Return the one value of a question asked before there are pools; None without its table.
 
@@ -350,6 +387,19 @@ async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int
     )
     if slot is None:
         raise asyncpg.TooManyConnectionsError(f"all {budget} connections of ragline are in use")
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it says something about locks, time or the connection, and not about the statement."""
+    return isinstance(
+        error,
+        asyncpg.LockNotAvailableError
+        | asyncpg.QueryCanceledError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.AdminShutdownError
+        | asyncpg.CrashShutdownError
+        | asyncpg.CannotConnectNowError,
+    )
 
 
 def _is_lost(connection: Connection) -> bool:

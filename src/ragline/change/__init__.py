@@ -1,0 +1,1 @@
+"""Changes: everything made different on purpose goes through one gated loop, with one ledger."""

@@ -1,0 +1,1 @@
+"""The kinds of change, one file each; none knows another."""
