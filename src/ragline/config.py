@@ -57,6 +57,9 @@ class Config:
     data_dir: Path
     db_port: int | None = None
     model_dir: Path | None = None
+    """The first of `model_dirs`: the model of new collections."""
+    model_dirs: tuple[Path, ...] = ()
+    """Others serve collections whose space is theirs."""
     model_precision: Literal["fp32", "int8"] = "fp32"
     """Of the default model; a folder of one's own holds what it holds."""
     embedding: EmbeddingEndpoint | None = None
@@ -98,6 +101,7 @@ def load(
         database, warnings = _resolved({**env, _GIVEN: dsn}, _GIVEN)
     embedding, chat = remote.embedding_endpoint(env), remote.chat_endpoint(env)
     judge = remote.judge_endpoint(env)
+    model_dirs = _folders(env, "RAGLINE_MODEL_DIR")
     return Config(
         dsn=database,
         warnings=(
@@ -106,7 +110,8 @@ def load(
         ),
         data_dir=_folder(data_dir) or _path(env, "RAGLINE_DATA_DIR") or _platform_folder(),
         db_port=_port(env, "RAGLINE_DB_PORT"),
-        model_dir=_path(env, "RAGLINE_MODEL_DIR"),
+        model_dir=model_dirs[0] if model_dirs else None,
+        model_dirs=model_dirs,
         model_precision=_precision(env),
         embedding=embedding,
         chat=chat,
@@ -341,6 +346,12 @@ def _folder(path: Path | None) -> Path | None:
 
 def _path(env: Environment, name: str) -> Path | None:
     return _folder(Path(env[name])) if env.get(name) else None
+
+
+def _folders(env: Environment, name: str) -> tuple[Path, ...]:
+    """Return the folders of a list such as PATH is; the empty names in it mean none."""
+    named = [Path(text) for text in env.get(name, "").split(os.pathsep) if text.strip()]
+    return tuple(dict.fromkeys(folder for one in named if (folder := _folder(one)) is not None))
 
 
 def _platform_folder() -> Path:

@@ -120,7 +120,7 @@ class Rag:
         question: str,
         *,
         collection: str | Sequence[str],
-        k: int = 10,
+        k: int | None = None,
         method: Method = "hybrid",
         ef_search: int | None = None,
         explain: bool = False,
@@ -129,6 +129,8 @@ class Rag:
         exact: bool = False,
     ) -> SearchResult:
         """Return the best `k` chunks, best first. `vector` stands for the question's embedding.
+
+        Without `k` the collection's search policy says how many, else 10.
 
         Only chunks of documents whose metadata fits `filter` are found: an expression of
         `ragline.core.filters`, its JSON form, or text such as `lang = "en" and year >= 2020`. `exact`
@@ -152,7 +154,7 @@ class Rag:
         question: str,
         *,
         collection: str | Sequence[str],
-        k: int = 10,
+        k: int | None = None,
         filter: Filter | Mapping[str, Any] | str | None = None,  # noqa: A002 - its name everywhere
         generate: bool = False,
         limits: generating.Limits | None = None,
@@ -174,7 +176,7 @@ class Rag:
         question: str,
         *,
         collection: str | Sequence[str],
-        k: int = 10,
+        k: int | None = None,
         filter: Filter | Mapping[str, Any] | str | None = None,  # noqa: A002 - its name everywhere
         limits: generating.Limits | None = None,
     ) -> AsyncGenerator[Sentence | Answer, None]:

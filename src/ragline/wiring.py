@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from ragline import config as configuration
 from ragline.config import Config
@@ -15,7 +17,7 @@ from ragline.core.runs import JudgeKind
 from ragline.db import pool as pools
 from ragline.db import schema
 from ragline.db.migrate import role_password
-from ragline.errors import SchemaMismatch
+from ragline.errors import EmbeddedServerError, SchemaMismatch
 from ragline.models import embed, llm
 from ragline.models import judge as judges
 from ragline.models.embed import Embedder
@@ -23,6 +25,12 @@ from ragline.models.judge import Judge, Memory
 from ragline.models.llm import ChatModel
 from ragline.ops import embedded
 from ragline.rag.app import App
+
+if TYPE_CHECKING:
+    from ragline.change.kind import Site
+    from ragline.core.change import Trial
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -74,6 +82,7 @@ async def open_app(
         config=config,
         open_pool=open_pool,
         open_embedder=open_embedder,
+        other_models=embed.other_models(config),
         open_chat_model=open_chat_model,
         open_judge=open_judge,
         search_workload=search_workload,
@@ -85,11 +94,72 @@ async def open_app(
         await app.close()
 
 
+@asynccontextmanager
+async def open_site(
+    config: Config, *, say: Callable[[str], None] | None = None
+) -> AsyncIterator[Site]:
+    """Open what changes are made with: an open ragline, the server's restart, the kinds, the gate."""
+    # Searches and ingests have no use for what measures and changes.
+    from ragline.change import failpoint, kind
+    from ragline.change.kinds.index import Index
+    from ragline.change.kinds.role import Role
+    from ragline.change.kinds.search import Search
+    from ragline.change.kinds.setting import Setting
+    from ragline.change.kinds.space import Space
+    from ragline.evals.gate import Gate
+    from ragline.ops import restart
+
+    dsn = await asyncio.to_thread(database, config)
+    reached = failpoint.stopping_at(config.fail_point)
+    said = say or (lambda _line: None)
+
+    @asynccontextmanager
+    async def open_arm(workload: Workload, trials: Mapping[str, Trial]) -> AsyncIterator[App]:
+        async with open_app(config, search_workload=workload) as app:
+            app.trials = dict(trials)
+            yield app
+
+    async with open_app(config) as app:
+        yield kind.Site(
+            app=app,
+            dsn=dsn,
+            restart=await restart.find(config, dsn),
+            measure=Gate(open_arm, say=said, reached=reached),
+            kinds=kind.by_name([Setting(), Role(), Index(), Space(), Search()]),
+            data_dir=config.data_dir,
+            lock_timeout_ms=config.lock_timeout_ms,
+            say=said,
+            reached=reached,
+        )
+
+
 def database(config: Config) -> Dsn:
-    """Return where the database is, starting the embedded one when none is configured."""
+    """Return where the database is, starting the embedded one when none is configured.
+
+    One that does not start because of a change that was broken off is put right on disk first.
+    """
     if config.dsn is not None:
         return config.dsn
-    return embedded.dsn(embedded.ensure(config.data_dir, port=config.db_port))
+    try:
+        cluster = embedded.ensure(config.data_dir, port=config.db_port)
+    except EmbeddedServerError as error:
+        cluster = _put_right(config, error)
+    return embedded.dsn(cluster)
+
+
+def _put_right(config: Config, error: EmbeddedServerError) -> embedded.Cluster:
+    from ragline.change import journal
+
+    repaired = journal.repair(config.data_dir, below=config.data_dir)
+    if repaired is None:
+        raise error
+    _log.warning(
+        "the server did not start with change %s (%s); its settings are put back: %s",
+        repaired.change_id,
+        repaired.title,
+        error,
+    )
+    return embedded.ensure(config.data_dir, port=config.db_port)
 
 
 async def _check_schema(config: Config, dsn: Dsn, workload: Workload) -> None:

@@ -718,11 +718,14 @@ async def test_no_operator_of_another_schema_is_taken(own_dsn: Dsn, tmp_path: Pa
         for method in ("hybrid", "vector", "lexical"):
             result = await search_collections(app, query("bee 1", "kb", method=method))
             assert result.hits
-        for name, block in queries.blocks("collections").items():
-            if name in {"space_index", "one_collection", "all_collections"}:
-                pool = await app.pool("admin")
-                async with pool.connection() as connection:
-                    await connection.fetch(block, *["kb"] * block.count("$1"))
+        blocks = queries.blocks("collections")
+        pool = await app.pool("admin")
+        async with pool.connection() as connection:
+            await connection.fetch(blocks["one_collection"], "kb")
+            await connection.fetch(blocks["all_collections"])
+            for name in ("one_space", "space_index", "space_index_statement"):
+                for slot in (1, None):
+                    assert await connection.fetch(blocks[name], 1, slot), name
     assert (await asyncio.to_thread(apply, own_dsn)).is_current
 
 

@@ -62,7 +62,10 @@ def test_every_file_of_sql_blocks_is_listed() -> None:
 
 _BLOCKS = [(file, name) for file in queries.FILES for name in queries.blocks(file)]
 # Indexes are built by ingest from the command line, which works as admin.
-_ADMIN_ONLY = {"keep_calibration", "rebuild_postings", "raise_epoch", "space_index_statement"}
+_ADMIN_ONLY = {
+    "drop_space", "forget_policy", "keep_calibration", "keep_policy", "raise_epoch",
+    "rebuild_postings", "space_index_statement", "take_over_graph",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

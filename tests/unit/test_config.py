@@ -352,6 +352,16 @@ def test_what_asyncpg_ignores_is_a_warning_and_what_it_cannot_protect_an_error(
         ("RAGLINE_API_KEY", "", "api_key", None),
         ("RAGLINE_MODEL_DIR", "/models/x", "model_dir", Path("/models/x")),
         ("RAGLINE_MODEL_DIR", "", "model_dir", None),
+        ("RAGLINE_MODEL_DIR", "", "model_dirs", ()),
+        ("RAGLINE_MODEL_DIR", "/models/x:/y", "model_dir", Path("/models/x")),
+        ("RAGLINE_MODEL_DIR", "/x:/y::/x", "model_dirs", (Path("/x"), Path("/y"))),
+        ("RAGLINE_RESTART_COMMAND", "", "restart_command", ()),
+        (
+            "RAGLINE_RESTART_COMMAND",
+            "sudo systemctl restart 'postgres ql'",
+            "restart_command",
+            ("sudo", "systemctl", "restart", "postgres ql"),
+        ),
         ("RAGLINE_MODEL_PRECISION", "int8", "model_precision", "int8"),
         ("RAGLINE_MODEL_PRECISION", "", "model_precision", "fp32"),
         ("RAGLINE_DATA_DIR", "/data", "data_dir", Path("/data")),
@@ -434,6 +444,11 @@ def test_a_precision_is_of_the_default_model_only(tmp_path: Path) -> None:
         load(tmp_path, RAGLINE_MODEL_PRECISION="int8", RAGLINE_MODEL_DIR="/models/x")
 
     assert load(tmp_path, RAGLINE_MODEL_PRECISION="fp32", RAGLINE_MODEL_DIR="/m").model_dir
+
+
+def test_a_restart_command_that_is_no_command_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="RAGLINE_RESTART_COMMAND is no command line"):
+        load(tmp_path, RAGLINE_RESTART_COMMAND="systemctl 'restart")
 
 
 def test_pinned_threads_respect_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:

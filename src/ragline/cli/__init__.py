@@ -20,7 +20,19 @@ app = typer.Typer(
 
 
 def _mount() -> None:
-    from ragline.cli import collection, db, dsn, health, ingest, migrate, model, search, serve
+    from ragline.cli import (
+        change,
+        collection,
+        db,
+        dsn,
+        health,
+        ingest,
+        migrate,
+        model,
+        search,
+        serve,
+        tune,
+    )
     from ragline.cli import eval as evaluation
 
     app.command()(ingest.ingest)
@@ -30,6 +42,8 @@ def _mount() -> None:
     app.command()(health.health)
     app.add_typer(collection.app, name="collection")
     app.add_typer(evaluation.app, name="eval")
+    app.add_typer(change.app, name="change")
+    app.add_typer(tune.app, name="tune")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")
     app.add_typer(dsn.app, name="dsn")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragline.cli import output
 from ragline.errors import RemoteModelError, first
 
 if TYPE_CHECKING:
+    from ragline.change.kind import Site
     from ragline.config import Config
     from ragline.core.budget import Workload
     from ragline.models.accounting import Spending
@@ -98,7 +99,31 @@ def with_app(
             finally:
                 say_spending(app.spent)
 
+    return _run(inside())
+
+
+def with_site(
+    data_dir: Path | None, use_case: Callable[[Site], Awaitable[T]], *, quiet: bool = False
+) -> T:
+    """Open what changes are made with, run one use case with it, and close it again."""
+    from ragline.wiring import open_site
+
+    config = load(data_dir)
+
+    async def inside() -> T:
+        # Ended by Ctrl-C, a change is put back before the process goes.
+        _end_as_interrupted()
+        async with open_site(config, say=None if quiet else output.note) as site:
+            try:
+                return await use_case(site)
+            finally:
+                say_spending(site.app.spent)
+
+    return _run(inside())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(inside())
+        return asyncio.run(work)
     except BaseExceptionGroup as group:
         raise first(group) from group

@@ -43,6 +43,7 @@ Filter = Annotated[
 ]
 
 
+_BY_POLICY = "the collection's policy, else 10"
 # To have a query checked before a database is opened for it.
 _ANY = "any"
 
@@ -56,13 +57,19 @@ class Method(StrEnum):
 def search(
     question: Question,
     collection: Collections = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", help="How many hits.", show_default=_BY_POLICY),
+    ] = None,
     method: Annotated[Method, typer.Option(help="Vectors and BM25 together, or one alone.")] = (
         Method.hybrid
     ),
     ef_search: Annotated[
         int | None,
-        typer.Option(help="Breadth of the vector index scan.", show_default="max(100, 2k)"),
+        typer.Option(
+            help="Breadth of the vector index scan.",
+            show_default="the collection's policy, else max(100, 2k)",
+        ),
     ] = None,
     filter: Filter = None,  # noqa: A002 - what the option is called
     exact: Annotated[
@@ -99,7 +106,10 @@ def search(
 def ask(
     question: Question,
     collection: Collections = None,
-    k: Annotated[int, typer.Option("-k", help="How many chunks to search.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", help="How many chunks to search.", show_default=_BY_POLICY),
+    ] = None,
     filter: Filter = None,  # noqa: A002 - what the option is called
     generate: Annotated[
         bool,
@@ -239,7 +249,13 @@ def _used_line(used: Used) -> str:
         f"{used.collection}: {used.method}, model {used.model_id or '-'}, "
         f"ef_search {used.ef_search or '-'}{scan}, {used.candidates} candidates a half, "
         f"{used.vector_plan or 'no vectors read'}, terms {' '.join(used.terms) or '-'}"
+        f"{_policy(used)}"
     )
+
+
+def _policy(used: Used) -> str:
+    said = ", ".join(f"{name} {value}" for name, value in (used.policy or {}).items())
+    return f"; policy: {said}" if said else ""
 
 
 def _filter_line(used: Used) -> str:

@@ -96,8 +96,8 @@ class Plan:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anything would be different."""
-        return any(part.now != part.want for part in self.parts)
+        """Whether there is anything to do."""
+        return bool(self.steps)
 
     @property
     def restarts(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ragline.core.results import Hit, Method
 
@@ -17,18 +17,38 @@ WORDS_WEIGHT = 0.3
 FEWEST_CANDIDATES = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each half's share counts; together 1."""
+
+    vector: float = VECTOR_WEIGHT
+    words: float = WORDS_WEIGHT
+
+
+def weights(vector_weight: float | None = None) -> Weights:
+    """Return the weights where the vectors' share counts so much; None is the default."""
+    if vector_weight is None:
+        return Weights()
+    # As they are stored: 1 - 0.9 is not quite 0.1.
+    return Weights(round(vector_weight, 6), round(1 - vector_weight, 6))
+
+
 def candidates(k: int) -> int:
     """Return how many chunks each half hands to the fusion for `k` hits."""
     return max(FEWEST_CANDIDATES, 2 * k)
 
 
-def combined(vector_share: float | None, words_share: float | None) -> float:
+def combined(
+    vector_share: float | None,
+    words_share: float | None,
+    by: Weights = Weights(),
+) -> float:
     """Return 0.7 v + 0.3 w, from 0 to 1; None stands for "not among that half's candidates".
 
     A share is a chunk's score divided by the best score of its half: the similarity (at least 0),
     or BM25.
     """
-    return VECTOR_WEIGHT * (vector_share or 0.0) + WORDS_WEIGHT * (words_share or 0.0)
+    return by.vector * (vector_share or 0.0) + by.words * (words_share or 0.0)
 
 
 def merge(lists: Iterable[Sequence[Hit]], method: Method, k: int) -> tuple[Hit, ...]:

@@ -85,6 +85,20 @@ def foreign(text: str, collection: str, known: tuple[str, ...]) -> str | None:
     return None if language is None or language in codes else language
 
 
+def unknown(collection: str, known: tuple[str, ...]) -> str | None:
+    """Return the code of a collection's language when a model does not know it; None when it may.
+
+    >>> unknown("german", ("en", "fr"))
+    'de'
+    >>> unknown("simple", ("en",))
+    """
+    codes = {_plain_code(code) for code in known}
+    language = CODES.get(collection)
+    if not codes or codes & _MANY or language in codes:
+        return None
+    return language
+
+
 def question_language(
     text: str, hint: str | None = None, among: Collection[str] = ()
 ) -> str | None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from ragline.core import search_policy
 from ragline.core.access import Access, Calibration
+from ragline.core.search_policy import SearchPolicy
 
 Method = Literal["hybrid", "vector", "lexical"]
 AnswerMethod = Literal["extractive", "generated"]
@@ -44,7 +46,8 @@ class Used:
     """What a search of one collection used. An iterative scan goes on until its limit is met.
 
     `is_exact`: every vector was compared, every chunk with a word weighed. `access` says how the
-    chunks that `filter` allows were reached; None without a filter.
+    chunks that `filter` allows were reached; None without a filter. `policy` is what the collection's
+    search policy says where that is not the default.
     """
 
     collection: str
@@ -58,6 +61,7 @@ class Used:
     is_exact: bool = False
     filter: str | None = None
     access: Access | None = None
+    policy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +148,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceFacts:
-    """An embedding space of a collection."""
+    """An embedding space of a collection.
+
+    `index_slot` is the vector index that searches walk, `index_storage` what it holds: the vectors, or
+    their halves.
+    """
 
     id: int
     model_id: str
@@ -155,11 +163,16 @@ class SpaceFacts:
     normalised: bool
     languages: tuple[str, ...]
     calibration: Calibration | None = None
+    index_slot: int = 1
+    index_storage: str = "vector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionFacts:
-    """A collection as the database knows it. `space` is None until vectors exist."""
+    """A collection as the database knows it. `space` is None until vectors exist.
+
+    `search_version` rises whenever the space, its index or the search policy changes.
+    """
 
     id: int
     name: str
@@ -171,6 +184,8 @@ class CollectionFacts:
     documents: int
     chunks: int
     space: SpaceFacts | None
+    search_version: int = 1
+    policy: SearchPolicy = search_policy.DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@ import asyncpg
 from ragline.core import access
 from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
+from ragline.core.search_policy import SearchPolicy
 from ragline.db import locks, queries
-from ragline.db.pool import Connection
+from ragline.db.pool import Connection, quoted
 
 
 async def one(connection: Connection, name: str) -> CollectionFacts | None:
@@ -25,6 +26,14 @@ async def every(connection: Connection) -> list[CollectionFacts]:
     """Return all collections by name."""
     rows = await connection.fetch(queries.block("collections", "all_collections"))
     return [_facts(row) for row in rows]
+
+
+async def space(
+    connection: Connection, space_id: int, *, slot: int | None = None
+) -> SpaceFacts | None:
+    """Return a space as it is searched through a slot, or its own; None where there is none such."""
+    row = await connection.fetchrow(queries.block("collections", "one_space"), space_id, slot)
+    return None if row is None else _space(row)
 
 
 async def add(
@@ -90,27 +99,37 @@ async def add_space(
     return True
 
 
-async def index_state(connection: Connection, space_id: int) -> bool | None:
-    """Return whether the HNSW index of a space is valid; None when there is none."""
+async def index_state(
+    connection: Connection, space_id: int, slot: int | None = None
+) -> bool | None:
+    """Return whether the HNSW index in a slot of a space is valid; None when there is none.
+
+    Without a slot it is the one that searches use.
+    """
     sql = queries.block("collections", "space_index")
-    valid: bool | None = await connection.fetchval(sql, f"embedding_{space_id:d}_hnsw")
+    valid: bool | None = await connection.fetchval(sql, space_id, slot)
     return valid
 
 
-async def build_index(connection: Connection, space_id: int) -> bool:
-    """Build the HNSW index of a space without stopping writers; False when none can hold it.
+async def build_index(connection: Connection, space_id: int, slot: int | None = None) -> bool:
+    """Build the HNSW index in a slot of a space without stopping writers; False when none can hold it.
 
     What an interrupted build left behind is INVALID and would be skipped for ever: it goes first.
     """
-    if await index_state(connection, space_id) is False:
-        await connection.execute(f"drop index concurrently if exists embedding_{space_id:d}_hnsw")
-    if await index_state(connection, space_id):
+    found = await connection.fetchrow(queries.block("collections", "space_index"), space_id, slot)
+    if found is not None and found["valid"]:
         return True
-    sql = await connection.fetchval(queries.block("collections", "space_index_statement"), space_id)
+    if found is not None:
+        await connection.execute(
+            f"drop index concurrently if exists ragline.{quoted(found['name'])}", timeout=None
+        )
+    sql = await connection.fetchval(
+        queries.block("collections", "space_index_statement"), space_id, slot
+    )
     if sql is None:
         return False
     await connection.execute(sql, timeout=None)
-    return bool(await index_state(connection, space_id))
+    return bool(await index_state(connection, space_id, slot))
 
 
 async def keep_calibration(connection: Connection, space_id: int, calibration: Calibration) -> None:
@@ -155,19 +174,6 @@ async def tidy(connection: Connection, space_id: int | None) -> None:
 
 
 def _facts(row: asyncpg.Record) -> CollectionFacts:
-    space = None
-    if row["space_id"] is not None:
-        space = SpaceFacts(
-            id=row["space_id"],
-            model_id=row["model_id"],
-            weights_hash=row["weights_hash"],
-            dimension=row["dimension"],
-            metric=row["metric"],
-            storage=row["storage"],
-            normalised=row["normalised"],
-            languages=tuple(row["languages"]),
-            calibration=_calibration(row),
-        )
     return CollectionFacts(
         id=row["id"],
         name=row["name"],
@@ -178,7 +184,37 @@ def _facts(row: asyncpg.Record) -> CollectionFacts:
         created_at=row["created_at"],
         documents=row["documents"],
         chunks=row["chunks"],
-        space=space,
+        space=None if row["space_id"] is None else _space(row),
+        search_version=row["search_version"],
+        policy=_policy(row),
+    )
+
+
+def _space(row: asyncpg.Record) -> SpaceFacts:
+    return SpaceFacts(
+        id=row["space_id"],
+        model_id=row["model_id"],
+        weights_hash=row["weights_hash"],
+        dimension=row["dimension"],
+        metric=row["metric"],
+        storage=row["storage"],
+        normalised=row["normalised"],
+        languages=tuple(row["languages"]),
+        calibration=_calibration(row),
+        index_slot=row["index_slot"],
+        index_storage=row["index_storage"],
+    )
+
+
+def _policy(row: asyncpg.Record) -> SearchPolicy:
+    weight = row["vector_weight"]
+    return SearchPolicy(
+        k=row["k"],
+        # Stored in 4 bytes, 0.7 comes back as 0.699999988.
+        vector_weight=None if weight is None else round(weight, 6),
+        ef_search=row["ef_search"],
+        iterative=row["iterative"],
+        early_exit=row["early_exit"],
     )
 
 

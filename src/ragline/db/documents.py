@@ -16,7 +16,7 @@ from ragline.core.chunking import Chunk
 from ragline.core.results import DocumentFacts
 from ragline.db import locks, queries
 from ragline.db.pool import Connection
-from ragline.errors import Conflict
+from ragline.errors import Conflict, RaglineError
 
 # A byte a term: BM25 saturates long before.
 _MOST_COUNTED = 255
@@ -25,6 +25,10 @@ _MOST_UNFOLDED = 500
 _FOLDED_AT_ONCE = 10_000
 # Two writers of the same source: the later one replaces what the earlier one wrote.
 _TRIES = 5
+
+
+class SpaceChanged(RaglineError):
+    """The collection has another active space than the one written to; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,11 @@ async def write(
     space_id: int | None,
     vectors: npt.NDArray[np.float32] | None,
 ) -> int:
-    """Write a document with chunks, postings and vectors, replacing an older one; return its id."""
+    """Write a document with chunks, postings and vectors, replacing an older one; return its id.
+
+    Raises SpaceChanged where `space_id` is not the space that searches use: a chunk without a vector
+    there would not be found.
+    """
     for _ in range(_TRIES):
         try:
             async with connection.transaction():
@@ -83,15 +91,27 @@ async def write(
                     collection_id,
                     document.source,
                 )
-                return await _insert(
+                document_id = await _insert(
                     connection, collection_id, document, numbers, space_id, vectors
                 )
+                await _check_space(connection, collection_id, space_id)
+                return document_id
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             # Who removes a collection locks tables that a removed document's vectors refer to.
             continue
     raise Conflict(
         f"document {document.source!r} is being written by others all the time; try again later"
     )
+
+
+async def _check_space(connection: Connection, collection_id: int, space_id: int | None) -> None:
+    # Locked until the commit: who swaps the space waits, and then sees what was written. As strongly as
+    # raising the epoch at the commit will: two writers with a weaker lock would wait for each other.
+    found = await connection.fetchrow(queries.block("documents", "space_written_to"), collection_id)
+    if found is not None and found["active_space_id"] != space_id:
+        raise SpaceChanged(
+            f"the collection's space is {found['active_space_id']} now, and no longer {space_id}"
+        )
 
 
 async def _insert(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
@@ -34,6 +35,28 @@ async def held(connection: Connection, what: str, number: int) -> AsyncIterator[
         # A connection that broke gave it back already, and its error is on its way.
         with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
             await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)
+
+
+@asynccontextmanager
+async def tried(
+    connection: Connection, what: str, number: int, *, patience_s: float = 0.0
+) -> AsyncIterator[bool]:
+    """Hold the lock of one thing where it is free, or becomes free soon; say whether it is held."""
+    name = f"ragline.{what}"
+    sql = "select pg_try_advisory_lock(hashtext($1), $2)"
+    until = time.monotonic() + patience_s
+    while not (is_held := bool(await connection.fetchval(sql, name, number))):
+        if time.monotonic() >= until:
+            break
+        await asyncio.sleep(_PAUSE_S)
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+                await connection.execute(
+                    "select pg_advisory_unlock(hashtext($1), $2)", name, number
+                )
 
 
 async def again_after_a_deadlock(ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -107,6 +107,10 @@ class Pool:
         with contextlib.suppress(*_LOST):
             await self._pool.release(connection)
 
+    async def expire(self) -> None:
+        """Have no connection lent again that is open now: settings and roles act on new ones only."""
+        await self._pool.expire_connections()
+
     async def close(self) -> None:
         """Close every connection, waiting for those still lent."""
         await self._pool.close()

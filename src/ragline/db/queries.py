@@ -10,7 +10,10 @@ from types import MappingProxyType
 
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
-FILES = ("catalog", "collections", "documents", "evals", "lexical", "relevance")
+FILES = (
+    "catalog", "cluster", "collections", "documents", "evals", "ledger", "lexical", "policies",
+    "relevance", "server", "spaces", "tuning",
+)  # fmt: skip
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,33 @@ async def vectors(
         if len(rows) >= size:
             break
     return [row[0] for row in rows], [row[1] for row in rows]
+
+
+async def vectors_of(
+    connection: Connection, target: Target, chunks: Sequence[int]
+) -> dict[int, npt.NDArray[np.float32]]:
+    """Return the vectors of these chunks by chunk; one without a vector is not among them."""
+    sql = f"select chunk_id, embedding from {table(target)} where chunk_id = any ($1::bigint[])"  # noqa: S608
+    return {row[0]: row[1] for row in await connection.fetch(sql, list(chunks))}
+
+
+async def passages(
+    connection: Connection, target: Target, *, chunks: int, size: int
+) -> list[tuple[int, str]]:
+    """Return up to `size` chunks, drawn at random, with their texts."""
+    for percent in (_percent(size, chunks), 100.0):  # pages drawn may hold too few
+        rows = await connection.fetch(
+            """
+            select id, body from chunk tablesample system ($2) where collection_id = $1
+            order by pg_catalog.random() limit $3
+            """,
+            target.collection_id,
+            percent,
+            size,
+        )
+        if len(rows) >= size:
+            break
+    return [(row[0], row[1]) for row in rows]
 
 
 def _percent(size: int, chunks: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,19 @@ import asyncpg
 import numpy.typing as npt
 
 from ragline.core.results import Hit, Method
+from ragline.core.search_policy import DEFAULT, SearchPolicy
 from ragline.db import statements
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
 __all__ = [
-    "Ask", "Found", "Scope", "Target", "count_matches", "explained", "run", "stages_ms",
+    "Ask", "Found", "Scope", "Target", "count_matches", "explained", "run", "shape", "stages_ms",
     "vector_access",
 ]  # fmt: skip
+
+
+# The number of a space, and of a slot.
+_OF_SPACE = re.compile(r"(?<=^embedding)_[0-9]+|(?<=_hnsw)_[0-9]$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +32,9 @@ class Ask:
     """What is searched for. `candidates` is how many each half hands to the fusion.
 
     An iterative scan goes on until its limit is met: rows deleted but not yet vacuumed can eat up
-    what `ef_search` finds. It costs a tenth more, so `vector` asks for it only when rows are missing.
-    `is_exact` compares every vector and weighs every chunk with a word. `scope` is a filter's SQL,
-    `scope_values` what it binds.
+    what `ef_search` finds. It costs a tenth more, so `vector` asks for it only when rows are missing;
+    a `policy` that names a mode has the last word. `is_exact` compares every vector and weighs every
+    chunk with a word. `scope` is a filter's SQL, `scope_values` what it binds.
     """
 
     k: int
@@ -40,14 +46,15 @@ class Ask:
     vector: npt.ArrayLike | None = None
     scope: Scope | None = None
     scope_values: tuple[object, ...] = ()
+    policy: SearchPolicy = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Hits, best first, and the space that was active while they were searched (None: no rows)."""
+    """Hits, best first, and the collection's search version at that moment (None: no rows)."""
 
     hits: tuple[Hit, ...]
-    active_space_id: int | None
+    version: int | None
 
 
 async def run(connection: Connection, target: Target, method: Method, ask: Ask) -> Found:
@@ -90,6 +97,7 @@ def _statement(target: Target, method: Method, ask: Ask) -> str:
         is_iterative=ask.is_iterative,
         is_exact=ask.is_exact,
         scope=ask.scope,
+        policy=ask.policy,
     )
 
 
@@ -137,6 +145,15 @@ def vector_access(plan: Mapping[str, Any]) -> str | None:
         if str(node.get("Relation Name", "")).startswith("embedding_"):
             return f"{node['Node Type']} {node.get('Index Name') or node['Relation Name']}"
     return None
+
+
+def shape(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the nodes of a plan that read something, in order, whatever space and slot they read."""
+    return tuple(
+        f"{node['Node Type']} on {_OF_SPACE.sub('', str(read))}"
+        for node in _nodes(plan["Plan"])
+        if (read := node.get("Index Name") or node.get("Relation Name")) is not None
+    )
 
 
 def stages_ms(plan: Mapping[str, Any], collection: str) -> dict[str, float]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ragline.core.fusion import VECTOR_WEIGHT, WORDS_WEIGHT
+from ragline.core import fusion
 from ragline.core.results import Method
+from ragline.core.search_policy import DEFAULT, Iterative, SearchPolicy
 
 # Robertson and Zaragoza (2009): the usual middle of the range that works for most collections.
 BM25_K1 = 1.2
@@ -40,7 +41,11 @@ _FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The tables that a collection is searched in. `space_id` is None without vectors."""
+    """The tables that a collection is searched in. `space_id` is None without vectors.
+
+    `slot` is the vector index that is walked, `index_storage` what it holds where that is not what the
+    table holds.
+    """
 
     collection: str
     collection_id: int
@@ -48,6 +53,8 @@ class Target:
     dimension: int = 0
     metric: str = "cosine"
     storage: str = "vector"
+    slot: int = 1
+    index_storage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +86,31 @@ def statement(
     is_iterative: bool = False,
     is_exact: bool = False,
     scope: Scope | None = None,
+    policy: SearchPolicy = DEFAULT,
 ) -> str:
     """Return the SQL of a search.
 
     Bound are what the filter binds, then, as far as the method has them, the vector, ef_search as
-    text, and the words.
+    text, and the words. Of the policy the weights, the early exit and the iterative mode are written
+    out; `is_iterative` asks for one in strict order where the policy does not say.
     """
     at = _after_filter(scope)
     if method == "vector":
-        ranked = _nearest(target, k, is_iterative=is_iterative, is_exact=is_exact, scope=scope)
+        mode = policy.iterative or ("strict_order" if is_iterative else None)
+        ranked = _nearest(target, k, mode, is_exact=is_exact, scope=scope)
         columns, order = "r.distance", "r.distance, r.chunk_id"
     elif method == "lexical":
-        ranked = _best(target, k, terms=f"${at:d}", is_exact=is_exact, scope=scope)
+        ranked = _best(
+            target, k, policy.early_exit, terms=f"${at:d}", is_exact=is_exact, scope=scope
+        )
         columns, order = "r.score", "r.score desc, r.chunk_id"
     else:
-        ranked = _fused(target, k, candidates, is_exact=is_exact, scope=scope)
+        ranked = _fused(target, k, candidates, policy, is_exact=is_exact, scope=scope)
         columns = "r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score"
         order = "r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id"
     return f"""
         {_allowed(target, scope)}
-        select (select active_space_id from collection where id = {target.collection_id:d}),
+        select (select search_version from collection where id = {target.collection_id:d}),
                r.chunk_id, content.document_id, origin.source, origin.title, content.body,
                content.start_char, content.end_char, content.headings, origin.metadata, {columns}
         from ({ranked}) as r
@@ -197,16 +209,25 @@ def _passes(scope: Scope, chunk_id: str) -> str:
                 where c.id = {chunk_id})"""  # noqa: S608 -- built from our own names
 
 
-def _fused(target: Target, k: int, candidates: int, *, is_exact: bool, scope: Scope | None) -> str:
+def _fused(
+    target: Target,
+    k: int,
+    candidates: int,
+    policy: SearchPolicy,
+    *,
+    is_exact: bool,
+    scope: Scope | None,
+) -> str:
     """Both halves, each score as a share of the best one of its half: `core.fusion.combined`."""
-    nearest = _nearest(target, candidates, is_iterative=True, is_exact=is_exact, scope=scope)
-    best = _best(
-        target, candidates, terms=f"${_after_filter(scope) + 2:d}", is_exact=is_exact, scope=scope
-    )
+    mode = policy.iterative or (None if scope else "strict_order")
+    nearest = _nearest(target, candidates, mode, is_exact=is_exact, scope=scope)
+    terms = f"${_after_filter(scope) + 2:d}"
+    best = _best(target, candidates, policy.early_exit, terms=terms, is_exact=is_exact, scope=scope)
+    weights = fusion.weights(policy.vector_weight)
     return f"""
         select coalesce(v.chunk_id, l.chunk_id) as chunk_id,
-               {VECTOR_WEIGHT}::float8 * coalesce(v.share, 0::float8)
-               + {WORDS_WEIGHT}::float8 * coalesce(l.share, 0::float8) as fused,
+               {weights.vector}::float8 * coalesce(v.share, 0::float8)
+               + {weights.words}::float8 * coalesce(l.share, 0::float8) as fused,
                v.rank as vector_rank, v.distance, l.rank as lexical_rank, l.score
         from (
             select n.*, pg_catalog.row_number() over (order by n.distance, n.chunk_id) as rank,
@@ -227,25 +248,23 @@ def _fused(target: Target, k: int, candidates: int, *, is_exact: bool, scope: Sc
 
 
 def _nearest(
-    target: Target, limit: int, *, is_iterative: bool, is_exact: bool, scope: Scope | None
+    target: Target, limit: int, mode: Iterative | None, *, is_exact: bool, scope: Scope | None
 ) -> str:
     """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
     at = _after_filter(scope)
-    distance = (
-        f"{_indexed_column(target)} {_OPERATORS[target.metric]} ${at:d}::{_indexed_type(target)}"
-    )
     if is_exact or (scope and scope.is_small):
-        return _every_distance(target, limit, distance, scope)
+        return _every_distance(target, limit, scope)
+    distance = _distance(target, at, is_halved=_is_halved(target))
     settings = f"pg_catalog.set_config('hnsw.ef_search', ${at + 1:d}, true)"
     if scope:
         # Out of order by a little and sorted again, it is quicker and finds more than in strict order.
-        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true) {_FAR}"
-    elif is_iterative:
-        settings += " || pg_catalog.set_config('hnsw.iterative_scan', 'strict_order', true)"
+        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', '{mode or 'relaxed_order'}', true) {_FAR}"
+    elif mode:
+        settings += f" || pg_catalog.set_config('hnsw.iterative_scan', '{mode}', true)"
     walked = f"""
         select e.chunk_id, {distance} as distance
         from {table(target)} e
-        where (select {settings}) is not null {f"and {_passes(scope, 'e.chunk_id')}" if scope else ""}
+        where (select {settings}) is not null {_in_slot(target)} {_and_passes(scope, "e.chunk_id")}
         order by {distance}
         limit {max(limit, scope.rows) if scope else limit:d}
     """  # noqa: S608 -- built from constants and integers only
@@ -254,7 +273,18 @@ def _nearest(
     return f"select * from ({walked}) as walked order by distance, chunk_id limit {limit:d}"  # noqa: S608
 
 
-def _every_distance(target: Target, limit: int, distance: str, scope: Scope | None) -> str:
+def _in_slot(target: Target) -> str:
+    """What only the index of one slot is made for; true of every chunk, whose numbers begin at 1."""
+    return f"and e.chunk_id <> -{target.slot:d}" if target.slot else ""
+
+
+def _and_passes(scope: Scope | None, chunk_id: str) -> str:
+    return f"and {_passes(scope, chunk_id)}" if scope else ""
+
+
+def _every_distance(target: Target, limit: int, scope: Scope | None) -> str:
+    # What the table holds, not an index's shorter form of it, except where none but that was ever used.
+    distance = _distance(target, _after_filter(scope), is_halved=_is_halved_always(target))
     allowed = f"and {_is_allowed('e.chunk_id')}" if scope else ""
     # Sorted outside, where no index can: every vector is compared.
     return f"""
@@ -268,7 +298,15 @@ def _every_distance(target: Target, limit: int, distance: str, scope: Scope | No
     """  # noqa: S608 -- built from constants and integers only
 
 
-def _best(target: Target, limit: int, *, terms: str, is_exact: bool, scope: Scope | None) -> str:
+def _best(
+    target: Target,
+    limit: int,
+    early_exit: int | None,
+    *,
+    terms: str,
+    is_exact: bool,
+    scope: Scope | None,
+) -> str:
     """The best chunks by BM25, weighed now from raw counts: exact after every write.
 
     Blocks of postings are read in the order of what they can add to a score, until a budget is spent:
@@ -285,7 +323,7 @@ def _best(target: Target, limit: int, *, terms: str, is_exact: bool, scope: Scop
     candidate = (
         ""
         if scope and scope.is_small
-        else _candidates(target, limit, is_exact=is_exact, scope=scope)
+        else _candidates(target, limit, early_exit, is_exact=is_exact, scope=scope)
     )
     return f"""
         with asked as materialized ({_asked(target, terms)}) {candidate}
@@ -295,14 +333,17 @@ def _best(target: Target, limit: int, *, terms: str, is_exact: bool, scope: Scop
     """  # noqa: S608 -- built from constants and integers only
 
 
-def _candidates(target: Target, limit: int, *, is_exact: bool, scope: Scope | None) -> str:
-    budget = "" if is_exact else f"where b.before < {max(LEXICAL_BUDGET, 50 * limit):d}::bigint"
+def _candidates(
+    target: Target, limit: int, early_exit: int | None, *, is_exact: bool, scope: Scope | None
+) -> str:
+    postings = max(early_exit or LEXICAL_BUDGET, 50 * limit)
+    budget = "" if is_exact else f"where b.before < {postings:d}::bigint"
     weighed = max(LEXICAL_WEIGHED, 2 * limit)
     dead = f"from dead_chunk d where d.collection_id = {target.collection_id:d}"
     # Sorted as far as may be needed: for a filter nobody knows how far that is.
     dead_count = f"(select pg_catalog.count(*) {dead})"
     first = "offset 0" if is_exact or scope else f"limit {weighed:d} + {dead_count}"
-    passes = f"and {_passes(scope, 'named.chunk_id')}" if scope else ""
+    passes = _and_passes(scope, "named.chunk_id")
     return f""", block as (
             select first_chunk_id, offsets, gain,
                    pg_catalog.sum(entries) over (order by gain desc rows unbounded preceding)
@@ -353,7 +394,7 @@ def _weighed(source: str, chunk_id: str, where: str = "") -> str:
 
 
 def _weighed_fresh(target: Target, scope: Scope | None) -> str:
-    passes = f"and {_passes(scope, 'x.chunk_id')}" if scope else ""
+    passes = _and_passes(scope, "x.chunk_id")
     return _weighed(
         "fresh_chunk x", "x.chunk_id", f"and x.collection_id = {target.collection_id:d} {passes}"
     )
@@ -404,18 +445,24 @@ def table(target: Target) -> str:
     return f"embedding_{target.space_id:d}"
 
 
-def _indexed_type(target: Target) -> str:
-    """What the index holds: beyond 2,000 dimensions only half precision fits its pages."""
-    if target.storage == "vector" and not _is_halved(target):
-        return f"vector({target.dimension:d})"
-    return f"halfvec({target.dimension:d})"
-
-
-def _indexed_column(target: Target) -> str:
-    return f"(embedding::halfvec({target.dimension:d}))" if _is_halved(target) else "embedding"
+def _distance(target: Target, at: int, *, is_halved: bool) -> str:
+    """The distance to the vector bound as $`at`, of the vectors or of their halves."""
+    column = f"(embedding::halfvec({target.dimension:d}))" if is_halved else "embedding"
+    kind = "halfvec" if is_halved else target.storage
+    return f"{column} {_OPERATORS[target.metric]} ${at:d}::{kind}({target.dimension:d})"
 
 
 def _is_halved(target: Target) -> bool:
+    """Whether the index holds the vectors in half their precision, and the table does not."""
+    return _is_halved_always(target) or (
+        target.storage == "vector"
+        and target.index_storage == "halfvec"
+        and target.dimension <= HNSW_LARGEST_VECTOR
+    )
+
+
+def _is_halved_always(target: Target) -> bool:
+    """Beyond 2,000 dimensions only half precision fits an index's pages."""
     return (
         target.storage == "vector"
         and HNSW_LARGEST_VECTOR < target.dimension <= HNSW_LARGEST_HALFVEC

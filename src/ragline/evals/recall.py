@@ -88,8 +88,8 @@ async def recall(
     used: int | None = None
     for number, vector in enumerate(vectors, start=1):
         # The one before it, and before the first the last: they come in no order.
-        midway = _midway(vectors[number - 2], vector, is_unit=is_unit)
-        asked = query("", collection, k=k, method="vector", ef_search=ef_search, vector=midway)
+        between = midway(vectors[number - 2], vector, is_unit=is_unit)
+        asked = query("", collection, k=k, method="vector", ef_search=ef_search, vector=between)
         found = await search_collections(app, asked)
         exact = await search_collections(app, replace(asked, exact=True))
         questions.append(_question(k, found, exact))
@@ -99,7 +99,7 @@ async def recall(
     return _summed(collection, k, questions, used, seed, _warnings(n, len(ids), has_index))
 
 
-def _midway(one: Vector, other: Vector, *, is_unit: bool) -> Vector:
+def midway(one: Vector, other: Vector, *, is_unit: bool) -> Vector:
     """Return what lies between two vectors, of shape (dimension,), of length 1 where both are."""
     middle: Vector = ((one + other) / 2).astype(np.float32)
     length = float(np.linalg.norm(middle))

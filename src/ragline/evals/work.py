@@ -20,13 +20,12 @@ from ragline.db.pool import Pool
 from ragline.errors import ModelError, RaglineError, UsageError
 from ragline.evals.provenance import digest
 from ragline.models import judge as judges
-from ragline.models.embed import Vector
 from ragline.models.judge import Judge
 from ragline.rag.answer import answer_from
 from ragline.rag.app import App
 from ragline.rag.generate import Limits, generated_from
 from ragline.rag.query import Query
-from ragline.rag.search import search_with_vector
+from ragline.rag.search import Asked, search_with_vector
 from ragline.signals import spans, usage
 
 IMPORTED = ""
@@ -171,9 +170,9 @@ class _Work:
 
 async def _with_search(work: _Work, query: Query) -> None:
     found: SearchResult | None = None
-    vector: Vector | None = None
+    asked: Asked | None = None
     with work.phase("database.exact" if query.exact else "database.search", of_models="embed"):
-        found, vector = await search_with_vector(work.job.app, query)
+        found, asked = await search_with_vector(work.job.app, query)
     if found is None:
         return
     with work.phase("database.search"):
@@ -182,10 +181,10 @@ async def _with_search(work: _Work, query: Query) -> None:
     if work.errors:
         return
     if work.job.settings.against_exact:
-        await _held_against_exact(work, query, found.hits, vector)
+        await _held_against_exact(work, query, found.hits, asked)
     if work.job.settings.answers != "none":
         work.contexts = tuple(hit.body for hit in found.hits)
-        await _answered(work, query, found, vector)
+        await _answered(work, query, found, asked)
 
 
 def _check_scores(found: SearchResult) -> None:
@@ -209,12 +208,12 @@ def _searched(work: _Work, found: SearchResult) -> None:
 
 
 async def _held_against_exact(
-    work: _Work, query: Query, hits: Sequence[Hit], vector: Vector | None
+    work: _Work, query: Query, hits: Sequence[Hit], asked: Asked | None
 ) -> None:
     exact = replace(query, exact=True)
-    if len(query.collections) == 1 and vector is not None:
+    if len(query.collections) == 1 and asked is not None:
         # Read once: of several collections, one may be searched by words alone.
-        exact = replace(exact, vector=vector)
+        exact = replace(exact, vector=asked.vector)
     k = work.job.settings.k
     with work.phase("database.exact", of_models="embed"):
         best, _ = await search_with_vector(work.job.app, exact)
@@ -223,7 +222,7 @@ async def _held_against_exact(
             work.metrics[f"ann_recall@{k}"] = recall
 
 
-async def _answered(work: _Work, query: Query, found: SearchResult, vector: Vector | None) -> None:
+async def _answered(work: _Work, query: Query, found: SearchResult, asked: Asked | None) -> None:
     if await _taken_from_before(work, [(h.title or h.source, h.body) for h in found.hits]):
         return
     job = work.job
@@ -233,7 +232,7 @@ async def _answered(work: _Work, query: Query, found: SearchResult, vector: Vect
         if is_generated:
             answer = await generated_from(job.app, query, found, job.limits)
         else:
-            answer = await answer_from(job.app, query, found, vector)
+            answer = await answer_from(job.app, query, found, asked)
     if answer is None:
         return
     work.warnings += answer.warnings

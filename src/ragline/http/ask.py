@@ -16,7 +16,7 @@ from ragline.http import problems
 from ragline.http.inputs import (
     Body,
     CollectionNames,
-    Hits,
+    HitsByPolicy,
     JsonOnly,
     MetadataFilter,
     Question,
@@ -40,7 +40,7 @@ class AskBody(Body):
 
     question: Question
     collection: CollectionNames
-    k: Hits = 10
+    k: HitsByPolicy = None
     filter: MetadataFilter | None = None
     generate: Annotated[bool, Field(strict=True)] = False
 

@@ -167,6 +167,9 @@ Source = Annotated[
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 MetadataFilter = Annotated[Any, BeforeValidator(_filter), WithJsonSchema(filters.JSON_SCHEMA)]
 Hits = Annotated[int, Field(ge=1, le=MOST_HITS), Whole]
+HitsByPolicy = Annotated[
+    Hits | None, Field(description="Without it the collection's search policy says, else 10.")
+]
 
 # To look for one, any name will do; a new one keeps to what every database accepts.
 CollectionName = Annotated[

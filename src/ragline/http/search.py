@@ -10,7 +10,7 @@ from ragline.http import problems
 from ragline.http.inputs import (
     Body,
     CollectionNames,
-    Hits,
+    HitsByPolicy,
     JsonOnly,
     MetadataFilter,
     Question,
@@ -27,7 +27,7 @@ class SearchBody(Body):
 
     question: Question
     collection: CollectionNames
-    k: Hits = 10
+    k: HitsByPolicy = None
     method: Method = "hybrid"
     ef_search: Annotated[int, Field(ge=1, le=1000), Whole] | None = None
     filter: MetadataFilter | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from ragline.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from ragline.core.remote import EmbeddingEndpoint
@@ -106,6 +107,14 @@ class RemoteConfig(ModelConfig, Protocol):
         """How long a question may take."""
 
 
+class SeveralConfig(RemoteConfig, Protocol):
+    """The part of the configuration that names models besides the first one."""
+
+    @property
+    def model_dirs(self) -> tuple[Path, ...]:
+        """All folders with models of the user's own."""
+
+
 def model_folder(config: ModelConfig) -> Path | None:
     """Return the folder of the configured model; None when nothing was fetched or named."""
     if config.model_dir is not None:
@@ -118,12 +127,7 @@ def model_folder(config: ModelConfig) -> Path | None:
 def open_embedder(config: ModelConfig) -> Embedder | None:
     """Return the configured model; None when there are no weights (search is lexical then)."""
     folder = model_folder(config)
-    if folder is None:
-        return None
-    # ONNX Runtime takes a while to import, and commands that never embed should not wait for it.
-    from ragline.models.embed_local import LocalEmbedder
-
-    return LocalEmbedder.open(folder, threads=config.threads)
+    return None if folder is None else _open_local(folder, config.threads)
 
 
 async def open_configured_embedder(config: RemoteConfig) -> Embedder | None:
@@ -137,6 +141,36 @@ async def open_configured_embedder(config: RemoteConfig) -> Embedder | None:
     from ragline.models import embed_remote
 
     return await embed_remote.open_embedder(config)
+
+
+def other_models(config: SeveralConfig) -> list[Callable[[], Awaitable[Embedder | None]]]:
+    """Return what opens each model on this machine that is configured besides the first one.
+
+    These are the other folders that are named, and the default model in both its forms; None is what
+    the default model is before it is fetched.
+    """
+    named = config.model_dirs
+    default = [config.data_dir / "models" / name for name in (DEFAULT_MODEL, INT8_MODEL)]
+    first = config.model_dir or default[config.model_precision == "int8"]
+    is_first = config.embedding is None
+    return [
+        partial(_open_other, folder, config.threads, is_needed=folder in named)
+        for folder in dict.fromkeys([*named, *default])
+        if not (is_first and folder == first)
+    ]
+
+
+async def _open_other(folder: Path, threads: int, *, is_needed: bool) -> Embedder | None:
+    if not is_needed and not folder.is_dir():  # noqa: ASYNC240 -- at once
+        return None
+    return await asyncio.to_thread(_open_local, folder, threads)
+
+
+def _open_local(folder: Path, threads: int) -> Embedder:
+    # ONNX Runtime takes a while to import, and commands that never embed should not wait for it.
+    from ragline.models.embed_local import LocalEmbedder
+
+    return LocalEmbedder.open(folder, threads=threads)
 
 
 def checked_texts(texts: Sequence[str]) -> Sequence[str]:

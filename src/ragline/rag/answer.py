@@ -17,7 +17,7 @@ from ragline.core.sentences import sentences
 from ragline.db import statistics
 from ragline.models.embed import Embedder, Vector
 from ragline.rag.app import App
-from ragline.rag.search import Query, search_with_vector
+from ragline.rag.search import Asked, Query, search_with_vector
 from ragline.signals import spans
 
 NOT_FOUND = "Not found in the documents."
@@ -31,20 +31,19 @@ async def answer_question(app: App, query: Query) -> Answer:
     return await answer_from(app, query, found, asked)
 
 
-async def answer_from(app: App, query: Query, found: SearchResult, asked: Vector | None) -> Answer:
+async def answer_from(app: App, query: Query, found: SearchResult, asked: Asked | None) -> Answer:
     """Return the same from what a search found, with the question's embedding."""
     with spans.span("extract"):
         return await _extracted(app, query, found, asked)
 
 
-async def _extracted(app: App, query: Query, found: SearchResult, asked: Vector | None) -> Answer:
+async def _extracted(app: App, query: Query, found: SearchResult, asked: Asked | None) -> Answer:
     started = time.perf_counter()
     hits = found.hits[:_HITS_READ]
     candidates = _windows(hits, await _languages(app, found))
     weights = await _weights(app, query)
-    embedder = await app.embedder() if asked is not None else None
-    if embedder is not None and asked is not None and candidates:
-        candidates = await _with_similarity(embedder, asked, hits, candidates)
+    if asked is not None and asked.embedder is not None and candidates:
+        candidates = await _with_similarity(asked.embedder, asked.vector, hits, candidates)
     is_found = extraction.is_answered(candidates, weights)
     best_first = extraction.ranked(candidates, weights) if is_found else []
     picked = extraction.chosen(best_first, _MOST_CITATIONS)

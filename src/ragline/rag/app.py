@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from ragline.config import Config
+from ragline.core import search_policy
 from ragline.core.budget import Workload
-from ragline.core.results import CollectionFacts
+from ragline.core.change import Trial
+from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import collections
-from ragline.db.pool import Pool
-from ragline.errors import NotFound, RemoteModelError, UsageError
+from ragline.db.pool import Connection, Pool
+from ragline.errors import ModelError, NotFound, RemoteModelError, UsageError
 from ragline.models.accounting import Metered, Spending
 from ragline.models.embed import Embedder
 from ragline.models.judge import OpenJudge
@@ -23,7 +25,12 @@ from ragline.rag.parsing import ParserPool
 
 @dataclass(slots=True, kw_only=True)
 class App:
-    """An open ragline. Made by `wiring.open_app`, which also closes it."""
+    """An open ragline. Made by `wiring.open_app`, which also closes it.
+
+    `open_embedder` opens the model of new collections; `other_models` open those that are configured
+    besides it and serve collections whose space needs them. `trials` names collections that this App
+    alone searches otherwise than their callers do: another slot, space or policy.
+    """
 
     config: Config
     open_pool: Callable[[Workload], Awaitable[Pool]] = field(repr=False)
@@ -32,6 +39,8 @@ class App:
     open_judge: OpenJudge = field(repr=False)
     search_workload: Workload = "serve"
     ingest_workload: Workload = "admin"
+    other_models: Sequence[Callable[[], Awaitable[Embedder | None]]] = field(default=(), repr=False)
+    trials: dict[str, Trial] = field(default_factory=dict)
     pools: dict[Workload, Pool] = field(default_factory=dict)
     known: dict[str, CollectionFacts] = field(default_factory=dict)
     samples: dict[int, Sample] = field(default_factory=dict, repr=False)
@@ -39,11 +48,14 @@ class App:
     parsers: ParserPool = field(default_factory=ParserPool, repr=False)
     _embedder: Embedder | None = None
     _looked_for_embedder: bool = False
+    _others: dict[int, Embedder] = field(default_factory=dict, repr=False)
     _chat_model: ChatModel | None = None
     _looked_for_chat_model: bool = False
     # What an embedding model took that could not be opened in the end.
     _spent_in_vain: Spending | None = None
     _spent_meanwhile: dict[str, Spending] = field(default_factory=dict, repr=False)
+    # The trials that `known` was read with.
+    _tried: dict[str, Trial] = field(default_factory=dict, repr=False)
     _is_closed: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     # A remote model may take its time to answer; nobody else should wait for it.
@@ -69,6 +81,32 @@ class App:
                     self._looked_for_embedder = True
         return self._embedder
 
+    async def embedders(self) -> list[Embedder]:
+        """Return all configured models, the one of new collections first."""
+        others = [await self._other(place) for place in range(len(self.other_models))]
+        return [model for model in (await self.embedder(), *others) if model is not None]
+
+    async def embedder_for(self, space: SpaceFacts) -> Embedder | None:
+        """Return the configured model that a space's vectors are of; None where none is.
+
+        What cannot be opened is no obstacle where another model fits; where none does, it is raised.
+        """
+        for model in self._open_models():
+            if model.facts.weights_hash == space.weights_hash:
+                return model
+        failed: ModelError | None = None
+        for place in range(-1, len(self.other_models)):
+            try:
+                found = await (self.embedder() if place < 0 else self._other(place))
+            except ModelError as error:
+                failed = failed or error
+                continue
+            if found is not None and found.facts.weights_hash == space.weights_hash:
+                return found
+        if failed is not None:
+            raise failed
+        return None
+
     async def chat_model(self) -> ChatModel | None:
         """Return the configured chat model, opening it at its first use; None where none is."""
         self._check_open()
@@ -82,7 +120,8 @@ class App:
     @property
     def spent(self) -> tuple[Spending, ...]:
         """What each model has taken, of those that cost something, opened or not."""
-        spent = [self._spent_in_vain, *map(_spent, (self._embedder, self._chat_model))]
+        models = (self._embedder, self._chat_model, *self._others.values())
+        spent = [self._spent_in_vain, *map(_spent, models)]
         if spent[0] and spent[1]:
             spent[:2] = [spent[0] + spent[1]]
         return tuple(one for one in (*spent, *self._spent_meanwhile.values()) if one)
@@ -94,17 +133,35 @@ class App:
 
     async def collection(self, name: str, *, fresh: bool = False) -> CollectionFacts:
         """Return a collection; searches live with facts of a moment ago and check them."""
-        if not fresh and (known := self.known.get(name)):
+        known = None if fresh else self.known.get(name)
+        if known is not None and self._tried.get(name) == self.trials.get(name):
             return known
         pool = await self.pool(self.search_workload)
         async with pool.connection() as connection:
-            facts = await collections.one(connection, name)
+            facts = await self.look(connection, name)
             if facts is None:
-                self.known.pop(name, None)
                 names = [c.name for c in await collections.every(connection)]
                 raise NotFound(_no_collection(name, names))
+        return facts
+
+    async def look(self, connection: Connection, name: str) -> CollectionFacts | None:
+        """Return a collection as it is now, with its trial; None where there is none of that name."""
+        facts = await collections.one(connection, name)
+        trial = self.trials.get(name)
+        self._tried.pop(name, None)
+        if facts is None:
+            self.known.pop(name, None)
+            return None
+        if trial is not None:
+            facts = await _on_trial(connection, facts, trial)
+            self._tried[name] = trial
         self.known[name] = facts
         return facts
+
+    async def forget_connections(self) -> None:
+        """Lend new connections from now on, as after a restart of the server."""
+        for pool in self.pools.values():
+            await pool.expire()
 
     async def close(self) -> None:
         """Close the parsers, the pools, once what they lent came back, and the models."""
@@ -112,10 +169,25 @@ class App:
         await self.parsers.close()
         for pool in self.pools.values():
             await pool.close()
-        if self._embedder is not None:
-            await self._embedder.close()
+        for model in self._open_models():
+            await model.close()
         if self._chat_model is not None:
             await self._chat_model.close()
+
+    def _open_models(self) -> list[Embedder]:
+        first = () if self._embedder is None else (self._embedder,)
+        return [*first, *self._others.values()]
+
+    async def _other(self, place: int) -> Embedder | None:
+        self._check_open()
+        if place not in self._others:
+            async with self._opening:
+                if place not in self._others:
+                    model = await self.other_models[place]()
+                    if model is None:
+                        return None
+                    self._others[place] = model
+        return self._others[place]
 
     async def _opened_embedder(self) -> Embedder | None:
         try:
@@ -133,6 +205,24 @@ class App:
 
 def _spent(model: object) -> Spending | None:
     return model.spent if isinstance(model, Metered) else None
+
+
+async def _on_trial(
+    connection: Connection, facts: CollectionFacts, trial: Trial
+) -> CollectionFacts:
+    """Return a collection as the trial searches it."""
+    if trial.policy is not None:
+        facts = replace(facts, policy=search_policy.from_json(trial.policy))
+    space_id = trial.space_id or (facts.space.id if facts.space else None)
+    if space_id is None or (trial.space_id is None and trial.slot is None):
+        return facts
+    space = await collections.space(connection, space_id, slot=trial.slot)
+    if space is None:
+        slot = "" if trial.slot is None else f" with an index in slot {trial.slot}"
+        raise NotFound(
+            f"collection {facts.name!r} has no space {space_id}{slot} to be tried: it was removed"
+        )
+    return replace(facts, space=space)
 
 
 def _no_collection(name: str, names: list[str]) -> str:

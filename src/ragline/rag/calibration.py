@@ -122,11 +122,12 @@ async def _kept(
     pool = await app.pool("admin")
     async with pool.connection() as connection:
         await collections.keep_calibration(connection, facts.space.id, calibration)
-        fresh = await collections.one(connection, name)
+        # Not the collection's own: a space may be measured before searches use it.
+        fresh = await collections.space(connection, facts.space.id)
     app.known.pop(name, None)
-    if fresh is None or fresh.space is None or fresh.space.calibration is None:
+    if fresh is None or fresh.calibration is None:
         raise NotFound(f"collection {name!r} was removed while it was calibrated")
-    return fresh.space.calibration
+    return fresh.calibration
 
 
 @dataclass(frozen=True, slots=True)

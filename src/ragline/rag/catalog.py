@@ -9,7 +9,7 @@ import asyncpg
 
 from ragline.core import lexical
 from ragline.core.chunking import ChunkPolicy
-from ragline.core.results import CollectionFacts, DocumentFacts
+from ragline.core.results import CollectionFacts, DocumentFacts, SpaceFacts
 from ragline.db import collections as collection_rows
 from ragline.db import documents as document_rows
 from ragline.db.pool import Connection
@@ -90,8 +90,8 @@ async def open_collection(
 ) -> CollectionFacts:
     """Return a collection with its embedding space, making what is missing.
 
-    Raises UsageError for a name or policy that cannot be, Conflict when `must_be_new` and it is not,
-    ModelError when it was embedded with another model.
+    A new space is `model`'s. Raises UsageError for a name or policy that cannot be, Conflict when
+    `must_be_new` and it is not, ModelError when it was embedded with a model that is not configured.
     """
     _check_name(name)
     pool = await app.pool(app.ingest_workload)
@@ -118,14 +118,19 @@ async def open_collection(
                 indexed=app.ingest_workload != "admin",
             )
             facts = await _read_back(connection, name)
-    if facts.space and model and facts.space.weights_hash != model.weights_hash:
-        raise ModelError(
-            f"collection {name!r} was embedded with {facts.space.model_id} "
-            f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
-            f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
-            "or configure the first model again (RAGLINE_MODEL_DIR or RAGLINE_EMBED_MODEL)"
-        )
+    if facts.space and model and await app.embedder_for(facts.space) is None:
+        raise other_model(name, facts.space, model)
     return facts
+
+
+def other_model(name: str, space: SpaceFacts, model: ModelFacts) -> ModelError:
+    """Return the error that a collection was embedded with a model that is not configured."""
+    return ModelError(
+        f"collection {name!r} was embedded with {space.model_id} "
+        f"({space.weights_hash[:12]}), and the configured model is {model.model_id} "
+        f"({model.weights_hash[:12]}): vectors of two models never mix. Use another collection, "
+        "or configure the first model again (RAGLINE_MODEL_DIR or RAGLINE_EMBED_MODEL)"
+    )
 
 
 async def _add_collection(connection: Connection, name: str, policy: Policy) -> bool:

@@ -32,6 +32,7 @@ class Sample:
 
     taken_at: float
     facts: CollectionFacts
+    space_id: int | None
     documents: list[tuple[Mapping[str, Any], int]]
     calibration: Calibration | None
     plans: dict[tuple[Filter, int, bool], Plan] = field(default_factory=dict)
@@ -76,10 +77,15 @@ async def plan(
             fresh = facts
         size = _LARGE_SAMPLE_CHUNKS if fresh.chunks > _LARGE_CHUNKS else _SAMPLE_CHUNKS
         documents = await samples.metadata(connection, target, chunks=fresh.chunks, size=size)
-        measured = _calibration(facts) or _calibration(fresh)
+        # A space on trial is not the one that is in use now.
+        measured = _calibration(facts) or (
+            _calibration(fresh) if _space_id(fresh) == _space_id(facts) else None
+        )
         if len(known) >= _MOST_SAMPLES:
             known.clear()
-        sample = known[facts.id] = Sample(time.monotonic(), fresh, documents, measured)
+        sample = known[facts.id] = Sample(
+            time.monotonic(), fresh, _space_id(facts), documents, measured
+        )
     key = (condition, k, is_exact)
     if (made := sample.plans.get(key)) is not None:
         return made
@@ -116,11 +122,16 @@ def _calibration(facts: CollectionFacts) -> Calibration | None:
     return facts.space.calibration if facts.space else None
 
 
+def _space_id(facts: CollectionFacts) -> int | None:
+    return facts.space.id if facts.space else None
+
+
 def _is_old(sample: Sample, facts: CollectionFacts) -> bool:
     """Only speed depends on a sample: an old one is never the reason for a wrong result."""
     measured = _calibration(facts)
     return (
         facts.epoch > sample.facts.epoch
+        or _space_id(facts) != sample.space_id
         or (measured is not None and measured is not sample.calibration)
         or time.monotonic() - sample.taken_at > _SAMPLE_LASTS_S
     )

@@ -187,7 +187,7 @@ class _Run:
             app=app,
             pool=pool,
             collection=facts,
-            embedder=embedder if facts.space else None,
+            embedder=await app.embedder_for(facts.space) if facts.space else None,
             tally=_Tally(),
             total=total,
             on_progress=on_progress,
@@ -250,31 +250,10 @@ class _Run:
         self.step(0)
 
     async def _store(self, batch: Sequence[NewDocument]) -> None:
-        vectors = None
-        texts = [
-            passage(document.title, c.headings, c.body)
-            for document in batch
-            for c in document.chunks
-        ]
-        if self.embedder is not None:
-            embedded = await self.embedder.embed_documents(texts)
-            vectors = embedded.vectors
-            self.tally.truncated += embedded.truncated
-            self.tally.embedded += len(texts)
         await self._learn_terms(batch)
-        at = 0
-        for document in batch:
-            count = len(document.chunks)
-            try:
-                await self._write(document, None if vectors is None else vectors[at : at + count])
-            except Rejected as error:
-                self._reject(
-                    Rejection(source=document.source, reason=error.reason, message=error.message)
-                )
-                self.step(0)
-            else:
-                self._count(document)
-            at += count
+        left = batch
+        while left := await self._stored(left):
+            await self._follow()
         # Searches read what is not folded one by one.
         async with self.pool.connection() as connection:
             await documents.fold_postings(
@@ -283,6 +262,53 @@ class _Run:
                 most_left=_MOST_UNFOLDED_MEANWHILE,
                 is_owner=self.app.ingest_workload == "admin",
             )
+
+    async def _stored(self, batch: Sequence[NewDocument]) -> Sequence[NewDocument]:
+        """Embed and write documents; return those that are left when the space was swapped."""
+        texts = [
+            passage(document.title, c.headings, c.body)
+            for document in batch
+            for c in document.chunks
+        ]
+        embedded = await self.embedder.embed_documents(texts) if self.embedder else None
+        at = 0
+        for number, document in enumerate(batch):
+            count = len(document.chunks)
+            try:
+                await self._write(document, embedded.vectors[at : at + count] if embedded else None)
+            except documents.SpaceChanged:
+                self._count_embedded(at, 0)  # what is left is embedded, and counted, again
+                return batch[number:]
+            except Rejected as error:
+                self._reject(
+                    Rejection(source=document.source, reason=error.reason, message=error.message)
+                )
+                self.step(0)
+            else:
+                self._count(document)
+            at += count
+        self._count_embedded(len(texts), embedded.truncated if embedded else 0)
+        return ()
+
+    def _count_embedded(self, chunks: int, truncated: int) -> None:
+        if self.embedder is not None:
+            self.tally.embedded += chunks
+            self.tally.truncated += truncated
+
+    async def _follow(self) -> None:
+        """Go on with the collection's new space, and its model."""
+        async with self.pool.connection() as connection:
+            fresh = await collections.one(connection, self.collection.name)
+        if fresh is None or fresh.id != self.collection.id:
+            raise Conflict(f"collection {self.collection.name!r} was removed while it was filled")
+        self.collection = fresh
+        self.app.known.pop(fresh.name, None)
+        if fresh.space is None:
+            self.embedder = None
+            return
+        before, self.embedder = self.embedder, await self.app.embedder_for(fresh.space)
+        if self.embedder is None and before is not None:
+            raise catalog.other_model(fresh.name, fresh.space, before.facts)
 
     async def _write(self, document: NewDocument, vectors: npt.NDArray[np.float32] | None) -> None:
         """Write one document; raise Rejected when the database refuses this one for what it holds."""
@@ -415,9 +441,19 @@ class _Run:
 
     async def _backfill(self) -> None:
         """Embed chunks that came in while there was no model, or whose run was cut short."""
-        if self.embedder is None or self.collection.space is None:
-            return
-        space_id, after = self.collection.space.id, 0
+        await self._follow()
+        while self.embedder is not None and (space := self.collection.space) is not None:
+            try:
+                await self._fill(space.id, self.embedder)
+            except asyncpg.UndefinedTableError:
+                await self._follow()
+                if self.collection.space == space:
+                    raise
+            else:
+                return
+
+    async def _fill(self, space_id: int, embedder: Embedder) -> None:
+        after = 0
         while True:
             async with self.pool.connection() as connection:
                 missing = await documents.without_vector(
@@ -425,7 +461,7 @@ class _Run:
                 )
                 if not missing:
                     return
-                embedded = await self.embedder.embed_documents(
+                embedded = await embedder.embed_documents(
                     [passage(title, headings, body) for _, title, headings, body in missing]
                 )
                 try:

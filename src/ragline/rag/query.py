@@ -14,6 +14,7 @@ from ragline.core.filters import Filter
 from ragline.core.results import Method
 from ragline.errors import UsageError
 
+HITS = 10
 MOST_HITS = 1000
 LONGEST_QUESTION = 10_000
 _METHODS: tuple[Method, ...] = ("hybrid", "vector", "lexical")
@@ -23,8 +24,9 @@ LARGEST_EF_SEARCH = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What to search for. `ef_search` None means max(100, 2k), at most 1,000; with a filter, what was
-    measured for the collection.
+    """What to search for. `k` None means what the collection's policy says (the largest of several),
+    else 10. `ef_search` None means the policy's; else, with a filter, what was measured for the
+    collection; else max(100, 2k), at most 1,000.
 
     A `vector` given by the caller stands for the question's embedding, shape (dimension,). Only
     chunks of documents whose metadata fits `filter` are found. `exact` compares every vector and
@@ -33,7 +35,7 @@ class Query:
 
     question: str
     collections: tuple[str, ...]
-    k: int = 10
+    k: int | None = None
     method: Method = "hybrid"
     ef_search: int | None = None
     explain: bool = False
@@ -49,7 +51,7 @@ def query(
     question: str,
     collection: str | Sequence[str],
     *,
-    k: int = 10,
+    k: int | None = None,
     method: Method = "hybrid",
     ef_search: int | None = None,
     explain: bool = False,
@@ -84,7 +86,7 @@ def _filter(given: Filter | Mapping[str, Any] | str | None) -> Filter | None:
 def _check(query: Query) -> None:
     if query.method not in _METHODS:
         raise UsageError(f"method {query.method!r} is not one of {', '.join(_METHODS)}")
-    if not 1 <= query.k <= MOST_HITS:
+    if query.k is not None and not 1 <= query.k <= MOST_HITS:
         raise UsageError(f"k is {query.k}; it must lie between 1 and {MOST_HITS}")
     if query.ef_search is not None and not 1 <= query.ef_search <= LARGEST_EF_SEARCH:
         raise UsageError(

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import asyncpg
-import numpy as np
-import numpy.typing as npt
 
-from ragline.core import fusion, languages, lexical
+from ragline.core import fusion, languages, lexical, search_policy
 from ragline.core.results import (
     CollectionFacts,
     Hit,
@@ -20,18 +18,32 @@ from ragline.core.results import (
     SpaceFacts,
     Used,
 )
-from ragline.db import collections, search
+from ragline.core.search_policy import SearchPolicy
+from ragline.db import search
 from ragline.db.pool import Connection
-from ragline.errors import ModelError, NotFound, UsageError, first
-from ragline.models.embed import ModelFacts
+from ragline.errors import Conflict, ModelError, NotFound, UsageError, first
+from ragline.models.embed import Embedder, Vector
 from ragline.rag import filtering
 from ragline.rag.app import App
-from ragline.rag.query import LARGEST_EF_SEARCH, LONGEST_QUESTION, MOST_HITS, Query, query
+from ragline.rag.query import (
+    HITS,
+    LARGEST_EF_SEARCH,
+    LONGEST_QUESTION,
+    MOST_HITS,
+    Query,
+    query,
+)
 from ragline.signals import spans
 
 __all__ = [
-    "LONGEST_QUESTION", "MOST_HITS", "Query", "query", "search_collections", "search_with_vector",
+    "LONGEST_QUESTION", "MOST_HITS", "Asked", "Query", "plan_of", "query", "search_collections",
+    "search_with_vector",
 ]  # fmt: skip
+
+# A change of the space, its index or the policy under way is met once, or twice.
+_TRIES = 10
+
+_Vectors = Mapping[str, Vector]
 
 
 async def search_collections(app: App, query: Query) -> SearchResult:
@@ -39,27 +51,55 @@ async def search_collections(app: App, query: Query) -> SearchResult:
     return (await search_with_vector(app, query))[0]
 
 
-async def search_with_vector(
-    app: App, query: Query
-) -> tuple[SearchResult, npt.NDArray[np.float32] | None]:
-    """Return the same with the question's embedding, which answers need again."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """A question's embedding, and the model that made it; None where the caller did."""
+
+    vector: Vector
+    embedder: Embedder | None
+
+
+async def search_with_vector(app: App, query: Query) -> tuple[SearchResult, Asked | None]:
+    """Return the same with the question's embedding, which answers need again.
+
+    Where a collection's space, index or policy was changed meanwhile, the whole search is done anew,
+    with the model of the new space: no search fails of a change, or mixes before and after.
+    """
     started = time.perf_counter()
+    for _ in range(_TRIES):
+        if (found := await _attempt(app, query, started)) is not None:
+            return found
+    raise Conflict(
+        f"what searches of {', '.join(map(repr, query.collections))} depend on was changed {_TRIES} "
+        "times while they were searched; search again"
+    )
+
+
+async def _attempt(
+    app: App, query: Query, started: float
+) -> tuple[SearchResult, Asked | None] | None:
+    """Search the collections as this process knows them; None when they are no longer so."""
+    begun = time.perf_counter()
     targets = await _targets(app, query)
+    k = query.k or max(target.policy.k or HITS for target in targets)
     with spans.span("embed"):
-        vector, warning = await _question_vector(app, query, targets)
+        vectors, asked, warning = await _question_vectors(app, query, targets)
     embedded = time.perf_counter()
     if len(targets) == 1:
-        parts = [await _search_one(app, query, targets[0], vector)]
+        maybe = [await _search_one(app, query, k, targets[0], vectors)]
     else:
-        parts = await _side_by_side(app, query, targets, vector)
+        maybe = await _side_by_side(app, query, k, targets, vectors)
+    parts = [part for part in maybe if part is not None]
+    if len(parts) < len(targets):
+        return None
     searched = time.perf_counter()
     hits = parts[0].hits
     if len(parts) > 1:
         with spans.span("fuse"):
-            hits = fusion.merge([part.hits for part in parts], query.method, query.k)
+            hits = fusion.merge([part.hits for part in parts], query.method, k)
     done = time.perf_counter()
     stages = {
-        "embed": (embedded - started) * 1000,
+        "embed": (embedded - begun) * 1000,
         "search": (searched - embedded) * 1000,
         "fuse": (done - searched) * 1000,
         "total": (done - started) * 1000,
@@ -69,13 +109,13 @@ async def search_with_vector(
     result = SearchResult(
         question=query.question,
         method=query.method,
-        k=query.k,
+        k=k,
         hits=hits,
         warnings=(*warning, *(w for part in parts for w in part.warnings)),
         used=tuple(part.used for part in parts),
         timings_ms=stages,
     )
-    return result, vector
+    return result, asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +127,12 @@ class _Part:
 
 
 async def _side_by_side(
-    app: App,
-    query: Query,
-    targets: Sequence[CollectionFacts],
-    vector: npt.NDArray[np.float32] | None,
-) -> list[_Part]:
+    app: App, query: Query, k: int, targets: Sequence[CollectionFacts], vectors: _Vectors
+) -> list[_Part | None]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_search_one(app, query, target, vector)) for target in targets
+                group.create_task(_search_one(app, query, k, target, vectors)) for target in targets
             ]
     except BaseExceptionGroup as several:
         raise first(several) from several
@@ -103,33 +140,33 @@ async def _side_by_side(
 
 
 async def _search_one(
-    app: App, query: Query, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
-) -> _Part:
+    app: App, query: Query, k: int, facts: CollectionFacts, vectors: _Vectors
+) -> _Part | None:
     with spans.span("database.exact" if query.exact else "database.search"):
-        return await _found_in(app, query, facts, vector)
+        return await _found_in(app, query, k, facts, vectors)
 
 
 async def _found_in(
-    app: App, query: Query, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
-) -> _Part:
+    app: App, query: Query, k: int, facts: CollectionFacts, vectors: _Vectors
+) -> _Part | None:
+    """Search one collection as it was when `facts` were read; None when it is not so any longer."""
+    vector = vectors.get(facts.space.weights_hash) if facts.space else None
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
+        part, dropped = None, None
         try:
-            part, is_current = await _ask(app, connection, query, facts, vector)
-        except asyncpg.UndefinedTableError:
-            # The space was dropped since we looked; if nothing changed, the error below is real.
-            part, is_current = None, False
-        if part is not None and is_current:
-            return part
-        fresh = await collections.one(connection, facts.name)
-        app.known.pop(facts.name, None)
+            part, version = await _ask(app, connection, query, k, facts, vector)
+            if version == facts.search_version:
+                return part
+        except asyncpg.UndefinedTableError as error:
+            dropped = error
+        fresh = await app.look(connection, facts.name)
         if fresh is None:
             raise NotFound(f"collection {facts.name!r} was removed while it was searched")
-        if part is not None and _same_place(fresh, facts):
-            return part
-        app.known[fresh.name] = fresh
-        _check_model(query, fresh, await _model(app, query))
-        part, _ = await _ask(app, connection, query, fresh, vector)
+        if not _is_same(fresh, facts):
+            return None
+        if dropped is not None:
+            raise dropped
         return part
 
 
@@ -137,25 +174,25 @@ async def _ask(
     app: App,
     connection: Connection,
     query: Query,
+    k: int,
     facts: CollectionFacts,
-    vector: npt.NDArray[np.float32] | None,
-) -> tuple[_Part, bool]:
-    """Search one collection as it was when `facts` were read; say whether that still holds."""
+    vector: Vector | None,
+) -> tuple[_Part, int | None]:
+    """Search one collection; return the search version that it had, too (None: nothing was found)."""
     target = target_of(facts)
     foreign = _foreign_language(query, facts)
     method = "lexical" if foreign else _possible(query.method, facts, vector)
-    ask = _compose(query, facts, method, vector)
+    ask = _compose(query, k, facts, method, vector)
     plan = None
     if query.filter is not None:
         plan = await filtering.plan(
-            app.samples, connection, target, facts, query.filter, k=query.k, is_exact=query.exact
+            app.samples, connection, target, facts, query.filter, k=k, is_exact=query.exact
         )
         ask = _within(plan, query, ask)
     found = await search.run(connection, target, method, ask)
     warnings: tuple[str, ...] = ()
-    if len(found.hits) < query.k:
+    if len(found.hits) < k:
         found, ask, warnings = await _completed(app, connection, target, method, ask, found)
-    is_current = bool(found.hits) and found.active_space_id == target.space_id
     used = _used(query, facts, method, ask, plan)
     stages: Mapping[str, float] = {}
     if query.explain:
@@ -164,7 +201,26 @@ async def _ask(
         stages = search.stages_ms(explained, facts.name)
     if foreign and facts.space:
         warnings += (_why_words_alone(facts.name, foreign, facts.space),)
-    return _Part(hits=found.hits, used=used, warnings=warnings, stages_ms=stages), is_current
+    part = _Part(hits=found.hits, used=used, warnings=warnings, stages_ms=stages)
+    return part, found.version
+
+
+async def plan_of(app: App, query: Query) -> tuple[str, ...]:
+    """Return what the plan of a query of one collection reads, in order; it is run for that."""
+    (facts,) = await _targets(app, query)
+    vectors, *_ = await _question_vectors(app, query, [facts])
+    vector = vectors.get(facts.space.weights_hash) if facts.space else None
+    target, k = target_of(facts), query.k or facts.policy.k or HITS
+    method = "lexical" if _foreign_language(query, facts) else _possible(query.method, facts, vector)
+    ask = _compose(query, k, facts, method, vector)
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        if query.filter is not None:
+            plan = await filtering.plan(
+                app.samples, connection, target, facts, query.filter, k=k, is_exact=query.exact
+            )
+            ask = _within(plan, query, ask)
+        return search.shape(await search.explained(connection, target, method, ask))
 
 
 async def _completed(
@@ -193,14 +249,16 @@ async def _completed(
 def _wider(ask: search.Ask, method: Method) -> search.Ask | None:
     if ask.scope is not None and not ask.scope.is_small:
         return replace(ask, scope=replace(ask.scope, is_small=True))
-    if method == "vector" and not ask.is_iterative:
+    if method == "vector" and not ask.is_iterative and ask.policy.iterative is None:
         return replace(ask, is_iterative=True)
     return replace(ask, is_exact=True) if method == "lexical" and not ask.is_exact else None
 
 
 def _within(plan: filtering.Plan, query: Query, ask: search.Ask) -> search.Ask:
-    ef_search = query.ef_search or plan.access.ef_search or ask.ef_search
-    return replace(ask, ef_search=ef_search, scope=plan.scope, scope_values=plan.values)
+    measured = None if query.ef_search or ask.policy.ef_search else plan.access.ef_search
+    return replace(
+        ask, ef_search=measured or ask.ef_search, scope=plan.scope, scope_values=plan.values
+    )
 
 
 def _used(
@@ -219,30 +277,43 @@ def _used(
         method=method,
         model_id=facts.space.model_id if facts.space and method != "lexical" else None,
         ef_search=ask.ef_search if is_walked else None,
-        is_iterative=is_walked and (ask.is_iterative or method == "hybrid" or bool(ask.scope)),
+        is_iterative=is_walked and _is_iterative(ask, method),
         candidates=ask.candidates,
         terms=ask.terms,
         is_exact=ask.is_exact,
         filter=plan.text if plan else None,
         access=access,
+        policy=_said(facts.policy),
     )
 
 
+def _is_iterative(ask: search.Ask, method: Method) -> bool:
+    if ask.policy.iterative is not None:
+        return ask.policy.iterative != "off"
+    return ask.is_iterative or method == "hybrid" or bool(ask.scope)
+
+
+def _said(policy: SearchPolicy) -> dict[str, object] | None:
+    if policy == search_policy.DEFAULT:
+        return None
+    values = search_policy.to_json(policy)
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _compose(
-    query: Query,
-    facts: CollectionFacts,
-    method: Method,
-    vector: npt.NDArray[np.float32] | None,
+    query: Query, k: int, facts: CollectionFacts, method: Method, vector: Vector | None
 ) -> search.Ask:
+    by_default = min(LARGEST_EF_SEARCH, max(100, 2 * k))
     return search.Ask(
-        k=query.k,
-        candidates=fusion.candidates(query.k),
-        ef_search=query.ef_search or min(LARGEST_EF_SEARCH, max(100, 2 * query.k)),
+        k=k,
+        candidates=fusion.candidates(k),
+        ef_search=query.ef_search or facts.policy.ef_search or by_default,
         is_exact=query.exact,
         terms=()
         if method == "vector"
         else tuple(lexical.question_terms(query.question, facts.language)),
         vector=None if method == "lexical" else vector,
+        policy=facts.policy,
     )
 
 
@@ -253,54 +324,61 @@ async def _targets(app: App, query: Query) -> list[CollectionFacts]:
     refuse a search, or to go by words alone.
     """
     targets = [await app.collection(name) for name in query.collections]
-    model = await _model(app, query)
     return [
         target
-        if _is_as_needed(query, target, model)
+        if await _is_as_needed(app, query, target)
         else await app.collection(target.name, fresh=True)
         for target in targets
     ]
 
 
-def _is_as_needed(query: Query, facts: CollectionFacts, model: ModelFacts | None) -> bool:
+async def _is_as_needed(app: App, query: Query, facts: CollectionFacts) -> bool:
     if query.method == "lexical":
         return True
     if facts.space is None:
         return False
     if query.vector is not None:
         return query.vector.shape == (facts.space.dimension,)
-    return model is None or facts.space.weights_hash == model.weights_hash
+    return await app.embedder_for(facts.space) is not None or not await app.embedders()
 
 
-async def _question_vector(
+async def _question_vectors(
     app: App, query: Query, targets: Sequence[CollectionFacts]
-) -> tuple[npt.NDArray[np.float32] | None, tuple[str, ...]]:
-    """Return the question's embedding, or why the search is by words alone."""
+) -> tuple[_Vectors, Asked | None, tuple[str, ...]]:
+    """Return the question's embedding by each model that it takes, or why it is by words alone.
+
+    Also returns that of the first collection, with its model: one is enough for an answer.
+    """
     if query.method == "lexical":
-        return None, ()
+        return {}, None, ()
+    spaces = {target.name: target.space for target in targets if target.space is not None}
     if query.vector is not None:
-        for target in targets:
-            _check_model(query, target, None)
-        return query.vector, ()
-    if all(target.space is None for target in targets):
-        return None, _lexical_only(query, "no vectors are stored yet: ingest again with a model")
-    embedder = await app.embedder()
-    if embedder is None:
-        return None, _lexical_only(query, "there is no model: run `ragline model fetch`")
+        _check_dimensions(query, spaces)
+        of_all = {space.weights_hash: query.vector for space in spaces.values()}
+        return of_all, Asked(vector=query.vector, embedder=None), ()
+    if not spaces:
+        return (
+            {},
+            None,
+            _lexical_only(query, "no vectors are stored yet: ingest again with a model"),
+        )
+    models = {name: await app.embedder_for(space) for name, space in spaces.items()}
+    if not any(models.values()) and not await app.embedders():
+        return {}, None, _lexical_only(query, "there is no model: run `ragline model fetch`")
+    vectors: dict[str, Vector] = {}
+    asked = None
     for target in targets:
-        _check_model(query, target, embedder.facts)
-    if not query.question.strip() or all(
-        target.space is None or _foreign_language(query, target) for target in targets
-    ):
-        return None, ()
-    return await embedder.embed_query(query.question), ()
-
-
-async def _model(app: App, query: Query) -> ModelFacts | None:
-    if query.method == "lexical" or query.vector is not None:
-        return None
-    embedder = await app.embedder()
-    return embedder.facts if embedder else None
+        if target.space is None:
+            continue
+        model = models[target.name]
+        if model is None:
+            raise await _no_model(app, target.name, target.space)
+        if not query.question.strip() or _foreign_language(query, target):
+            continue
+        if target.space.weights_hash not in vectors:
+            vectors[target.space.weights_hash] = await model.embed_query(query.question)
+        asked = asked or Asked(vector=vectors[target.space.weights_hash], embedder=model)
+    return vectors, asked, ()
 
 
 def _lexical_only(query: Query, why: str) -> tuple[str, ...]:
@@ -309,22 +387,24 @@ def _lexical_only(query: Query, why: str) -> tuple[str, ...]:
     return (f"searched by words alone: {why}",)
 
 
-def _check_model(query: Query, facts: CollectionFacts, model: ModelFacts | None) -> None:
-    """Refuse to compare vectors of two models, or of two dimensions."""
-    if facts.space is None:
-        return
-    if model is not None and facts.space.weights_hash != model.weights_hash:
-        raise ModelError(
-            f"collection {facts.name!r} was embedded with {facts.space.model_id} "
-            f"({facts.space.weights_hash[:12]}), and the configured model is {model.model_id} "
-            f"({model.weights_hash[:12]}): configure the first again (RAGLINE_MODEL_DIR or "
-            "RAGLINE_EMBED_MODEL), or search lexically"
-        )
-    if query.vector is not None and query.vector.shape != (facts.space.dimension,):
-        raise UsageError(
-            f"the vector has shape {query.vector.shape}; collection {facts.name!r} has dimension "
-            f"{facts.space.dimension}"
-        )
+async def _no_model(app: App, name: str, space: SpaceFacts) -> ModelError:
+    """Vectors of two models are never compared."""
+    first, *_ = await app.embedders()
+    return ModelError(
+        f"collection {name!r} was embedded with {space.model_id} "
+        f"({space.weights_hash[:12]}), and the configured model is {first.facts.model_id} "
+        f"({first.facts.weights_hash[:12]}): configure the first again (RAGLINE_MODEL_DIR or "
+        "RAGLINE_EMBED_MODEL), or search lexically"
+    )
+
+
+def _check_dimensions(query: Query, spaces: Mapping[str, SpaceFacts]) -> None:
+    for name, space in spaces.items():
+        if query.vector is not None and query.vector.shape != (space.dimension,):
+            raise UsageError(
+                f"the vector has shape {query.vector.shape}; collection {name!r} has dimension "
+                f"{space.dimension}"
+            )
 
 
 def _foreign_language(query: Query, facts: CollectionFacts) -> str | None:
@@ -342,9 +422,7 @@ def _why_words_alone(collection: str, language: str, space: SpaceFacts) -> str:
     )
 
 
-def _possible(
-    method: Method, facts: CollectionFacts, vector: npt.NDArray[np.float32] | None
-) -> Method:
+def _possible(method: Method, facts: CollectionFacts, vector: Vector | None) -> Method:
     return "lexical" if method == "hybrid" and (vector is None or facts.space is None) else method
 
 
@@ -359,8 +437,12 @@ def target_of(facts: CollectionFacts) -> search.Target:
         dimension=facts.space.dimension,
         metric=facts.space.metric,
         storage=facts.space.storage,
+        slot=facts.space.index_slot,
+        index_storage=facts.space.index_storage,
     )
 
 
-def _same_place(one: CollectionFacts, other: CollectionFacts) -> bool:
-    return (one.id, one.space, one.language) == (other.id, other.space, other.language)
+def _is_same(one: CollectionFacts, other: CollectionFacts) -> bool:
+    return (one.id, one.search_version, one.language) == (
+        other.id, other.search_version, other.language,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-select (select active_space_id from collection where id = 7),
+select (select search_version from collection where id = 7),
            r.chunk_id, content.document_id, origin.source, origin.title, content.body,
            content.start_char, content.end_char, content.headings, origin.metadata, r.score
     from (

@@ -24,7 +24,11 @@ TIMES = "search_ms"
 """What a case is timed by; a latency is a quantile of it."""
 ONE_PER_RUN = ("eval_seconds", "eval_cost_micro_usd")
 _METRIC = re.compile(r"([a-z][a-z0-9_]*)(@(?:k|[1-9][0-9]*))?")
-_AT_K = (*(name.removesuffix("@1") for name in measuring.retrieval_names(1)), "ann_recall")
+_AT_K = (
+    *(name.removesuffix("@1") for name in measuring.retrieval_names(1)),
+    "ann_recall",
+    "known_mrr",
+)
 _OTHERS = (
     *("rows", TIMES, *ONE_PER_RUN),
     *("answered", "declined", "exact_match", "token_f1", "cited"),

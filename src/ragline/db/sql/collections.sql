@@ -1,27 +1,33 @@
 -- one_collection --
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
-       s.normalised, s.languages,
+       s.normalised, s.languages, s.index_slot, x.storage as index_storage,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
+       c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
 from collection c
 left join embedding_space s on s.id = c.active_space_id
+left join space_index x on x.space_id = s.id and x.slot = s.index_slot
 left join search_calibration k on k.space_id = s.id
+left join search_policy p on p.collection_id = c.id
 where c.name = $1
 
 -- all_collections --
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
-       s.normalised, s.languages,
+       s.normalised, s.languages, s.index_slot, x.storage as index_storage,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
+       c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
 from collection c
 left join embedding_space s on s.id = c.active_space_id
+left join space_index x on x.space_id = s.id and x.slot = s.index_slot
 left join search_calibration k on k.space_id = s.id
+left join search_policy p on p.collection_id = c.id
 order by c.name
 
 -- add_collection --
@@ -41,14 +47,30 @@ select ragline.create_space($1, $2, $3, $4, $5, $6, $7, $8::text[], $9)
 update collection set active_space_id = $2 where id = $1 and active_space_id is null
 returning active_space_id
 
+-- one_space --
+-- as it is searched through the slot $2, or without one through its own
+select s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
+       s.normalised, s.languages, x.slot as index_slot, x.storage as index_storage,
+       k.exact_chunks, k.levels, k.chunks as calibrated_chunks
+from embedding_space s
+join space_index x on x.space_id = s.id and x.slot = coalesce($2::smallint, s.index_slot)
+left join search_calibration k on k.space_id = s.id
+where s.id = $1
+
 -- space_index --
-select i.indisvalid as valid
-from pg_catalog.pg_index i
-join pg_catalog.pg_class c on c.oid = i.indexrelid
-where c.relnamespace = 'ragline'::regnamespace::oid and c.relname = $1
+-- the name of space_index_name(), which not all who search may call
+select i.indisvalid as valid, c.relname as name
+from embedding_space s
+join pg_catalog.pg_class c
+  on c.relname = ('embedding_' || s.id::text || '_hnsw'
+                  || case coalesce($2::smallint, s.index_slot) when 0 then '_0' when 1 then ''
+                     else '_' || coalesce($2, s.index_slot)::text end)::name
+join pg_catalog.pg_index i on i.indexrelid = c.oid
+where s.id = $1 and c.relnamespace = 'ragline'::regnamespace::oid
 
 -- space_index_statement --
-select ragline.space_index_statement($1, true)
+select ragline.space_index_statement(s.id, coalesce($2::integer, s.index_slot), true)
+from embedding_space s where s.id = $1
 
 -- raise_epoch --
 update collection set epoch = epoch + 1 where id = $1

@@ -15,6 +15,9 @@ delete from document where collection_id = $1 and source = $2
 delete from document where id = $1
 returning collection_id
 
+-- space_written_to --
+select active_space_id from collection where id = $1 for no key update
+
 -- chunk_ids --
 select pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('chunk', 'id')::regclass)
 from generate_series(1, $1::int)

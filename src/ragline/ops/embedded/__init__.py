@@ -9,13 +9,15 @@ and outlives the process that started it.
 """
 
 from ragline.ops.embedded.access import dsn, password_file, psql_command, tcp_url, url
-from ragline.ops.embedded.lifecycle import Status, binaries, ensure, status, stop
+from ragline.ops.embedded.lifecycle import Status, binaries, data_directory, ensure, status, stop
 from ragline.ops.embedded.postmaster import Cluster
+from ragline.ops.embedded.preflight import why_not
 
 __all__ = [
     "Cluster",
     "Status",
     "binaries",
+    "data_directory",
     "dsn",
     "ensure",
     "password_file",
@@ -24,4 +26,5 @@ __all__ = [
     "stop",
     "tcp_url",
     "url",
+    "why_not",
 ]

@@ -98,6 +98,11 @@ def status(data_dir: Path) -> Status:
     return _status("starting", home, f"process {said.pid} is starting or stopping")
 
 
+def data_directory(data_dir: Path) -> Path:
+    """Return where the cluster's own files lie, which PostgreSQL calls `data_directory`."""
+    return places.home_of(data_dir).pgdata
+
+
 def binaries(data_dir: Path) -> Path:
     """Return the folder with the cluster's bin/, lib/ and share/; the server's user can read it."""
     home = places.home_of(data_dir)

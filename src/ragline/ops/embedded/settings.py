@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragline.ops.machine import memory_bytes, shared_memory_bytes
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ragline.ops.embedded.owner import Owner
 
@@ -28,14 +29,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return the memory that this process may use, container limits included."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        shm = os.statvfs("/dev/shm")  # noqa: S108 - only its size is read
-    except OSError:
-        shared = None
-    else:
-        shared = shm.f_blocks * shm.f_frsize
-    return Machine(memory_bytes=min([memory, *_cgroup_limits()]), shared_memory_bytes=shared)
+    return Machine(memory_bytes=memory_bytes(), shared_memory_bytes=shared_memory_bytes())
 
 
 def ragline_conf(machine: Machine, *, socket_folder: Path, port: int | None) -> str:
@@ -104,29 +98,3 @@ def _quoted(value: str) -> str:
 
 def _between(low: int, value: int, high: int) -> int:
     return max(low, min(value, high))
-
-
-def _cgroup_limits() -> Iterable[int]:
-    root = Path("/sys/fs/cgroup")
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers in ("", "memory"):
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
-            base = root / controllers if controllers else root
-            here = base / group.lstrip("/")
-            for folder in [here, *here.parents]:
-                if folder.is_relative_to(base):
-                    yield from _limit(folder / name)
-
-
-def _limit(file: Path) -> Iterable[int]:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return
-    if text.isdigit() and int(text) > 0:
-        yield int(text)

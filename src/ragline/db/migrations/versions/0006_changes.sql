@@ -96,7 +96,7 @@ $$;
 create table search_policy (
     collection_id integer primary key references collection on delete cascade,
     k smallint constraint k_in_range check (k between 1 and 1000),
-    vector_weight real constraint weight_is_a_share check (vector_weight between 0 and 1),
+    vector_weight double precision constraint weight_is_a_share check (vector_weight between 0 and 1),
     ef_search smallint constraint ef_search_in_range check (ef_search between 1 and 1000),
     iterative text constraint mode_is_known
         check (iterative in ('off', 'strict_order', 'relaxed_order')),

@@ -1,0 +1,241 @@
+"""Building and dropping indexes beside what is in use: watched, bounded, and nothing left half-done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from ragline.change.kind import Site
+from ragline.core.dsn import application_name
+from ragline.db import indexes, pool
+from ragline.db.indexes import Progress
+from ragline.errors import (
+    Conflict,
+    DatabaseUnreachable,
+    LockTimeout,
+    PreconditionFailed,
+    RaglineError,
+    UsageError,
+)
+
+# A build that waits for its first lock, or for writers before it begins, has cost nothing yet.
+_BEFORE_THE_WORK = (None, "initializing", "waiting for writers before build")
+_TRIES = 3
+_PAUSE_S = 0.2
+_LOOK_S = (0.02, 1.0)
+_SAY_S = 2.0
+_STOPPED_WITHIN_MS = 10_000
+_CLEANED_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Building:
+    """An index to be built. `settings` are those of the session that builds it."""
+
+    name: str
+    sql: str
+    settings: Mapping[str, str]
+
+
+@asynccontextmanager
+async def session(
+    site: Site, **settings: str
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Lend a new connection that may do everything in schema ragline, and sees only the catalog."""
+    admin = await site.app.pool("admin")
+    every = {
+        "lock_timeout": f"{site.lock_timeout_ms}ms",
+        "statement_timeout": "0",
+        "client_min_messages": "notice",
+        **settings,
+    }
+    async with pool.session(admin.dsn, "admin", settings=every) as connection:
+        yield connection
+
+
+async def built(site: Site, building: Building) -> None:
+    """Build an index that is not there; nothing of it is left when that fails.
+
+    Raises LockTimeout when others stood in the way before the work began; PreconditionFailed or
+    UsageError with what the server said.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            await _built_once(site, building)
+        except LockTimeout as error:
+            if not left:
+                raise
+            site.say(f"{error}: trying again")
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return
+
+
+async def dropped(site: Site, name: str) -> None:
+    """Drop an index without stopping anybody. It waits for who still uses it, and tries again."""
+    for left in reversed(range(_TRIES)):
+        try:
+            async with session(site) as connection:
+                await indexes.drop(connection, name)
+        except LockTimeout as error:
+            if not left:
+                raise LockTimeout(
+                    f"index {name} could not be dropped: a transaction still uses it, or holds its "
+                    f"table, after {_TRIES} tries of {site.lock_timeout_ms} ms. It is safe to repeat"
+                ) from error
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return
+
+
+async def stopped(site: Site, name: str) -> None:
+    """End builds of this index that a killed process of ours left behind in the server.
+
+    Raises Conflict where somebody else builds it.
+    """
+    async with session(site) as connection:
+        for build in await indexes.in_flight(connection, name):
+            if not build.application.startswith(application_name("")):
+                raise Conflict(
+                    f"{build.user} builds index {name} right now (process {build.pid}, "
+                    f"{build.application or 'no application name'}): wait for it, or end it"
+                )
+            site.say(f"stopping a build of {name} that was left behind (process {build.pid})")
+            await _ended(connection, name, build)
+
+
+async def _ended(
+    connection: asyncpg.Connection[asyncpg.Record], name: str, build: indexes.Build
+) -> None:
+    try:
+        is_gone = await indexes.stop(connection, build.pid, within_ms=_STOPPED_WITHIN_MS)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PreconditionFailed(
+            f"a build of index {name} was left behind in process {build.pid} of {build.user}, which "
+            f"we may not end: run `select pg_terminate_backend({build.pid})` as a superuser"
+        ) from error
+    if not is_gone:
+        raise PreconditionFailed(
+            f"a build of index {name} was left behind in process {build.pid} and does not end; try "
+            "again in a while"
+        )
+
+
+async def _built_once(site: Site, building: Building) -> None:
+    # Its own lock_timeout would end it in its last second as well, for a wait that harms nobody: it
+    # holds a lock that no reader and no writer meets. So the watch below decides.
+    async with session(site, **building.settings, lock_timeout="0") as connection:
+        connection.add_log_listener(lambda _, message: _noted(site, building.name, message))
+        await _end_with_us(connection)
+        running = asyncio.ensure_future(connection.execute(building.sql, timeout=None))
+        try:
+            await _watched(site, building.name, connection.get_server_pid(), running)
+            await running
+        except BaseException as error:
+            running.cancel()
+            with contextlib.suppress(BaseException):
+                await running
+            await _cleaned(site, building.name)
+            if isinstance(error, asyncpg.PostgresError | OSError):
+                raise _explained(building.name, error) from error
+            raise
+
+
+async def _end_with_us(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Let the server notice soon when we are gone. Not every system can: there it is found later."""
+    with contextlib.suppress(asyncpg.PostgresError):
+        await connection.execute(
+            "select pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+        )
+
+
+async def _watched(site: Site, name: str, pid: int, running: asyncio.Future[str]) -> None:
+    """Show how far a build is until it ends; end it when it cannot begin."""
+    pause_s, longest_s = _LOOK_S
+    began = said = time.monotonic()
+    is_at_work = False
+    admin = await site.app.pool("admin")
+    while not running.done():
+        async with admin.connection() as connection:
+            progress = await indexes.progress(connection, pid)
+        now = time.monotonic()
+        if progress is not None and not running.done():
+            if progress.phase in _BEFORE_THE_WORK:
+                if progress.is_waiting and now - began > site.lock_timeout_ms / 1000:
+                    raise _in_the_way(name, progress)
+            elif not is_at_work:
+                is_at_work = True
+                site.reached("index:building")
+            if now - said > _SAY_S:
+                said = now
+                site.say(f"{name}: {_said(progress)}")
+        await asyncio.wait({running}, timeout=pause_s)
+        pause_s = min(2 * pause_s, longest_s)
+    if not is_at_work and running.exception() is None:
+        site.reached("index:building")
+
+
+def _said(progress: Progress) -> str:
+    phase = progress.phase or "waiting for its first lock"
+    said = [phase]
+    for (done, total), what in ((progress.blocks, "blocks"), (progress.tuples, "rows")):
+        if total:
+            said.append(f"{done:,} of {total:,} {what}")
+        elif done:
+            said.append(f"{done:,} {what}")
+    if progress.blockers:
+        said.append("behind process " + ", ".join(map(str, progress.blockers)))
+    return ", ".join(said)
+
+
+def _in_the_way(name: str, progress: Progress) -> LockTimeout:
+    who = ", ".join(map(str, progress.blockers)) or "unknown"
+    return LockTimeout(
+        f"index {name} could not be begun: it waits for the transaction of process {who}; nothing "
+        "was changed, it is safe to repeat"
+    )
+
+
+async def _cleaned(site: Site, name: str) -> None:
+    """Drop what a failed build left. Where even that fails, the next build begins with it."""
+    with contextlib.suppress(RaglineError, asyncpg.PostgresError, OSError, TimeoutError):
+        async with asyncio.timeout(_CLEANED_WITHIN_S):
+            await stopped(site, name)
+            await dropped(site, name)
+
+
+def _noted(site: Site, name: str, message: object) -> None:
+    said = str(message)
+    if "no longer fits" in said:
+        site.say(
+            f"warning: {name}: {said}; the rest of it takes several times as long. Free memory, or "
+            "raise maintenance_work_mem"
+        )
+
+
+def _explained(name: str, error: Exception) -> RaglineError:
+    """Return what a failed build means; nothing of it is left."""
+    said = f"index {name} could not be built: {error}; nothing of it is left"
+    if isinstance(error, asyncpg.DiskFullError) and "shared memory" in str(error):
+        return PreconditionFailed(
+            f"{said}. /dev/shm is too small: give the container more (--shm-size), or set "
+            "max_parallel_maintenance_workers to 0"
+        )
+    if isinstance(error, asyncpg.DiskFullError):
+        return PreconditionFailed(f"{said}. Free space where the database lies")
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return UsageError(f"{said}. The rows there are not unique")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return PreconditionFailed(f"{said}. Somebody cancelled it, or a time limit did")
+    if isinstance(error, asyncpg.AdminShutdownError | asyncpg.PostgresConnectionError | OSError):
+        return DatabaseUnreachable(
+            f"the connection that built index {name} was lost: {error}; what it left is removed by "
+            "the next command"
+        )
+    return PreconditionFailed(said)

@@ -1,0 +1,83 @@
+"""The kind `index`: the vector index of a collection, and ordinary indexes of ragline's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ragline.change import ordinary_index, vector_index
+from ragline.change.kind import Site
+from ragline.change.ordinary_index import is_ordinary
+from ragline.change.vector_index import Seen
+from ragline.core.change import Arm, Step, Value
+
+
+class Index:
+    """Indexes are built beside what is in use, so that nothing waits for them.
+
+    A target is a collection's name, for its vector index: {"m": 24, "ef_construction": 128, "storage":
+    "halfvec"}, of which what is left out stays as it is; or "table.index", for an ordinary one:
+    {"definition": "create index …"}. None is no index.
+    """
+
+    name = "index"
+    is_cluster_wide = False
+
+    def __init__(self) -> None:
+        # Steps name the tables of a collection's space, which only the database knows.
+        self._seen: dict[str, Seen | None] = {}
+
+    async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
+        """Return the index that is wanted, complete, and what speaks against it."""
+        if is_ordinary(target):
+            return await ordinary_index.wanted(site, target, want)
+        return await vector_index.wanted(site, target, want, await self._look(site, target))
+
+    async def read(self, site: Site, target: str) -> Value:
+        """Return the index that is in use and valid; None where none is."""
+        if is_ordinary(target):
+            return await ordinary_index.read(site, target)
+        return vector_index.read(await self._look(site, target))
+
+    def steps(self, target: str, now: Value, want: Value) -> list[Step]:
+        """Return the steps from one index to another."""
+        if is_ordinary(target):
+            return ordinary_index.steps(target, now, want)
+        return vector_index.steps(target, now, want, self._seen.get(target))
+
+    async def run(self, site: Site, step: Step) -> None:
+        """Do one step; done before, it does nothing."""
+        if is_ordinary(step.target):
+            await ordinary_index.run(site, step)
+        else:
+            await vector_index.run(site, step)
+
+    async def confirm(self, site: Site, target: str, want: Value) -> None:
+        """Raise PreconditionFailed unless the index is as wanted and searches use it."""
+        if is_ordinary(target):
+            await ordinary_index.confirm(site, target, want)
+        else:
+            await vector_index.confirm(site, target, want)
+
+    async def arms(
+        self, site: Site, target: str, now: Value, want: Value
+    ) -> tuple[Arm, Arm] | None:
+        """Return both vector indexes to be searched in turn; None for all others."""
+        if is_ordinary(target):
+            return None
+        return await vector_index.arms(site, target, now, want)
+
+    async def tidy(self, site: Site, target: str, keep: Value) -> None:
+        """Drop what lost, and what a broken build left."""
+        if is_ordinary(target):
+            await ordinary_index.tidy(site, target, keep)
+        else:
+            await vector_index.tidy(site, target, keep)
+
+    def measured(self, target: str) -> Mapping[str, Any]:
+        """Return the collection that a vector index serves."""
+        return {} if is_ordinary(target) else {"collections": (target,)}
+
+    async def _look(self, site: Site, target: str) -> Seen | None:
+        self._seen[target] = await vector_index.seen(site, target)
+        return self._seen[target]

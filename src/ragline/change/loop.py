@@ -1,0 +1,451 @@
+"""The loop that every change goes through: plan, snapshot, apply, measure, judge, keep or put back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ragline.change import settling, turns
+from ragline.change.kind import Kind, Site
+from ragline.change.turns import Turn
+from ragline.core import change as changes
+from ragline.core.change import Arm, Entry, HistoryLine, Part, Plan, PlannedPart, Trial
+from ragline.core.gate import Asked, Judgement
+from ragline.db import ledger
+from ragline.db.ledger import DoneStep
+from ragline.errors import (
+    Conflict,
+    DatabaseUnreachable,
+    NotFound,
+    RaglineError,
+    StalePlan,
+    UsageError,
+)
+
+KEEP_FOR_S = 7 * 86400.0
+EXPIRES_IN_S = 3600.0
+_ON_A_WORD = Judgement(status="pass", reason="not measured, on somebody's word", rung="nothing")
+
+
+async def plan(
+    site: Site,
+    parts: Sequence[Part],
+    asked: Asked | None,
+    *,
+    title: str | None = None,
+    keep_for_s: float = KEEP_FOR_S,
+    expires_in_s: float = EXPIRES_IN_S,
+    undoes: int | None = None,
+) -> Entry | None:
+    """Write down what a change would do, and return it; None when all is so already.
+
+    `asked` None: nothing will be measured, on somebody's word. Raises UsageError, NotFound and
+    PreconditionFailed for what cannot be; nothing is changed but the ledger.
+    """
+    await settling.settle(site)
+    _check_parts(site, parts)
+    found = await _plan(site, parts)
+    if not found.is_needed:
+        return None
+    asked = None if asked is None else _completed(site, found, asked)
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        await ledger.remove_old_plans(connection)
+        return await ledger.add(
+            connection,
+            title=title or changes.title(parts),
+            parts=[Part(kind=p.kind, target=p.target, want=p.want) for p in found.parts],
+            plan=changes.to_json(found),
+            plan_hash=found.hash,
+            asked=None if asked is None else asdict(asked),
+            is_cluster_wide=any(site.kinds[part.kind].is_cluster_wide for part in parts),
+            undoes=undoes,
+            keep_for_s=keep_for_s,
+            expires_in_s=expires_in_s,
+        )
+
+
+async def preview(site: Site, parts: Sequence[Part]) -> Plan:
+    """Return what a change would do, and write nothing down."""
+    _check_parts(site, parts)
+    return await _plan(site, parts)
+
+
+async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Entry:
+    """Do what was planned, measure, and keep it or put it back; return how it ended.
+
+    Its state then is `kept`, `undone`, `inconclusive`, or `applied` where it waits for a restart. An
+    error that ended it was put back first. Raises StalePlan for a plan that fits no more, UndoFailed
+    where even putting it back failed.
+    """
+    await settling.settle(site)
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        entry = await ledger.one(connection, id_)
+    if entry.state not in ("planned", "preparing"):
+        raise Conflict(f"change {entry.id} is {entry.state} already; plan it again")
+    _check_not_expired(entry)
+    async with turns.preparing(site, entry.id):
+        fresh = await _refuse_stale(site, entry)
+        await _refuse_rivals(site, entry)
+        await _prepare(site, entry, fresh)
+    async with turns.taken(site) as turn:
+        fresh = await _refuse_stale(site, entry)
+        entry = await turn.open(entry, [part.now for part in fresh.parts])
+        return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
+
+
+async def undo(site: Site, id_: int) -> Entry:
+    """Take a kept change back, or end an open one; returns the entry that says so."""
+    await settling.settle(site)
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        entry = await ledger.one(connection, id_)
+    if entry.state == "preparing":
+        return await _given_up(site, entry)
+    if entry.is_open:
+        async with turns.taken(site) as turn:
+            return await settling.put_back(turn, entry, "taken back by hand", "undone")
+    if entry.state != "kept":
+        raise Conflict(f"change {entry.id} is {entry.state}: there is nothing to take back")
+    if entry.undone_by is not None:
+        raise Conflict(f"change {entry.id} was taken back already, by change {entry.undone_by}")
+    return await _reversed(site, entry)
+
+
+async def resume(site: Site) -> list[Entry]:
+    """Settle what an interrupted process left, go on with what waited; returns what came of it."""
+    settled = await settling.settle(site)
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        left = await ledger.unsettled(connection)
+    for hold in left:
+        if hold.entry.state == "preparing" and not await turns.is_held(site, hold):
+            settled.append(await apply(site, hold.entry.id))
+        elif hold.entry.waits_for and not await turns.is_held(site, hold):
+            settled.append(await _went_on(site, hold.entry))
+    return settled
+
+
+async def entries(site: Site, limit: int | None = None) -> list[Entry]:
+    """Return the changes of this database, newest first."""
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        return await ledger.every(connection, limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """All that the ledger knows of a change."""
+
+    entry: Entry
+    history: tuple[HistoryLine, ...]
+    steps: tuple[DoneStep, ...]
+
+
+async def whole(site: Site, id_: int | None) -> Whole:
+    """Return a change, or the newest, with every state and step it went through."""
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        if id_ is None:
+            newest = await ledger.every(connection, 1)
+            if not newest:
+                raise NotFound("the ledger is empty; `ragline change plan` begins a change")
+            id_ = newest[0].id
+        return Whole(
+            entry=await ledger.one(connection, id_),
+            history=tuple(await ledger.history(connection, id_)),
+            steps=tuple(await ledger.steps(connection, id_)),
+        )
+
+
+# Planning.
+
+
+def _check_parts(site: Site, parts: Sequence[Part]) -> None:
+    if not parts:
+        raise UsageError("name at least one thing to change")
+    for part in parts:
+        if part.kind not in site.kinds:
+            raise UsageError(
+                f"{part.kind!r} is no kind of change; there are {', '.join(sorted(site.kinds))}"
+            )
+    named = [(part.kind, part.target) for part in parts]
+    for kind, target in named:
+        if named.count((kind, target)) > 1:
+            raise UsageError(f"{kind} {target} is named twice; say once what it should be")
+
+
+async def _plan(site: Site, parts: Sequence[Part]) -> Plan:
+    planned: list[PlannedPart] = []
+    steps: list[changes.Step] = []
+    for part in parts:
+        kind = site.kinds[part.kind]
+        want, warnings = await kind.wanted(site, part.target, part.want)
+        now = await kind.read(site, part.target)
+        planned.append(
+            PlannedPart(kind=part.kind, target=part.target, now=now, want=want, warnings=warnings)
+        )
+        steps += kind.steps(part.target, now, want)
+    return changes.plan(planned, changes.joined(steps))
+
+
+def _completed(site: Site, found: Plan, asked: Asked) -> Asked:
+    """Return what is measured with what follows from the targets; what the caller said wins."""
+    collections = list(asked.collections)
+    workloads: list[str] = []
+    for part in found.parts:
+        said = site.kinds[part.kind].measured(part.target)
+        if not asked.collections:
+            collections += [name for name in said.get("collections", ()) if name not in collections]
+        if "workload" in said and said["workload"] not in workloads:
+            workloads.append(said["workload"])
+    if len(workloads) > 1:
+        raise UsageError(
+            f"this changes the roles of {' and '.join(workloads)}, and one measurement searches as "
+            "one of them: make two changes of it"
+        )
+    more: dict[str, Any] = {"workload": workloads[0]} if workloads else {}
+    return replace(asked, collections=tuple(collections), **more)
+
+
+def _check_not_expired(entry: Entry) -> None:
+    if entry.state == "planned" and entry.expires_at <= datetime.now(UTC):
+        raise StalePlan(
+            f"the plan of change {entry.id} expired at {entry.expires_at:%Y-%m-%d %H:%M} UTC; plan "
+            "it again"
+        )
+
+
+async def _refuse_stale(site: Site, entry: Entry) -> Plan:
+    fresh = await _plan(site, entry.parts)
+    if fresh.hash != entry.plan_hash:
+        raise StalePlan(
+            f"what change {entry.id} would change is not as it was when it was planned (plan "
+            f"{entry.plan_hash}, now {fresh.hash}); plan it again"
+        )
+    return fresh
+
+
+async def _refuse_rivals(site: Site, entry: Entry) -> None:
+    """Two changes of one thing would drop what the other has beside it."""
+    targets = {(part.kind, part.target) for part in entry.parts}
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        left = [hold.entry for hold in await ledger.unsettled(connection)]
+    for other in left:
+        if other.id != entry.id and targets & {(part.kind, part.target) for part in other.parts}:
+            raise Conflict(
+                f"change {other.id} ({other.title}) is {other.state} and of the same thing: see "
+                f"`ragline change show {other.id}`; end it with `ragline change resume` or `ragline "
+                f"change undo {other.id}`"
+            )
+
+
+# Applying.
+
+
+async def _prepare(site: Site, entry: Entry, fresh: Plan) -> None:
+    """Do what takes long beside what is in use. Broken off, it goes on where it was."""
+    steps = [step for step in fresh.steps if step.phase == "prepare"]
+    if not steps:
+        return
+    await turns.move(site, entry.id, "preparing", "beside what is in use")
+    for number, step in enumerate(steps, start=1):
+        try:
+            await turns.run(site, entry, step, f"prepare:{number}", "do")
+        except DatabaseUnreachable:
+            raise
+        except (RaglineError, asyncio.CancelledError):
+            # What is half built is dropped; the plan may be applied again.
+            await _tidied(site, entry, [part.now for part in fresh.parts])
+            await turns.move(site, entry.id, "planned", "preparing it was broken off")
+            raise
+
+
+async def _tidied(site: Site, entry: Entry, keep: Sequence[changes.Value]) -> None:
+    for part, value in zip(entry.parts, keep, strict=True):
+        await site.kinds[part.kind].tidy(site, part.target, value)
+
+
+async def _given_up(site: Site, entry: Entry) -> Entry:
+    async with turns.preparing(site, entry.id):
+        now = [await site.kinds[part.kind].read(site, part.target) for part in entry.parts]
+        await _tidied(site, entry, now)
+        return await turns.move(
+            site, entry.id, "undone", "given up while it was prepared", snapshot=now
+        )
+
+
+async def _decided(turn: Turn, entry: Entry, fresh: Plan, *, keep_inconclusive: bool) -> Entry:
+    """Bring an opened change to its end; whatever goes wrong, it is put back first."""
+    try:
+        verdict = await _judged(turn, entry, fresh)
+        if verdict is None:
+            return await ledger_entry(turn.site, entry.id)
+        is_kept = verdict.status == "pass" or (
+            verdict.status == "inconclusive" and keep_inconclusive
+        )
+        if is_kept:
+            if verdict.status != "pass":
+                verdict = replace(verdict, reason=f"kept on somebody's word: {verdict.reason}")
+            return await _kept(turn, entry, fresh, verdict)
+    except DatabaseUnreachable:
+        raise  # whatever command comes next settles it
+    except (RaglineError, asyncio.CancelledError) as error:
+        reason = str(error) or "interrupted"
+        await settling.put_back(turn, entry, reason, "undone")
+        if isinstance(error, RaglineError):
+            error.args = (f"{reason}. Change {entry.id} was put back",)
+        raise
+    end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
+    return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+
+
+async def ledger_entry(site: Site, id_: int) -> Entry:
+    """Return a change as the ledger has it now."""
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        return await ledger.one(connection, id_)
+
+
+async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
+    """Return the verdict; None when the change waits for somebody to restart the server."""
+    site, asked = turn.site, _asked(entry)
+    arms = await _arms(site, fresh)
+    if arms is not None and asked is not None:
+        await turn.move(entry, "applying", "")
+        await turn.move(entry, "applied", "ready beside what is in use")
+        await turn.move(entry, "measuring", "both in turn")
+        site.reached("measuring")
+        return _reached(site, await site.measure.pair(asked, *arms))
+    before = None
+    if asked is not None:
+        site.say("measuring what is there")
+        before = await site.measure.before(asked)
+    await turn.move(entry, "applying", "", before=before)
+    in_effect = [step for step in fresh.steps if step.phase != "prepare"]
+    for number, step in enumerate(in_effect, start=1):
+        if step.action == "restart" and site.restart is None:
+            await turn.wait_for_restart(entry)
+            return None
+        await turn.run(entry, step, f"{step.phase}:{number}", "do")
+    await _confirmed(turn, entry, fresh)
+    return await _measured(turn, entry, asked, before)
+
+
+def _reached(site: Site, verdict: Judgement) -> Judgement:
+    site.reached("measured")
+    return verdict
+
+
+async def _measured(
+    turn: Turn, entry: Entry, asked: Asked | None, before: Mapping[str, Any] | None
+) -> Judgement:
+    await turn.move(entry, "applied", "in effect")
+    if asked is None or before is None:
+        return _ON_A_WORD
+    await turn.move(entry, "measuring", "")
+    turn.site.reached("measuring")
+    return _reached(turn.site, await turn.site.measure.after(asked, before))
+
+
+async def _confirmed(turn: Turn, entry: Entry, fresh: Plan) -> None:
+    """Read every effect back. Nothing counts as done before."""
+    turn.site.reached("confirm")
+    for part in fresh.parts:
+        await turn.site.kinds[part.kind].confirm(turn.site, part.target, part.want)
+    turn.site.reached("confirmed")
+
+
+async def _kept(turn: Turn, entry: Entry, fresh: Plan, verdict: Judgement) -> Entry:
+    await turn.move(entry, "keeping", verdict.reason, verdict=asdict(verdict))
+    turn.site.reached("keeping")
+    await settling.finish(turn, entry, fresh)
+    return await turn.close(entry, "kept", verdict.reason)
+
+
+async def _arms(site: Site, fresh: Plan) -> tuple[Arm, Arm] | None:
+    """Return both sides of a change that can be searched in turn; None where one part cannot."""
+    sides: tuple[dict[str, Trial], dict[str, Trial]] = ({}, {})
+    for part in fresh.parts:
+        kind: Kind = site.kinds[part.kind]
+        if part.now == part.want:
+            continue
+        arms = await kind.arms(site, part.target, part.now, part.want)
+        if arms is None:
+            return None
+        for side, arm in zip(sides, arms, strict=True):
+            for name, trial in arm.items():
+                side[name] = _both(side[name], trial) if name in side else trial
+    return sides
+
+
+def _both(one: Trial, other: Trial) -> Trial:
+    return Trial(
+        slot=other.slot if one.slot is None else one.slot,
+        space_id=other.space_id if one.space_id is None else one.space_id,
+        policy=other.policy if one.policy is None else one.policy,
+    )
+
+
+def _asked(entry: Entry) -> Asked | None:
+    if entry.asked is None:
+        return None
+    lists = {
+        "collections": tuple(entry.asked["collections"]),
+        "filters": tuple(entry.asked["filters"]),
+    }
+    return Asked(**{**entry.asked, **lists})
+
+
+# Going on, and back.
+
+
+async def _went_on(site: Site, entry: Entry) -> Entry:
+    """Go on with a change whose restart somebody has done meanwhile."""
+    async with turns.taken(site) as turn:
+        fresh = Plan(
+            parts=tuple(
+                PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)
+                for part, was in zip(entry.parts, entry.snapshot or (), strict=True)
+            ),
+            steps=(),
+            hash=entry.plan_hash,
+        )
+        for part in fresh.parts:
+            await site.kinds[part.kind].confirm(site, part.target, part.want)
+        asked = _asked(entry)
+        try:
+            verdict = await _measured(turn, entry, asked, entry.before)
+        except (RaglineError, asyncio.CancelledError) as error:
+            await settling.put_back(turn, entry, str(error) or "interrupted", "undone")
+            raise
+        if verdict.status == "pass":
+            return await _kept(turn, entry, fresh, verdict)
+        end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
+        return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+
+
+async def _reversed(site: Site, entry: Entry) -> Entry:
+    """Take a kept change back by a change of its own, which nothing has to judge."""
+    if entry.snapshot is None:
+        raise AssertionError("a kept change has its snapshot")
+    parts = [
+        Part(kind=part.kind, target=part.target, want=was)
+        for part, was in zip(reversed(entry.parts), reversed(entry.snapshot), strict=True)
+    ]
+    planned = await plan(
+        site,
+        parts,
+        None,
+        title=f"undo of change {entry.id}: {entry.title}"[:300],
+        keep_for_s=entry.keep_for_s,
+        undoes=entry.id,
+    )
+    if planned is None:
+        raise Conflict(f"all is as it was before change {entry.id}: there is nothing to take back")
+    return await apply(site, planned.id)

@@ -1,0 +1,280 @@
+"""Settling what was left: a change that was broken off is kept or put back, never in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ragline.change import journal, turns
+from ragline.change.journal import Journal
+from ragline.change.kind import Site
+from ragline.change.turns import Turn
+from ragline.core import change as changes
+from ragline.core.change import Entry, Part, Plan, PlannedPart, State, Value
+from ragline.db import cluster, ledger
+from ragline.errors import (
+    Conflict,
+    DatabaseUnreachable,
+    NotFound,
+    PreconditionFailed,
+    RaglineError,
+    UndoFailed,
+)
+
+# The server may need a moment to notice that the process of a change is gone.
+_PATIENCE_S = 5.0
+
+
+async def settle(site: Site) -> list[Entry]:
+    """Bring every change that nobody is at any more to an end, and drop what was kept long enough.
+
+    Runs before every administrative command. What is only being prepared stays: it is beside what is in
+    use, and `resume` goes on with it. What waits for a restart waits on.
+    """
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        left = await ledger.unsettled(connection)
+    settled = []
+    for hold in left:
+        entry = hold.entry
+        if entry.state == "preparing" or entry.waits_for or await turns.is_held(site, hold):
+            continue
+        async with turns.taken(site, patience_s=_PATIENCE_S) as turn:
+            settled.append(await _settled(turn, entry.id))
+    if await _has_journal(site):
+        settled += await _by_journal(site)
+    if not left:
+        await retire(site)
+    return settled
+
+
+async def put_back(
+    turn: Turn,
+    entry: Entry,
+    reason: str,
+    end: State,
+    *,
+    verdict: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Undo an open change by its snapshot, read the effect back, and close it.
+
+    Raises UndoFailed where that does not work; it stays open then, and `resume` tries again.
+    """
+    if entry.snapshot is None:
+        entry = await _reread(turn.site, entry)
+    if entry.snapshot is None:
+        raise AssertionError("an open change has its snapshot")
+    started = time.monotonic()
+    await turn.move(entry, "undoing", reason, verdict=verdict)
+    try:
+        await _undo(turn, entry, entry.parts, entry.snapshot)
+    except DatabaseUnreachable:
+        raise
+    except (RaglineError, OSError) as error:
+        await turn.move(entry, "failed", f"could not be put back: {error}")
+        raise UndoFailed(
+            f"change {entry.id} ({entry.title}) could not be put back: {error}. Mend that, then run "
+            "`ragline change resume`"
+        ) from error
+    undo_ms = (time.monotonic() - started) * 1000
+    end = _end(entry, verdict, end)
+    return await turn.close(entry, end, reason, undo_ms=undo_ms)
+
+
+def _end(entry: Entry, verdict: Mapping[str, Any] | None, end: State) -> State:
+    """A verdict that is stored already says how it ends, also after a crash."""
+    said = verdict or entry.verdict
+    if said is not None and said["status"] == "inconclusive":
+        return "inconclusive"
+    return end
+
+
+async def finish(turn: Turn, entry: Entry, fresh: Plan) -> None:
+    """Do what comes after the verdict of a change that is kept, and read the effect back."""
+    steps: list[changes.Step] = []
+    for part in fresh.parts:
+        kind = turn.site.kinds[part.kind]
+        now = await kind.read(turn.site, part.target)
+        steps += kind.steps(part.target, now, part.want)
+    late = [step for step in changes.joined(steps) if step.phase != "prepare"]
+    for number, step in enumerate(late, start=1):
+        await turn.run(entry, step, f"adopt:{number}", "do")
+    turn.site.reached("confirm")
+    for part in fresh.parts:
+        await turn.site.kinds[part.kind].confirm(turn.site, part.target, part.want)
+    turn.site.reached("confirmed")
+
+
+async def retire(site: Site) -> None:
+    """Drop what kept changes replaced, once the time of immediate undo is over."""
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        due = await ledger.to_retire(connection)
+    for entry in due:
+        try:
+            async with turns.taken(site):
+                await _retired(site, entry)
+        except Conflict:
+            return  # somebody is at a change; another time
+
+
+async def _retired(site: Site, entry: Entry) -> None:
+    pool = await site.app.pool("admin")
+    for part in entry.parts:
+        async with pool.connection() as connection:
+            later = await ledger.later_change(connection, entry.id, part.kind, part.target)
+        if later is None:
+            now = await site.kinds[part.kind].read(site, part.target)
+            if now == part.want:
+                await site.kinds[part.kind].tidy(site, part.target, now)
+    async with pool.connection() as connection:
+        await ledger.retired(connection, entry.id)
+
+
+async def _settled(turn: Turn, id_: int) -> Entry:
+    """Finish a change that was to be kept, put any other back."""
+    pool = await turn.site.app.pool("admin")
+    async with pool.connection() as connection:
+        entry = await ledger.one(connection, id_)
+    if not entry.is_open:
+        return entry
+    if entry.state == "keeping":
+        try:
+            await finish(turn, entry, _as_planned(entry))
+        except DatabaseUnreachable:
+            raise
+        except RaglineError as error:
+            return await put_back(turn, entry, f"it could not be kept: {error}", "undone")
+        return await turn.close(entry, "kept", entry.reason)
+    reason = entry.reason if entry.verdict else f"interrupted while {entry.state}"
+    return await put_back(turn, entry, reason, "undone")
+
+
+def _as_planned(entry: Entry) -> Plan:
+    parts = tuple(
+        PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)
+        for part, was in zip(entry.parts, entry.snapshot or (), strict=True)
+    )
+    return Plan(parts=parts, steps=(), hash=entry.plan_hash)
+
+
+async def _undo(
+    turn: Turn, entry: Entry, parts: tuple[Part, ...], snapshot: tuple[Value, ...]
+) -> None:
+    site = turn.site
+    pairs = await _still_there(site, list(zip(parts, snapshot, strict=True)))
+    steps = await _steps_back(site, pairs)
+    for number, step in enumerate(steps, start=1):
+        if step.action == "restart" and site.restart is None:
+            await _restarted_by_somebody(turn, pairs)
+        else:
+            await turn.run(entry, step, f"undo:{number}", "undo")
+    site.reached("put-back")
+    for part, was in pairs:
+        kind = site.kinds[part.kind]
+        await kind.confirm(site, part.target, was)
+        await kind.tidy(site, part.target, was)
+
+
+async def _steps_back(site: Site, pairs: Sequence[tuple[Part, Value]]) -> list[changes.Step]:
+    steps: list[changes.Step] = []
+    for part, was in reversed(pairs):
+        kind = site.kinds[part.kind]
+        now = await kind.read(site, part.target)
+        steps += kind.steps(part.target, now, was)
+    return changes.joined(steps)
+
+
+async def _still_there(site: Site, pairs: list[tuple[Part, Value]]) -> list[tuple[Part, Value]]:
+    """Return the parts whose target was not removed meanwhile: of others there is nothing left."""
+    there = []
+    for part, was in pairs:
+        try:
+            await site.kinds[part.kind].read(site, part.target)
+        except NotFound:
+            continue
+        there.append((part, was))
+    return there
+
+
+async def _restarted_by_somebody(turn: Turn, pairs: Sequence[tuple[Part, Value]]) -> None:
+    """Where nobody but a person can restart the server: see whether it runs as it did before."""
+    await turns.reload(turn.site)
+    try:
+        for part, was in pairs:
+            await turn.site.kinds[part.kind].confirm(turn.site, part.target, was)
+    except PreconditionFailed as error:
+        raise PreconditionFailed(
+            f"what was is in the server's files again, and the server has to be restarted for it "
+            f"({error})"
+        ) from error
+
+
+async def _reread(site: Site, entry: Entry) -> Entry:
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        return await ledger.one(connection, entry.id)
+
+
+# The journal, where the ledger knows less than it.
+
+
+async def _has_journal(site: Site) -> bool:
+    return (site.data_dir / "changes").is_dir()
+
+
+async def _by_journal(site: Site) -> list[Entry]:
+    found = journal.read(site.data_dir, server := await turns.system_id(site))
+    if found is None or found.database != site.dsn.database:
+        return []
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        entry = await ledger.by_key(connection, found.key)
+        open_ = [hold for hold in await ledger.unsettled(connection) if hold.entry.key == found.key]
+    if open_ and open_[0].entry.is_open:
+        return []  # somebody is at it, or it waits
+    async with turns.taken(site) as turn:
+        if entry is not None and entry.closed_at is not None:
+            await turn.release(entry)
+            return []
+        put_back_entry = await _rewound(turn, found, entry)
+        async with site.session(cluster.DATABASE) as session:
+            await cluster.give_back(session, found.key)
+        journal.remove(site.data_dir, server)
+        return [put_back_entry]
+
+
+async def _rewound(turn: Turn, found: Journal, entry: Entry | None) -> Entry:
+    """Put back a change that the ledger does not know of, because a backup was restored."""
+    site = turn.site
+    reason = "the ledger was restored to before this change; the journal beside it knew what was"
+    if entry is not None:  # planned, and no more
+        opened = await turn.move(entry, "snapshotted", reason, snapshot=found.snapshot)
+        return await put_back(turn, opened, reason, "undone")
+    started = time.monotonic()
+    pairs = await _still_there(site, list(zip(found.parts, found.snapshot, strict=True)))
+    for step in await _steps_back(site, pairs):
+        if step.action == "reload":
+            await turns.reload(site)
+        elif step.action == "restart" and site.restart is not None:
+            await site.restart.restart()
+            await site.app.forget_connections()
+        elif step.action != "restart":
+            await site.kinds[step.kind].run(site, step)
+    for part, was in pairs:
+        await site.kinds[part.kind].confirm(site, part.target, was)
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        return await ledger.add_put_back(
+            connection,
+            key=found.key,
+            title=found.title,
+            parts=found.parts,
+            snapshot=found.snapshot,
+            is_cluster_wide=found.is_cluster_wide,
+            reason=reason,
+            undo_ms=(time.monotonic() - started) * 1000,
+            opened_at=datetime.fromisoformat(found.opened_at),
+        )

@@ -1,0 +1,221 @@
+"""Changes as text for people: plans, the ledger, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ragline.cli.output import on_one_line
+
+if TYPE_CHECKING:
+    from ragline.change.loop import Whole
+    from ragline.core.change import Entry
+
+WAITS = 3
+_FAILED, _INCONCLUSIVE, _UNDO_FAILED = 4, 5, 6
+_CODES = {"kept": 0, "undone": _FAILED, "inconclusive": _INCONCLUSIVE, "failed": _UNDO_FAILED}
+
+
+def exit_code(entry: Entry) -> int:
+    """Return how the command that applied a change ends."""
+    return WAITS if entry.waits_for else _CODES.get(entry.state, 1)
+
+
+def plan(entry: Entry) -> str:
+    """Return a plan with everything somebody should know before it is applied."""
+    lines = [f"change {entry.id} (plan {entry.plan_hash}): {on_one_line(entry.title)}"]
+    for part in entry.plan["parts"]:
+        lines.append(
+            f"  {part['kind']} {on_one_line(part['target'])}: {value(part['now'])} -> "
+            f"{value(part['want'])}"
+        )
+        lines += [f"    warning: {on_one_line(warning)}" for warning in part["warnings"]]
+    lines += steps(entry.plan["steps"])
+    lines.append(f"undo: {entry.undo}")
+    lines.append(_measured(entry.asked))
+    lines.append(f"next: ragline change apply {entry.id}   (until {entry.expires_at:%H:%M} UTC)")
+    return "\n".join(lines)
+
+
+def _step(number: int, step: Mapping[str, Any]) -> Iterable[str]:
+    yield f"  {number}. [{step['phase']}] {on_one_line(step['text'])}"
+    facts = []
+    if step["lock"] != "none":
+        facts.append(f"locks: {step['lock']}")
+        facts.append(f"blocks: {step['blocks']}")
+    if step["disk_bytes"]:
+        facts.append(f"disk: {size(step['disk_bytes'])}")
+    if step["expected_s"] is not None:
+        facts.append(f"about {step['expected_s']:.3g} s")
+    if facts:
+        yield f"     {'; '.join(facts)}"
+    if step["loses"]:
+        yield f"     may lose: {step['loses']}"
+
+
+def steps(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the steps of a plan with their locks, and what they take together."""
+    lines = ["steps:"]
+    for number, step in enumerate(found, start=1):
+        lines += _step(number, step)
+    restarts = sum(step["action"] == "restart" for step in found)
+    known = [step["expected_s"] for step in found]
+    took = "unknown" if None in known else f"about {sum(known):.3g} s"
+    disk = sum(step["disk_bytes"] for step in found)
+    loses = [step["loses"] for step in found if step["loses"]]
+    lines.append(
+        f"restarts: {restarts or 'none'}; time: {took}; disk: {size(disk) if disk else 'none'}; "
+        f"may be lost: {'; '.join(loses) if loses else 'nothing'}"
+    )
+    return lines
+
+
+def _measured(asked: Mapping[str, Any] | None) -> str:
+    if asked is None:
+        return "measured: nothing, on your word"
+    where = ", ".join(asked["collections"]) or "the largest collections"
+    dataset = f" and dataset {asked['dataset']}" if asked["dataset"] else ""
+    return (
+        f"measured: {asked['questions']} questions made of {on_one_line(where)}{dataset}, as workload "
+        f"{asked['workload']}; kept if quality loses at most {asked['quality_margin']:g} and the middle "
+        f"search time at most {asked['latency_margin']:.0%}"
+    )
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """Return the ledger, a line for each change."""
+    if not entries:
+        return "the ledger is empty; `ragline change plan` begins a change"
+    lines = [f"{'no.':>5}  {'state':<13} {'planned (UTC)':<17} {'undo took':>10}  what"]
+    for entry in entries:
+        took = "-" if entry.undo_ms is None else f"{entry.undo_ms:,.0f} ms"
+        lines.append(
+            f"{entry.id:>5}  {_state(entry):<13} {entry.planned_at:%Y-%m-%d %H:%M}  {took:>10}  "
+            f"{on_one_line(entry.title)[:100]}"
+        )
+        if entry.reason:
+            lines.append(f"{'':<50} {on_one_line(entry.reason)[:160]}")
+        if entry.state == "kept" and entry.undone_by is None:
+            lines.append(f"{'':<50} undo: {entry.undo}")
+    return "\n".join(lines)
+
+
+def _state(entry: Entry) -> str:
+    if entry.undone_by is not None:
+        return f"undone by {entry.undone_by}"
+    return "waits" if entry.waits_for else entry.state
+
+
+def ended(entry: Entry) -> str:
+    """Return how a change ended, with the lines of its verdict."""
+    lines = [f"change {entry.id} is {entry.state}: {on_one_line(entry.reason or entry.title)}"]
+    lines += verdict(entry.verdict)
+    if entry.undo_ms is not None:
+        lines.append(f"  putting it back took {entry.undo_ms:,.0f} ms")
+    if entry.state == "kept":
+        lines.append(f"  undo: {entry.undo}")
+    return "\n".join(lines)
+
+
+def verdict(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the lines of a verdict: each with n, interval and the smallest drop it could have seen."""
+    if not found:
+        return []
+    lines = [f"  verdict {found['status']} (by {found['rung']}, {found['seconds']:.1f} s)"]
+    lines += [
+        f"    {row['status']:<12} {row['line']}: {on_one_line(str(row['reason']))}"
+        f"{_n(row)}{_interval(row)}{_detectable(row)}"
+        for row in found["rows"]
+    ]
+    if found.get("is_too_noisy"):
+        lines.append("    the machine is too noisy for the margin of latency")
+    return lines
+
+
+def _n(row: Mapping[str, Any]) -> str:
+    return f"; n = {row['n']}" if row.get("n") else ""
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row.get("low") is None or row.get("high") is None:
+        return ""
+    return f" [{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+def _detectable(row: Mapping[str, Any]) -> str:
+    seen = row.get("detectable")
+    return "" if seen is None else f"; would have seen {seen:.3g}"
+
+
+def whole(found: Whole) -> str:
+    """Return all that the ledger knows of a change."""
+    entry = found.entry
+    lines = [
+        f"change {entry.id}: {on_one_line(entry.title)}",
+        f"  state {_state(entry)}: {on_one_line(entry.reason)}",
+        f"  plan {entry.plan_hash}, key {entry.key}",
+    ]
+    for place, part in enumerate(entry.parts):
+        was = "not taken yet" if entry.snapshot is None else value(entry.snapshot[place])
+        lines.append(
+            f"  {part.kind} {on_one_line(part.target)}: was {was}, wanted {value(part.want)}"
+        )
+    lines += verdict(entry.verdict)
+    lines.append("  history:")
+    lines += [
+        f"    {line.at:%Y-%m-%d %H:%M:%S}  {line.state:<12} {line.by_user:<14} "
+        f"{on_one_line(line.reason)[:200]}"
+        for line in found.history
+    ]
+    if found.steps:
+        lines.append("  steps:")
+    for step in found.steps:
+        done = "broken off" if step.ended_at is None else _took(step.started_at, step.ended_at)
+        said = f"failed: {on_one_line(step.error)}" if step.error else done
+        lines.append(f"    {step.direction:<4} {step.phase:<7} {on_one_line(step.text)}  ({said})")
+    if entry.undo_ms is not None:
+        lines.append(f"  putting it back took {entry.undo_ms:,.0f} ms")
+    if entry.retire_at is not None:
+        lines.append(f"  what it replaced is kept until {entry.retire_at:%Y-%m-%d %H:%M} UTC")
+    lines.append(f"  undo: {entry.undo}")
+    return "\n".join(lines)
+
+
+def progress(found: Whole) -> list[str]:
+    """Return the states and ended steps of a change in the order of time."""
+    said = [
+        (line.at, f"{line.state}  {on_one_line(line.reason)}".rstrip()) for line in found.history
+    ]
+    said += [
+        (step.ended_at, f"  done: {on_one_line(step.text)}")
+        for step in found.steps
+        if step.ended_at is not None
+    ]
+    return [f"{at:%H:%M:%S}  {text}" for at, text in sorted(said)]
+
+
+def _took(began: Any, ended: Any) -> str:
+    return f"{(ended - began).total_seconds() * 1000:,.0f} ms"
+
+
+def value(found: object) -> str:
+    """Return a value of a part, short enough for a line."""
+    if found is None:
+        return "default"
+    if isinstance(found, Mapping):
+        said = ", ".join(
+            f"{name} {value(item)}" for name, item in found.items() if item is not None
+        )
+        return said or "all defaults"
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        return ", ".join(map(str, found))
+    return on_one_line(str(found))
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people read it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit is returned")

@@ -1,0 +1,82 @@
+"""Definitions of ordinary indexes, as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ragline.errors import UsageError
+
+_NAME = r'("(?:[^"\0]|"")+"|[a-z_][a-z0-9_$]*)'
+_STATEMENT = re.compile(
+    r"\s*create\s+(?P<unique>unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?"
+    rf"(?P<name>{_NAME})\s+on\s+(?:only\s+)?(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"
+    r"\s*(?P<rest>(?:using\b|\().*?)\s*;?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+_LONGEST = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexDefinition:
+    """A `create index`, taken apart. `rest` is everything from `using` or the first parenthesis on."""
+
+    name: str
+    table: str
+    is_unique: bool
+    rest: str
+
+    def on(self, table: str) -> str:
+        """Return the statement for another table, whose name is SQL already."""
+        unique = "unique " if self.is_unique else ""
+        name = self.name.replace('"', '""')
+        return f'create {unique}index "{name}" on {table} {self.rest}'
+
+
+def parsed(text: str, *, schema: str, table: str, name: str) -> IndexDefinition:
+    """Return a definition that is one `create index`, of this name and on this table; else UsageError.
+
+    That nothing follows the statement is the server's to say: it is sent as one of one.
+    """
+    found = _STATEMENT.fullmatch(text)
+    if found is None or "\0" in text:
+        raise UsageError(
+            f"the definition of {table}.{name} must be one `create [unique] index {name} on "
+            f"{schema}.{table} (…)`, without comments before its columns; it is {_short(text)!r}"
+        )
+    said = {key: _unquoted(found[key]) for key in ("name", "table", "schema") if found[key]}
+    if said.get("schema", schema) != schema or said["table"] != table:
+        raise UsageError(
+            f"the definition of {table}.{name} is on {said.get('schema', schema)}.{said['table']}; "
+            f"it must be on {schema}.{table}"
+        )
+    if said["name"] != name:
+        raise UsageError(f"the definition of {table}.{name} names the index {said['name']!r}")
+    return IndexDefinition(
+        name=name, table=table, is_unique=bool(found["unique"]), rest=found["rest"].strip()
+    )
+
+
+def beside(name: str, ending: str) -> str:
+    """Return the name of an index that stands beside another for a while."""
+    kept = name.encode()[: _LONGEST - len(ending) - 2].decode(errors="ignore")
+    return f"{kept}__{ending}"
+
+
+def online(definition: str, name: str, quoted_name: str) -> str:
+    """Return what `pg_get_indexdef` said as a statement that stops no writer, under another name."""
+    found = re.match(r'CREATE (UNIQUE )?INDEX ("(?:[^"]|"")+"|[^\s"]+) ON ', definition)
+    if found is None or _unquoted(found[2]) != name:
+        raise UsageError(f"{_short(definition)!r} does not define index {name!r}")
+    unique = found[1] or ""
+    return f"create {unique.lower()}index concurrently {quoted_name} on {definition[found.end() :]}"
+
+
+def _unquoted(name: str) -> str:
+    if name.startswith('"'):
+        return name[1:-1].replace('""', '"')
+    return name.lower()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

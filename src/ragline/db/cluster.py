@@ -1,0 +1,117 @@
+"""The one place that changes of all databases of a server share, in its database `postgres`.
+
+Settings and roles belong to the whole server: two databases must not change them at once. A lock would
+be gone with the connection; what is not decided has to hold its place after a crash as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from ragline.db import queries
+from ragline.errors import Conflict, PreconditionFailed
+
+if TYPE_CHECKING:
+    Session = asyncpg.Connection[asyncpg.Record]
+
+DATABASE = "postgres"
+_MAKE = """
+do $make$
+begin
+    if not exists (select from pg_catalog.pg_namespace where nspname = 'ragline_cluster') then
+        create schema ragline_cluster;
+        comment on schema ragline_cluster is 'Which database changes settings or roles.';
+    elsif exists (
+        select from pg_catalog.pg_namespace n join pg_catalog.pg_roles r on r.oid = n.nspowner
+        where n.nspname = 'ragline_cluster' and not r.rolsuper and r.rolname <> current_user
+    ) then
+        raise insufficient_privilege using message = 'schema ragline_cluster belongs to somebody else';
+    end if;
+    create table ragline_cluster.open_change (
+        is_the_one boolean primary key default true check (is_the_one),
+        database_oid oid not null,
+        database name not null,
+        change_id bigint not null,
+        key uuid not null,
+        opened_at timestamptz not null default pg_catalog.clock_timestamp()
+    );
+end
+$make$
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Which change of which database holds the place."""
+
+    database: str
+    change_id: int
+    key: str
+
+
+async def take(session: Session, *, database: str, change_id: int, key: str) -> None:
+    """Take the place for a change, or raise Conflict naming who has it. Taken before, it stays."""
+    await _prepare(session)
+    sql = queries.block("cluster", "take_place")
+    for _ in range(2):
+        if await session.fetchval(sql, database, change_id, key) is not None:
+            return
+        held = await holder(session)
+        if held is None:
+            continue  # given back between the two questions
+        raise Conflict(
+            f"change {held.change_id} of database {held.database!r} is open, and settings and roles "
+            "belong to the whole server: run `ragline change resume` there first"
+        )
+    raise Conflict("other changes take the server's place all the time; try again")
+
+
+async def holder(session: Session) -> Holder | None:
+    """Return who holds the place; one whose database is gone holds nothing."""
+    if (
+        await session.fetchval("select pg_catalog.to_regclass('ragline_cluster.open_change')")
+        is None
+    ):
+        return None
+    await session.execute(queries.block("cluster", "forget_dropped"))
+    row = await session.fetchrow(queries.block("cluster", "holder"))
+    return None if row is None else Holder(row["database"], row["change_id"], str(row["key"]))
+
+
+async def give_back(session: Session, key: str) -> None:
+    """Give back a change's place; another's stays."""
+    if (
+        await session.fetchval("select pg_catalog.to_regclass('ragline_cluster.open_change')")
+        is None
+    ):
+        return
+    await session.execute(queries.block("cluster", "give_back"), key)
+
+
+async def _prepare(session: Session) -> None:
+    """Make the table where it is missing; refuse one of a stranger, which could run what he likes."""
+    try:
+        if await session.fetchval(queries.block("cluster", "is_there")):
+            if await session.fetchval(queries.block("cluster", "is_a_strangers")):
+                raise PreconditionFailed(
+                    f"schema ragline_cluster of database {DATABASE!r} belongs to somebody who is "
+                    "neither this user nor a superuser: drop it, then try again"
+                )
+            return
+        async with session.transaction():
+            await session.execute(_MAKE)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PreconditionFailed(
+            f"changes of settings and roles keep a row in database {DATABASE!r}, and this user may "
+            f"not make or write it ({error}): as a superuser run there `create schema "
+            "ragline_cluster authorization <this user>`, then try again"
+        ) from error
+    except (
+        asyncpg.UniqueViolationError,
+        asyncpg.DuplicateTableError,
+        asyncpg.DuplicateSchemaError,
+    ):
+        await _prepare(session)  # another process made it at the same moment

@@ -1,0 +1,123 @@
+"""Two arms that can both be searched, measured side by side: each question is put to one and the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ragline.core import gating
+from ragline.core.gate import Asked, Judgement
+from ragline.core.gating import Group, Question, Seen, Side
+from ragline.evals import gate_dataset, gate_questions, gate_searches
+from ragline.evals.gate_searches import Arm, Clock
+from ragline.rag.app import App
+
+
+class Pair:
+    """Two arms and the first of them once more, for as long as they are measured."""
+
+    def __init__(
+        self, apps: Sequence[App], asked: Asked, say: Callable[[str], None], started: float
+    ) -> None:
+        self.say = say
+        self.asked = asked
+        self.arms = [Arm(app=app, hits=asked.k) for app in apps]
+        self.clocks = [Clock(least_of=1) for _ in apps]
+        self.started = started
+        self.lot = np.random.default_rng(asked.seed)
+        self.was: dict[str, dict[str, Seen]] = {}
+        self.now: dict[str, dict[str, Seen]] = {}
+
+    async def judged(self) -> tuple[Judgement, tuple[Group, ...]]:
+        asked = self.asked
+        floors = gate_dataset.floors(asked)
+        drawn = await gate_questions.drawn(self.arms[0].app, asked)
+        gate_dataset.check(asked, floors, drawn.groups)
+        groups = await self._answers(drawn.groups)
+        plans = [await self.arms[at].plans(groups) for at in (0, 2)]
+        for look in range(1, gating.LOOKS + 1):
+            await self._timed(groups)
+            times, again, wanted = (clock.least() for clock in self.clocks)
+            terms = gate_dataset.terms(asked, gating.paired_noise(times, again, asked.seed))
+            before = Side(answers=self.was, times=times, plans=plans[0], contents=self._space(0))
+            now = Side(answers=self.now, times=wanted, plans=plans[1], contents=self._space(2))
+            parts = await asyncio.to_thread(gating.judged, groups, before, now, terms)
+            if look == gating.LOOKS or parts.is_decided or self._left_s() < 0:
+                break
+            if parts.quality == "inconclusive":
+                groups = await self._extended(groups, look)
+        judgement = gating.judgement(
+            groups, before, now, parts, terms,
+            notes=drawn.notes, seconds=time.monotonic() - self.started,
+        )  # fmt: skip
+        return judgement, groups
+
+    def _left_s(self) -> float:
+        return self.started + self.asked.budget_s - time.monotonic()
+
+    def _space(self, at: int) -> dict[str, Any]:
+        facts = self.arms[at].facts
+        return {name: one.space.id if one.space else None for name, one in facts.items()}
+
+    async def _answers(self, groups: Sequence[Group]) -> tuple[Group, ...]:
+        """Put the questions that are new to both arms; return the groups that there was time for."""
+        for arm in self.arms:
+            await arm.learn(groups)
+        turns = [
+            (group, question)
+            for group, question in gate_searches.by_turns(groups)
+            if question.id not in self.was.get(group.name, {})
+        ]
+        until = self.started + self.asked.budget_s * gate_searches.PART_FOR_ANSWERS
+        for number, (group, question) in enumerate(turns):
+            if time.monotonic() > until and number >= gate_searches.FEWEST_QUESTIONS * len(groups):
+                break
+            gate_searches.progress(self.say, number, len(turns))
+            await self._both(group, question)
+        gate_searches.check(self.was)
+        gone = {
+            group.name: {one.id for one in group.questions} - self.was.get(group.name, {}).keys()
+            for group in groups
+        }
+        return gate_searches.without(groups, gone)
+
+    async def _both(self, group: Group, question: Question) -> None:
+        one, other = self.arms[0], self.arms[2]
+        found, exact = await one.found(group, question), await one.exact(group, question)
+        theirs = await other.found(group, question)
+        truth = exact if self._is_one_truth(group) else await other.exact(group, question)
+        seen = gate_searches.seen
+        self.was.setdefault(group.name, {})[question.id] = seen(group, question, found, exact)
+        self.now.setdefault(group.name, {})[question.id] = seen(group, question, theirs, truth)
+
+    def _is_one_truth(self, group: Group) -> bool:
+        """Whether an exact search finds the same in both arms: the same vectors, weighed alike."""
+        one, other = (self.arms[at].facts[group.collection] for at in (0, 2))
+        is_one_space = (one.space and one.space.id) == (other.space and other.space.id)
+        return is_one_space and (group.method == "vector" or one.policy == other.policy)
+
+    async def _timed(self, groups: Sequence[Group]) -> None:
+        turns = gate_searches.by_turns(groups)
+        for repeat in range(gate_searches.REPEATS):
+            for number, (group, question) in enumerate(turns):
+                gate_searches.progress(self.say, number, len(turns), f"times, {repeat + 1}")
+                # Whoever is asked second finds the pages warm.
+                for at in self.lot.permutation(len(self.arms)).tolist():
+                    ms = await self.arms[at].timed(group, question)
+                    self.clocks[at].add(group, question, ms)
+
+    async def _extended(self, groups: tuple[Group, ...], look: int) -> tuple[Group, ...]:
+        """Return the groups with as many questions more as there is time for, answered."""
+        count = max(len(group.questions) for group in groups)
+        per_question = (time.monotonic() - self.started) / count
+        affordable = min(count, int(self._left_s() / per_question / 2))
+        if affordable < 1:
+            return groups
+        seed = self.asked.seed + look
+        return await self._answers(
+            await gate_questions.more(self.arms[0].app, groups, affordable, seed)
+        )

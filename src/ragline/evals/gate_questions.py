@@ -1,0 +1,238 @@
+"""What a change is measured with: questions made of the collections themselves."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ragline.core import filters, gating
+from ragline.core import sentences as sentence
+from ragline.core.access import UNMEASURED
+from ragline.core.gate import Asked
+from ragline.core.gating import Group, Question
+from ragline.core.results import CollectionFacts
+from ragline.db import collections, samples
+from ragline.errors import ModelError, PreconditionFailed
+from ragline.rag.app import App
+from ragline.rag.query import HITS
+from ragline.rag.search import target_of
+
+FEWEST_VECTORS = 10
+_MOST_COLLECTIONS = 3
+_MOST_CONDITIONS = 2
+_SAMPLED = 500
+_LEAST_SHARE, _LARGEST_SHARE = 0.02, 0.6
+# So near to where searches change their way, chance decides which they take.
+_NEAR = 1.7
+_SHORTEST_WORDS = 4
+_LONGEST_VALUE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Groups of questions, and what could not be asked, a sentence each."""
+
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+
+
+async def drawn(app: App, asked: Asked) -> Drawn:
+    """Return the questions that a change is measured with, drawn anew.
+
+    Raises NotFound for a collection that is not there, and PreconditionFailed where nothing can be
+    measured.
+    """
+    chosen, notes = await _chosen(app, asked)
+    groups: list[Group] = []
+    for facts in chosen:
+        found, said = await _of_collection(app, facts, asked)
+        groups += found
+        notes += said
+    if not groups:
+        why = "; ".join(notes) or "there is no collection"
+        raise PreconditionFailed(
+            f"nothing to measure this change with: {why}. Ingest something first, or say --no-measure"
+        )
+    return Drawn(groups=tuple(groups), notes=tuple(notes))
+
+
+async def _chosen(app: App, asked: Asked) -> tuple[list[CollectionFacts], list[str]]:
+    """Return the collections that were named, or else the largest that can be measured."""
+    if asked.collections:
+        return [await app.collection(name, fresh=True) for name in asked.collections], []
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        every = await collections.every(connection)
+    able = sorted((one for one in every if one.chunks), key=lambda one: (-one.chunks, one.name))
+    with_vectors = [one for one in able if one.space and one.chunks >= FEWEST_VECTORS]
+    chosen = (with_vectors or able)[:_MOST_COLLECTIONS]
+    names = {one.name for one in chosen}
+    left_out = [one.name for one in every if one.name not in names]
+    notes = [f"not measured: {', '.join(left_out)}"] if left_out and chosen else []
+    return [await app.collection(one.name, fresh=True) for one in chosen], notes
+
+
+async def _of_collection(
+    app: App, facts: CollectionFacts, asked: Asked
+) -> tuple[list[Group], list[str]]:
+    k = asked.k or facts.policy.k or HITS
+    groups, notes = await _midway(app, facts, asked, k)
+    if asked.filters and not groups:
+        notes.append(f"the filters were not put to {facts.name!r}: it has too few vectors")
+    model = None
+    if facts.space is not None:
+        try:
+            model = await app.embedder_for(facts.space)
+        except ModelError as error:
+            notes.append(f"the model of {facts.name!r} does not open: {error}")
+        if model is None:
+            notes.append(f"{facts.name!r} is asked no words: its model is not configured")
+            return groups, notes
+    known = await _known(app, facts, max(1, asked.questions // 2), k)
+    if known:
+        name = f"words of {facts.name}"
+        group = Group(
+            name=name,
+            collection=facts.name,
+            method="hybrid" if facts.space else "lexical",
+            k=k,
+            questions=tuple(known),
+        )
+        groups.append(group)
+        if facts.space:
+            groups.append(replace(group, name=f"{name} by vectors", method="vector"))
+    elif facts.chunks:
+        notes.append(f"{facts.name!r} has no sentence of {_SHORTEST_WORDS} words to ask for")
+    return groups, notes
+
+
+async def _midway(
+    app: App, facts: CollectionFacts, asked: Asked, k: int
+) -> tuple[list[Group], list[str]]:
+    if facts.space is None:
+        return [], []
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        target = target_of(facts)
+        # Twice as many: whatever is asked later in addition comes of other pairs.
+        ids, _ = await samples.vectors(
+            connection, target, chunks=facts.chunks, size=2 * asked.questions
+        )
+        documents = await samples.metadata(connection, target, chunks=facts.chunks, size=_SAMPLED)
+    if len(ids) < FEWEST_VECTORS:
+        said = f"{facts.name!r} has {len(ids)} vectors: every search compares them all"
+        return [], [said]
+    made = gating.pairs(sorted(ids), asked.questions, asked.seed)
+    group = Group(
+        name=facts.name, collection=facts.name, method="vector", k=k, questions=_asked(made)
+    )
+    conditions = dict.fromkeys([*asked.filters, *conditions_of(facts, documents)])
+    filtered = [
+        replace(group, name=f"{facts.name} where {text}", filter=text) for text in conditions
+    ]
+    return [group, *filtered], []
+
+
+def _asked(pairs: Sequence[tuple[int, int]], first: int = 0) -> tuple[Question, ...]:
+    return tuple(
+        Question(id=f"q{number:06}", chunks=pair) for number, pair in enumerate(pairs, first)
+    )
+
+
+async def more(app: App, groups: Sequence[Group], count: int, seed: int) -> tuple[Group, ...]:
+    """Return the groups with up to `count` questions more in each; those they had come first."""
+    extended: dict[tuple[str, bool], tuple[Question, ...]] = {}
+    found = []
+    for group in groups:
+        key = (group.collection, group.is_known)
+        if key not in extended:
+            extended[key] = await _more(app, group, count, seed)
+        found.append(replace(group, questions=(*group.questions, *extended[key])))
+    return tuple(found)
+
+
+async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question, ...]:
+    facts = await app.collection(group.collection)
+    if group.is_known:
+        known = await _known(app, facts, count + len(group.questions), group.k)
+        had = {(one.chunks, one.text) for one in group.questions}
+        new = [one for one in known if (one.chunks, one.text) not in had][:count]
+        first = len(group.questions)
+        return tuple(replace(one, id=f"w{number:06}") for number, one in enumerate(new, first))
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        ids, _ = await samples.vectors(
+            connection, target_of(facts), chunks=facts.chunks, size=2 * count
+        )
+    but = [(one.chunks[0], one.chunks[1]) for one in group.questions]
+    known_ids = set(ids)
+    # Only pairs that could be drawn again take a place among them.
+    but = [pair for pair in but if known_ids.issuperset(pair)]
+    return _asked(gating.pairs(sorted(ids), count, seed, but), len(group.questions))
+
+
+async def _known(app: App, facts: CollectionFacts, count: int, k: int) -> list[Question]:
+    """Return questions in the words of chunks drawn at random: one sentence of each."""
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        passages = await samples.passages(
+            connection, target_of(facts), chunks=facts.chunks, size=count
+        )
+    found = ((chunk, text) for chunk, body in passages if (text := _words_of(body)))
+    return [
+        Question(id=f"w{number:06}", chunks=(chunk,), text=text)
+        for number, (chunk, text) in enumerate(found)
+    ]
+
+
+def _words_of(body: str) -> str:
+    """Return the words of the middle sentence that is long enough; "" where there is none."""
+    spans = sentence.sentences(body)
+    texts = (
+        body[start:end] for start, end in [*spans[len(spans) // 2 :], *spans[: len(spans) // 2]]
+    )
+    asked = (gating.words(text) for text in texts)
+    return next(
+        (text for text in asked if len(text.split()) >= _SHORTEST_WORDS or _is_dense(text)), ""
+    )
+
+
+def _is_dense(text: str) -> bool:
+    """Whether it is long enough although nothing stands between its words."""
+    return len(text) >= _SHORTEST_WORDS * 3 and not text.isascii()
+
+
+def conditions_of(
+    facts: CollectionFacts, documents: Sequence[tuple[Mapping[str, Any], int]]
+) -> list[str]:
+    """Return filters that keep a fair share of a collection, the smallest first, one of each key."""
+    total = sum(chunks for _, chunks in documents)
+    counts: Counter[str] = Counter()
+    for metadata, chunks in documents:
+        for text in _equalities(metadata):
+            counts[text] += chunks
+    found: dict[str, str] = {}
+    for text, kept in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+        key = text.partition(" = ")[0]
+        is_fair = _LEAST_SHARE <= kept / total <= _LARGEST_SHARE
+        if key not in found and is_fair and not _is_at_the_edge(facts, kept / total):
+            found[key] = text
+    return list(found.values())[:_MOST_CONDITIONS]
+
+
+def _equalities(metadata: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in metadata.items():
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        is_text = isinstance(value, str) and 0 < len(value) <= _LONGEST_VALUE
+        if is_number or is_text:
+            condition = {"key": key, "op": "eq", "value": value}
+            yield filters.to_text(filters.from_json(json.loads(json.dumps(condition))))
+
+
+def _is_at_the_edge(facts: CollectionFacts, share: float) -> bool:
+    measured = (facts.space.calibration if facts.space else None) or UNMEASURED
+    allowed = share * facts.chunks
+    return measured.exact_chunks / _NEAR < allowed < measured.exact_chunks * _NEAR

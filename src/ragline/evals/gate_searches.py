@@ -1,0 +1,278 @@
+"""One arm of a measurement: its questions asked, timed and held against exact searches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import asyncpg
+
+from ragline.core import gating, languages
+from ragline.core.filters import Filter, from_text
+from ragline.core.gating import Group, Question, Seen
+from ragline.core.measuring import Found
+from ragline.core.results import CollectionFacts
+from ragline.db import samples
+from ragline.errors import DatabaseUnreachable, ModelError, PreconditionFailed, RaglineError
+from ragline.evals.recall import midway
+from ragline.models.embed import Vector
+from ragline.rag.app import App
+from ragline.rag.query import Query, query
+from ragline.rag.search import plan_of, search_collections, target_of
+
+ERRORS = (RaglineError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""What makes a search fail. All else is a mistake of ours."""
+REPEATS = 2
+"""So often times are taken between two looks at them."""
+PART_FOR_ANSWERS = 1 / 2
+"""Exact searches of a large collection may take this part of the budget; then fewer questions do."""
+FEWEST_QUESTIONS = 60
+# A server that is gone fails every question, each after a long wait.
+_GIVE_UP_AFTER = 3
+_SAID_EVERY = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Arm:
+    """An open ragline that is asked the questions of groups, and what it remembers of them.
+
+    `hits` is how many hits are asked for; None is what the collection's policy says.
+    """
+
+    app: App
+    hits: int | None
+    facts: dict[str, CollectionFacts] = field(default_factory=dict)
+    vectors: dict[tuple[str, int], Vector] = field(default_factory=dict)
+    of_words: dict[tuple[str, str], Vector | None] = field(default_factory=dict)
+    conditions: dict[str, Filter] = field(default_factory=dict)
+    failed: int = 0
+    last_error: str = ""
+
+    async def learn(self, groups: Sequence[Group]) -> None:
+        """Read what the questions are made of, before any clock runs."""
+        for name in dict.fromkeys(group.collection for group in groups):
+            facts = self.facts[name] = await self.app.collection(name, fresh=True)
+            if facts.space is None:
+                continue
+            wanted = {
+                chunk
+                for group in groups
+                if group.collection == name and not group.is_known
+                for question in group.questions
+                for chunk in question.chunks
+                if (name, chunk) not in self.vectors
+            }
+            pool = await self.app.pool(self.app.search_workload)
+            async with pool.connection() as connection:
+                found = await samples.vectors_of(connection, target_of(facts), sorted(wanted))
+            self.vectors |= {(name, chunk): vector for chunk, vector in found.items()}
+        for group in groups:
+            if group.filter is not None:
+                self.conditions[group.filter] = from_text(group.filter)
+            for question in group.questions if group.is_known else ():
+                await self._learn_words(group, question)
+
+    async def _learn_words(self, group: Group, question: Question) -> None:
+        """Embed a question once: asked again, it shall cost the database's time and nobody's money."""
+        key = (group.collection, question.text)
+        facts = self.facts[group.collection]
+        if key in self.of_words or facts.space is None:
+            return
+        foreign = languages.foreign(question.text, facts.language, facts.space.languages)
+        model = await self.app.embedder_for(facts.space)
+        if model is None:
+            raise ModelError(
+                f"no configured model fits the vectors of {group.collection!r}, which are of "
+                f"{facts.space.model_id}: configure it, or say --no-measure"
+            )
+        # A hybrid search of production goes by words alone here.
+        is_by_words = foreign is not None and group.method == "hybrid"
+        self.of_words[key] = None if is_by_words else await model.embed_query(question.text)
+
+    def can_ask(self, group: Group, question: Question) -> bool:
+        """Return whether what the question is made of is still there."""
+        if group.is_known:
+            return True
+        return all((group.collection, chunk) in self.vectors for chunk in question.chunks)
+
+    async def found(self, group: Group, question: Question) -> list[Found] | str:
+        """Return what production finds, or the error that it fails with."""
+        return await self._asked(group, question)
+
+    async def exact(self, group: Group, question: Question) -> list[Found] | str:
+        """Return what is there to be found, or the error that looking for it fails with."""
+        return await self._asked(group, question, is_exact=True)
+
+    async def _asked(
+        self, group: Group, question: Question, *, is_exact: bool = False
+    ) -> list[Found] | str:
+        if self.failed >= _GIVE_UP_AFTER:
+            return self.last_error
+        if not self.can_ask(group, question):
+            return f"{group.collection!r} has no vector of chunk {question.chunks[0]}"
+        asked = self._query(group, question)
+        if is_exact:
+            asked = replace(asked, k=group.k, exact=True)
+        try:
+            found = await search_collections(self.app, asked)
+        except ERRORS as error:
+            return self._failed(error)
+        return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in found.hits]
+
+    async def timed(self, group: Group, question: Question) -> float | None:
+        """Return the milliseconds of one search; None where it fails."""
+        if self.failed >= _GIVE_UP_AFTER or not self.can_ask(group, question):
+            return None
+        asked = self._query(group, question)
+        started = time.perf_counter()
+        try:
+            await search_collections(self.app, asked)
+        except ERRORS as error:
+            self._failed(error)
+            return None
+        return (time.perf_counter() - started) * 1000
+
+    async def plans(self, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
+        """Return the shape of the plan by which each group is searched."""
+        shapes = {}
+        for group in groups:
+            askable = (one for one in group.questions if self.can_ask(group, one))
+            question = next(askable, None)
+            if question is None:
+                continue
+            try:
+                shapes[group.name] = await plan_of(self.app, self._query(group, question))
+            except ERRORS as error:
+                self._failed(error)
+        return shapes
+
+    def _query(self, group: Group, question: Question) -> Query:
+        return query(
+            question.text,
+            group.collection,
+            k=self.hits,
+            method=group.method,
+            vector=self._vector(group, question),
+            filter=None if group.filter is None else self.conditions[group.filter],
+        )
+
+    def _vector(self, group: Group, question: Question) -> Vector | None:
+        if group.is_known:
+            return self.of_words.get((group.collection, question.text))
+        space = self.facts[group.collection].space
+        one, other = (self.vectors[group.collection, chunk] for chunk in question.chunks)
+        return midway(one, other, is_unit=space is not None and space.normalised)
+
+    def _failed(self, error: Exception) -> str:
+        """Return what an error says. One of the database may mean all others, too."""
+        self.failed = self.failed + 1 if isinstance(error, DatabaseUnreachable | OSError) else 0
+        self.last_error = f"{type(error).__name__}: {error}"
+        return self.last_error
+
+
+def seen(
+    group: Group, question: Question, found: list[Found] | str, exact: list[Found] | str
+) -> Seen:
+    """Return what a question found and what that is worth, or the error that it failed with."""
+    if isinstance(found, str):
+        return Seen(error=found)
+    if isinstance(exact, str):
+        return Seen(error=exact)
+    return gating.seen(group, question, found, exact)
+
+
+def contents(arm: Arm) -> dict[str, list[int]]:
+    """Return what an arm's contents are known by: what answers depend on besides the search."""
+    return {
+        name: [facts.id, facts.epoch, facts.space.id if facts.space else 0]
+        for name, facts in arm.facts.items()
+    }
+
+
+@dataclass(slots=True)
+class Clock:
+    """Times of an arm by group and question: the least of every few, and the mean of those.
+
+    A search is never quicker than it can be, and slower for many reasons that are not its own.
+    """
+
+    least_of: int
+    taken: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, group: Group, question: Question, ms: float | None) -> None:
+        """Take down one time."""
+        if ms is not None:
+            self.taken.setdefault(group.name, {}).setdefault(question.id, []).append(ms)
+
+    def figures(self, group: str) -> list[dict[str, float]]:
+        """Return each repetition's least times by question."""
+        cases = self.taken.get(group, {})
+        count = min((len(times) // self.least_of for times in cases.values()), default=0)
+        return [
+            {
+                case: min(times[at * self.least_of : (at + 1) * self.least_of])
+                for case, times in cases.items()
+            }
+            for at in range(count)
+        ]
+
+    def times(self) -> dict[str, dict[str, float]]:
+        """Return the mean of the repetitions, by group and question."""
+        found = {}
+        for group in self.taken:
+            figures = self.figures(group)
+            if figures:
+                found[group] = {
+                    case: sum(one[case] for one in figures) / len(figures) for case in figures[0]
+                }
+        return found
+
+    def least(self) -> dict[str, dict[str, float]]:
+        """Return the least time of all, by group and question."""
+        return {
+            group: {case: min(times) for case, times in cases.items()}
+            for group, cases in self.taken.items()
+        }
+
+
+def check(answers: Mapping[str, Mapping[str, Seen]]) -> None:
+    """Refuse to go on where what is there now cannot be searched: then nothing can be compared."""
+    for name, cases in answers.items():
+        for one in cases.values():
+            if one.error is not None:
+                raise PreconditionFailed(
+                    f"before any change, a search of {name} fails: {one.error}. Mend that first, or "
+                    "say --no-measure"
+                )
+
+
+def progress(say: Callable[[str], None], done: int, total: int, what: str = "answers") -> None:
+    """Say how far a measurement is, now and then."""
+    if done % _SAID_EVERY == 0:
+        say(f"measuring: {done} of {total} ({what})")
+
+
+def by_turns(groups: Sequence[Group]) -> list[tuple[Group, Question]]:
+    """Return every question of every group, the groups by turns: so long as one question is apart."""
+    longest = max((len(group.questions) for group in groups), default=0)
+    return [
+        (group, group.questions[place])
+        for place in range(longest)
+        for group in groups
+        if place < len(group.questions)
+    ]
+
+
+def without(groups: Sequence[Group], gone: Mapping[str, set[str]]) -> tuple[Group, ...]:
+    """Return the groups without these questions, and without groups that have none left."""
+    left = (
+        replace(
+            group,
+            questions=tuple(
+                one for one in group.questions if one.id not in gone.get(group.name, ())
+            ),
+        )
+        for group in groups
+    )
+    return tuple(group for group in left if group.questions)
