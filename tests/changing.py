@@ -1,68 +1,59 @@
-"""A place where changes are made, with a verdict of the test's choice in the place of a measurement."""
+"""Kinds of change put to work without the loop: plan, steps, and the effect read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ragline.change.kind import Kind, Site, by_name
-from ragline.core.change import Arm, Part, Value
+from ragline.change.kind import Kind, Measure, Site
+from ragline.core.change import Step, Value
 from ragline.core.dsn import Dsn
-from ragline.core.gate import Asked, Judgement
+from ragline.ops.restart import Restart
 from ragline.rag.app import App
 
 
-@dataclass
-class Fixed:
-    """Measures nothing and says `status`; `arms` are what it was shown."""
-
-    status: Any = "pass"
-    arms: list[tuple[Arm, Arm]] = field(default_factory=list)
-
-    async def before(self, asked: Asked) -> dict[str, Any]:
-        return {}
-
-    async def after(self, asked: Asked, before: Mapping[str, Any]) -> Judgement:
-        return Judgement(status=self.status, reason="as the test says", rung="nothing")
-
-    async def pair(self, asked: Asked, now: Arm, want: Arm) -> Judgement:
-        self.arms.append((now, want))
-        return Judgement(status=self.status, reason="as the test says", rung="nothing")
+def site_of(app: App, dsn: Dsn, data_dir: Path, restart: Restart | None = None) -> Site:
+    """Return a place for changes in which nothing can be measured."""
+    measure = cast("Measure", None)
+    return Site(app=app, dsn=dsn, restart=restart, measure=measure, kinds={}, data_dir=data_dir)
 
 
-def site_of(
-    app: App,
-    dsn: Dsn,
-    folder: Path,
-    *kinds: Kind,
-    status: str = "pass",
-    reached: Callable[[str], None] = lambda _point: None,
-    lock_timeout_ms: int = 2000,
-) -> Site:
-    """Return a site with some kinds, whose every measurement says `status`."""
-    return Site(
-        app=app,
-        dsn=dsn,
-        restart=None,
-        measure=Fixed(status),
-        kinds=by_name(kinds),
-        data_dir=folder,
-        reached=reached,
-        lock_timeout_ms=lock_timeout_ms,
-    )
-
-
-async def brought(site: Site, kind: Kind, target: str, want: Value) -> Value:
-    """Bring a target to a value by a kind's own steps, confirm it, and return what it was before."""
+async def change(site: Site, kind: Kind, target: str, want: Value) -> Value:
+    """Make a change as a new process would, and return what was there."""
+    wanted, _ = await kind.wanted(site, target, want)
     now = await kind.read(site, target)
-    for step in kind.steps(target, now, want):
-        await kind.run(site, step)
-    await kind.confirm(site, target, want)
+    await do(site, kind, kind.steps(target, now, wanted))
+    await kind.confirm(site, target, wanted)
     return now
 
 
-def parts(kind: str, target: str, want: Value) -> Sequence[Part]:
-    """Return one part."""
-    return (Part(kind=kind, target=target, want=want),)
+async def put_back(site: Site, kind: Kind, target: str, was: Value) -> None:
+    """Undo as a new process would: from what there is to the snapshot."""
+    now = await kind.read(site, target)
+    await do(site, kind, kind.steps(target, now, was))
+    await kind.confirm(site, target, was)
+
+
+async def do(site: Site, kind: Kind, steps: list[Step]) -> None:
+    for step in steps:
+        if step.action == "restart":
+            assert site.restart is not None
+            await site.restart.restart()
+        elif step.action == "reload":
+            await ask(site, "select pg_reload_conf()")
+        else:
+            await kind.run(site, step)
+
+
+async def ask(site: Site, query: str, *values: Any) -> Any:
+    async with site.session() as session:
+        return await session.fetchval(query, *values)
+
+
+async def settings_of(site: Site) -> Mapping[str, str]:
+    """Return what postgresql.auto.conf says, as the server reads it."""
+    from ragline.db import server
+
+    async with site.session() as session:
+        return await server.auto_settings(session)

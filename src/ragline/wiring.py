@@ -14,8 +14,8 @@ from ragline.config import Config
 from ragline.core.budget import ROLES, Workload, pool_size
 from ragline.core.dsn import Dsn
 from ragline.core.runs import JudgeKind
+from ragline.db import ledger, schema
 from ragline.db import pool as pools
-from ragline.db import schema
 from ragline.db.migrate import role_password
 from ragline.errors import EmbeddedServerError, SchemaMismatch
 from ragline.models import embed, llm
@@ -28,7 +28,7 @@ from ragline.rag.app import App
 
 if TYPE_CHECKING:
     from ragline.change.kind import Site
-    from ragline.core.change import Trial
+    from ragline.core.change import Entry, Trial
 
 _log = logging.getLogger(__name__)
 
@@ -138,16 +138,19 @@ def database(config: Config) -> Dsn:
 
     One that does not start because of a change that was broken off is put right on disk first.
     """
-    if config.dsn is not None:
-        return config.dsn
+    return config.dsn or embedded.dsn(cluster(config))
+
+
+def cluster(config: Config, *, port: int | None = None) -> embedded.Cluster:
+    """Return the embedded cluster, running; put right on disk where an interrupted change broke it."""
+    port = port or config.db_port
     try:
-        cluster = embedded.ensure(config.data_dir, port=config.db_port)
+        return embedded.ensure(config.data_dir, port=port)
     except EmbeddedServerError as error:
-        cluster = _put_right(config, error)
-    return embedded.dsn(cluster)
+        return _put_right(config, port, error)
 
 
-def _put_right(config: Config, error: EmbeddedServerError) -> embedded.Cluster:
+def _put_right(config: Config, port: int | None, error: EmbeddedServerError) -> embedded.Cluster:
     from ragline.change import journal
 
     repaired = journal.repair(config.data_dir, below=config.data_dir)
@@ -159,7 +162,20 @@ def _put_right(config: Config, error: EmbeddedServerError) -> embedded.Cluster:
         repaired.title,
         error,
     )
-    return embedded.ensure(config.data_dir, port=config.db_port)
+    return embedded.ensure(config.data_dir, port=port)
+
+
+async def settle(app: App) -> list[Entry]:
+    """Bring to an end what an interrupted change left; costs a query where nothing is."""
+    pool = await app.pool("admin")
+    async with pool.connection() as connection:
+        left = await ledger.unsettled(connection)
+    if not left and not (app.config.data_dir / "changes").is_dir():
+        return []
+    from ragline.change import settling
+
+    async with open_site(app.config) as site:
+        return await settling.settle(site)
 
 
 async def _check_schema(config: Config, dsn: Dsn, workload: Workload) -> None:

@@ -163,7 +163,7 @@ async def test_what_somebody_else_wrote_is_not_confirmed(site: Site, db: Db) -> 
     want = {**DEFAULT, "k": 5}
     await brought(site, KIND, "kb", want)
     await db.execute("update search_policy set k = 6")
-    with pytest.raises(PreconditionFailed, match="should be .*'k': 5.* and the table have .*6"):
+    with pytest.raises(PreconditionFailed, match=r"should be .*'k': 5.* and the table have .*6"):
         await KIND.confirm(site, "kb", want)
 
 

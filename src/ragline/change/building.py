@@ -44,9 +44,7 @@ class Building:
 
 
 @asynccontextmanager
-async def session(
-    site: Site, **settings: str
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def session(site: Site, **settings: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """Lend a new connection that may do everything in schema ragline, and sees only the catalog."""
     admin = await site.app.pool("admin")
     every = {

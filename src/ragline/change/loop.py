@@ -20,6 +20,7 @@ from ragline.errors import (
     Conflict,
     DatabaseUnreachable,
     NotFound,
+    PreconditionFailed,
     RaglineError,
     StalePlan,
     UsageError,
@@ -190,7 +191,23 @@ async def _plan(site: Site, parts: Sequence[Part]) -> Plan:
             PlannedPart(kind=part.kind, target=part.target, now=now, want=want, warnings=warnings)
         )
         steps += kind.steps(part.target, now, want)
+    await _rehearse(site, steps)
     return changes.plan(planned, changes.joined(steps))
+
+
+async def _rehearse(site: Site, steps: Sequence[changes.Step]) -> None:
+    """Refuse settings with which, all together, the server could not start."""
+    settings: dict[str, str] = {}
+    for step in steps:
+        if step.action == "restart":
+            settings |= step.arguments.get("settings", {})
+    if not settings or site.restart is None:
+        return
+    if (why := await site.restart.preflight(settings)) is not None:
+        said = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        raise PreconditionFailed(
+            f"the server could not start with {said}: {why}. Nothing was changed; ask for less"
+        )
 
 
 def _completed(site: Site, found: Plan, asked: Asked) -> Asked:

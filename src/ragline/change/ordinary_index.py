@@ -45,10 +45,7 @@ async def wanted(site: Site, target: str, want: Value) -> tuple[Value, tuple[str
     if want is None:
         if found is None:
             raise NotFound(await _no_index(site, table, name))
-        return None, (
-            f"every search and write that used {name} will do without it; what it was for is not "
-            "known here",
-        )
+        return None, _about_none(found)
     if not isinstance(want, Mapping) or set(want) != {"definition"}:
         raise UsageError(
             f"index {target} is wanted as {want!r}; say "
@@ -130,6 +127,13 @@ def _definition(value: Value) -> str:
         raise UsageError(f"{value!r} is no definition of an index")
     definition: str = value["definition"]
     return definition
+
+
+def _about_none(found: OrdinaryIndex) -> tuple[str, ...]:
+    said = [f"every search and write that used {found.name} will do without it"]
+    if found.definition.startswith("CREATE UNIQUE "):
+        said.append(f"{found.name} also keeps rows from being there twice; without it nothing does")
+    return tuple(said)
 
 
 async def _found(site: Site, target: str) -> OrdinaryIndex | None:

@@ -60,9 +60,7 @@ async def wanted(
 ) -> tuple[Value, tuple[str, ...]]:
     """Return the index that is wanted, complete, with warnings."""
     if found is None:
-        raise UsageError(
-            f"collection {collection!r} has no vectors yet: ingest with a model first"
-        )
+        raise UsageError(f"collection {collection!r} has no vectors yet: ingest with a model first")
     if want is None:
         return None, _about_none(found)
     if not isinstance(want, Mapping):
@@ -215,11 +213,11 @@ def _graph(value: Value) -> Graph | None:
 def _about_none(found: Seen) -> tuple[str, ...]:
     if found.active.serves is None:
         return ()
-    return (
+    said = (
         f"searches will compare every one of {found.space.vectors:,} vectors: exact, and slower "
-        "with each that is added",
-        "the next `ragline ingest` into a collection of 500 chunks or more builds an index again",
+        "with each that is added"
     )
+    return said, "the next `ragline ingest` that leaves 500 chunks or more builds an index again"
 
 
 # What a build takes.
@@ -304,7 +302,7 @@ def _switch(collection: str, slot: int, phase: str, found: Seen | None) -> Step:
         target=collection,
         phase="apply" if phase == "apply" else "adopt",
         action="switch",
-        text=f"update ragline.embedding_space set index_slot = {slot} where id = {space_id}",
+        text=f"update ragline.embedding_space set index_slot = {slot} where id = {space_id}",  # noqa: S608 -- shown only
         arguments={"slot": slot},
         lock="one row of embedding_space",
         expected_s=0.0,
@@ -347,9 +345,7 @@ async def _described(db: Db, found: Seen, slot: int) -> None:
         await indexes.describe(
             db,
             found.space,
-            Graph(
-                slot=slot, storage=base.storage, m=base.m, ef_construction=base.ef_construction
-            ),
+            Graph(slot=slot, storage=base.storage, m=base.m, ef_construction=base.ef_construction),
         )
 
 

@@ -45,6 +45,7 @@ def calibrate(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> 
             lambda app: calibration.calibrate(
                 app, name, on_progress=lambda step: advance(step.done, step.total)
             ),
+            settles=True,
         )
     output.emit(found, as_json=as_json, text="\n".join(_calibration(found)))
 
@@ -81,7 +82,7 @@ def remove(
         output.emit({"removed": None, "would_remove": found}, as_json=as_json, text=text)
         output.note(f"nothing was changed; to do it: ragline collection remove {name} --yes")
         raise typer.Exit(2)
-    runtime.with_app(data_dir, lambda app: catalog.remove_collection(app, name))
+    runtime.with_app(data_dir, lambda app: catalog.remove_collection(app, name), settles=True)
     output.emit({"removed": name}, as_json=as_json, text=f"removed {_line(found)}")
 
 

@@ -42,11 +42,11 @@ OverTcp = Annotated[
 @app.command()
 def start(data_dir: DataDir = None, port: Port = None, as_json: AsJson = False) -> None:
     """Create the database when there is none, and start it; it stays when this command ends."""
+    from ragline import wiring
     from ragline.cli import output
-    from ragline.ops import embedded
 
     settings = _settings(data_dir)
-    cluster = embedded.ensure(settings.data_dir, port=port or settings.db_port)
+    cluster = wiring.cluster(settings, port=port)
     place = f"port {cluster.port} of 127.0.0.1 and " if cluster.tcp else ""
     text = (
         f"PostgreSQL {cluster.version} runs (process {cluster.pid}) in {cluster.data_dir}, "
@@ -88,11 +88,12 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def url(data_dir: DataDir = None, tcp: OverTcp = None, as_json: AsJson = False) -> None:
     """Print the URL of the running server, which is started when needed; it holds no password."""
+    from ragline import wiring
     from ragline.cli import output
     from ragline.ops import embedded
 
     settings = _settings(data_dir)
-    cluster = embedded.ensure(settings.data_dir, port=settings.db_port)
+    cluster = wiring.cluster(settings)
     over_tcp = settings.db_port is not None if tcp is None else tcp
     found = embedded.tcp_url(cluster) if over_tcp else embedded.url(cluster)
     password_file = embedded.password_file(cluster) if over_tcp else None
@@ -104,10 +105,10 @@ def url(data_dir: DataDir = None, tcp: OverTcp = None, as_json: AsJson = False) 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context, data_dir: DataDir = None) -> None:
     """Open psql on the server, which is started when needed; further arguments go to psql."""
+    from ragline import wiring
     from ragline.ops import embedded
 
-    settings = _settings(data_dir)
-    command = embedded.psql_command(embedded.ensure(settings.data_dir, port=settings.db_port))
+    command = embedded.psql_command(wiring.cluster(_settings(data_dir)))
     os.execv(command[0], [*command, *context.args])  # noqa: S606 - the wheel's own program
 
 

@@ -114,6 +114,7 @@ def ingest(
                 url_policy=rag.UrlPolicy() if allow_urls else None,
                 on_progress=on_progress,
             ),
+            settles=True,
         )
     if not as_json:
         for line in _remarks(report):

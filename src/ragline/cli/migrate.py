@@ -42,6 +42,8 @@ def apply(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     from ragline.wiring import database
 
     config = runtime.load(data_dir)
+    if migrate.status(database(config)).is_current:
+        runtime.settle(config)
     done = migrate.apply(
         database(config), lock_timeout_ms=config.lock_timeout_ms, role_secret=config.role_secret
     )

@@ -83,9 +83,13 @@ def with_app(
     use_case: Callable[[App], Awaitable[T]],
     *,
     search_workload: Workload = "serve",
+    settles: bool = False,
 ) -> T:
-    """Open ragline, run one use case with it, and close it again."""
-    from ragline.wiring import open_app
+    """Open ragline, run one use case with it, and close it again.
+
+    A command that `settles` first ends what an interrupted change left, and says so.
+    """
+    from ragline import wiring
 
     config = load(data_dir)
 
@@ -93,7 +97,9 @@ def with_app(
         if search_workload == "eval":
             # Killed, a run would be held for a minute by nobody, and its time not be known.
             _end_as_interrupted()
-        async with open_app(config, search_workload=search_workload) as app:
+        async with wiring.open_app(config, search_workload=search_workload) as app:
+            if settles:
+                await _settle(app)
             try:
                 return await use_case(app)
             finally:
@@ -120,6 +126,24 @@ def with_site(
                 say_spending(site.app.spent)
 
     return _run(inside())
+
+
+def settle(config: Config) -> None:
+    """End what an interrupted change left, and say so."""
+    from ragline import wiring
+
+    async def inside() -> None:
+        async with wiring.open_app(config) as app:
+            await _settle(app)
+
+    _run(inside())
+
+
+async def _settle(app: App) -> None:
+    from ragline import wiring
+
+    for entry in await wiring.settle(app):
+        output.note(f"settled first: change {entry.id} is {entry.state}: {entry.reason}")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -225,9 +225,9 @@ def assignment(name: str, value: Value) -> str:
     '"shared_preload_libraries" = \\'vector\\', \\'auto_explain\\''
     """
     is_one = isinstance(value, str) or not isinstance(value, Sequence)
-    items = [value] if is_one or not value else value
-    said = ", ".join(literal(str(item)) for item in items) if value != [] else "''"
-    return f"{quoted_name(name)} = {said}"
+    items: Sequence[object] = [value] if is_one or not isinstance(value, Sequence) else value
+    said = ", ".join(literal(str(item)) for item in items)
+    return f"{quoted_name(name)} = {said or literal('')}"
 
 
 def quoted_name(name: str) -> str:

@@ -121,12 +121,12 @@ def memory(text: str, option: str = "--ram") -> int:
     As in PostgreSQL's own settings a GB is 1024 MB.
     """
     found = _SAID.fullmatch(text.strip())
-    asked = "write an amount with a unit, from 256MB to 64TB, such as 128GiB"
+    asked = "write an amount with a unit, from 256MB to 16TB, such as 128GiB"
     if found is None:
         raise UsageError(f"{option} is {text!r}; {asked}")
     power = "kmgtp".index(found.group(2).lower()) + 1
     amount = int(Fraction(found.group(1)) * 1024**power)
-    if not 256 * 1024**2 <= amount <= 64 * 1024**4:
+    if not 256 * 1024**2 <= amount <= 16 * 1024**4:
         raise UsageError(f"{option} is {text!r}; {asked}")
     return amount
 

@@ -23,7 +23,7 @@ _USABLE = 8160
 _ITEM = 4
 _OPERATOR_CLASSES = {"cosine": "cosine_ops", "l2": "l2_ops", "inner_product": "ip_ops"}
 # An element of the graph while it is built, without its vector and neighbours: measured.
-_ELEMENT = 128
+_ELEMENT = 152
 _NEIGHBOUR = 16
 _LISTS = 24
 # Another program may want memory as well.
@@ -114,9 +114,7 @@ def completed(
         chosen = (f"ef_construction becomes {ef_construction}, which is the least for m = {m}",)
     held = _storage(want, base.storage, storage, dimension)
     _check_operator_class(want, held, metric)
-    graph = Graph(
-        slot=_slot(want, active_slot), storage=held, m=m, ef_construction=ef_construction
-    )
+    graph = Graph(slot=_slot(want, active_slot), storage=held, m=m, ef_construction=ef_construction)
     if is_built and base.is_like(graph) and want.get("slot", base.slot) == base.slot:
         return base, chosen
     if graph.slot == active_slot and is_built:
@@ -183,9 +181,7 @@ def _check_fields(want: Mapping[str, Any]) -> None:
         if name not in FIELDS:
             near = get_close_matches(name, FIELDS, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(
-                f"a vector index has no {name!r}; it has {', '.join(FIELDS)}{meant}"
-            )
+            raise UsageError(f"a vector index has no {name!r}; it has {', '.join(FIELDS)}{meant}")
 
 
 def _whole(want: Mapping[str, Any], name: str, limits: tuple[int, int], default: int) -> int:
@@ -242,8 +238,8 @@ def _aligned(size: int) -> int:
 
 
 def _mean_neighbours(m: int) -> float:
-    """Layer l has one of m ** l vectors; a vector of layer l has l + 2 lists of m neighbours."""
-    return sum((1 - 1 / m) * m**-l * _aligned(4 + 6 * (l + 2) * m) for l in range(20))
+    """A vector whose highest layer is n, as one of m ** n is, has n + 2 lists of m neighbours."""
+    return sum((1 - 1 / m) * m**-n * _aligned(4 + 6 * (n + 2) * m) for n in range(20))
 
 
 def _build_bytes_each(graph: Graph, dimension: int) -> int:

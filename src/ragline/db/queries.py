@@ -11,8 +11,8 @@ from types import MappingProxyType
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 FILES = (
-    "catalog", "cluster", "collections", "documents", "evals", "ledger", "lexical", "policies",
-    "relevance", "server", "spaces", "tuning",
+    "catalog", "cluster", "collections", "documents", "evals", "indexes", "ledger", "lexical",
+    "policies", "relevance", "server", "spaces", "tuning",
 )  # fmt: skip
 
 

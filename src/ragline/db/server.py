@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import asyncpg
 
@@ -16,8 +17,11 @@ from ragline.db import queries
 from ragline.db.pool import quoted
 from ragline.errors import NotFound, PreconditionFailed
 
-if TYPE_CHECKING:
-    Session = asyncpg.Connection[asyncpg.Record]
+
+# Quoted: asyncpg's classes take a parameter in their stubs only.
+Session: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
 
 MANAGED: Mapping[str, str] = MappingProxyType(
     {
@@ -117,7 +121,7 @@ async def facts(session: Session) -> Facts:
     return Facts(**{**row, "managed_roles": tuple(row["managed_roles"])})
 
 
-async def load_library_of(session: Session, name: str, *, is_superuser: bool) -> None:
+async def load_library_of(session: Session, name: str) -> None:
     """Load what knows a setting such as `hnsw.ef_search`; until then its name is a mere placeholder.
 
     Loading pgvector by touching a vector is anybody's right; LOAD is a superuser's.
@@ -131,11 +135,9 @@ async def load_library_of(session: Session, name: str, *, is_superuser: bool) ->
             await session.fetchval(f"select '[1]'::{quoted(schema)}.vector is null")
             return
         prefix = "vector"
-    if is_superuser:
-        try:
-            await session.execute(f"load {literal(prefix)}")
-        except asyncpg.PostgresError:
-            return  # no such library, or one that is loaded at the start only: its names show that
+    with contextlib.suppress(asyncpg.PostgresError):
+        # No such library, one that loads at the start only, or not ours to load: its names show it.
+        await session.execute(f"load {literal(prefix)}")
 
 
 async def setting(session: Session, name: str) -> Guc:

@@ -1,4 +1,4 @@
-"""Two arms that can both be searched, measured side by side: each question is put to one and the other."""
+"""Two arms that can both be searched, measured side by side: each question is put to both."""
 
 from __future__ import annotations
 

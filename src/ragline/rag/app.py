@@ -158,6 +158,14 @@ class App:
         self.known[name] = facts
         return facts
 
+    async def recycle(self, workload: Workload) -> None:
+        """Close a workload's pool, once what it lent came back: the next one asks the server anew.
+
+        What a role is limited to is looked up when its pool is opened; new connections are not enough.
+        """
+        if pool := self.pools.pop(workload, None):
+            await pool.close()
+
     async def forget_connections(self) -> None:
         """Lend new connections from now on, as after a restart of the server."""
         for pool in self.pools.values():

@@ -1,0 +1,406 @@
+"""Settings of the server: what is refused, what is written, what is seen, what is put back."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from changing import ask, change, put_back, settings_of, site_of
+from command import PREFIX, place
+from ragline.change.kind import Site
+from ragline.change.kinds.setting import Setting
+from ragline.config import Config
+from ragline.core import guc_values
+from ragline.core.change import Value
+from ragline.db import server
+from ragline.errors import (
+    EmbeddedServerError,
+    NotFound,
+    PreconditionFailed,
+    RaglineError,
+    UsageError,
+)
+from ragline.ops import autoconf, embedded, restart
+from ragline.ops.restart import CommandRestart, EmbeddedRestart
+from ragline.wiring import open_app
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Iterator[Path]:
+    """A data directory whose server these tests may restart and break."""
+    with place() as command:
+        yield command.data_dir
+
+
+@pytest.fixture(scope="module")
+async def own(data_dir: Path) -> AsyncIterator[Site]:
+    assert data_dir.parent.name.startswith(PREFIX)
+    async with open_app(Config(data_dir=data_dir)) as app:
+        dsn = embedded.dsn(embedded.ensure(data_dir))
+        yield site_of(app, dsn, data_dir, EmbeddedRestart(data_dir))
+
+
+@pytest.fixture
+async def site(own: Site) -> AsyncIterator[Site]:
+    """The server with no setting by ALTER SYSTEM, before and after."""
+    assert await settings_of(own) == {}
+    yield own
+    async with own.session() as session:
+        await session.execute("alter system reset all")
+        await session.execute("select pg_reload_conf()")
+
+
+@pytest.mark.parametrize(
+    ("target", "want", "error", "said"),
+    [
+        ("work_mem", "10kB", UsageError, "it goes from 64 to 2147483647 kB"),
+        ("work_mem", "32XB", UsageError, "one of the units B, kB, MB, GB, TB"),
+        ("work_mem", "lots", UsageError, "write a number"),
+        ("work_men", "32MB", NotFound, 'the nearest that exists is "work_mem"'),
+        ("hnsw.ef_serch", "40", NotFound, 'the nearest that exists is "hnsw.ef_search"'),
+        ("hnsw.ef_search", "5000", UsageError, "it goes from 1 to 1000"),
+        ("hnsw.iterative_scan", "relaxed", UsageError, "perhaps you mean 'relaxed_order'"),
+        ("vector.ef_search", "40", NotFound, "does not exist"),
+        ("jit", "perhaps", UsageError, "write on or off"),
+        ("wal_level", "full", UsageError, "write one of minimal, replica, logical"),
+        ("random_page_cost", "1kB", UsageError, "without a unit"),
+        ("block_size", "4096", UsageError, "cannot be changed"),
+        ("port", "1", UsageError, "cut off"),
+        ("primary_conninfo", "host=x password=y", UsageError, "secret"),
+        ("archive_command", "true", UsageError, "a command"),
+        ("statement_timeout", "5ms", UsageError, "set it for a role"),
+        ("work_mem; drop table x", "1MB", UsageError, "no name of a setting"),
+        ("log_min_messages", "warning\nfsync = off", UsageError, "line break"),
+        ("shared_preload_libraries", ["vector", "nope"], UsageError, "cannot have 'nope'"),
+        ("session_preload_libraries", "nope", UsageError, "cannot have 'nope'"),
+        ("shared_preload_libraries", [], UsageError, "empty list"),
+        ("shared_buffers", "900GB", PreconditionFailed, "available on this machine"),
+        ("wal_level", "minimal", PreconditionFailed, "max_wal_senders"),
+        ("huge_pages", "on", PreconditionFailed, "vm.nr_hugepages"),
+        ("default_table_access_method", "nope", UsageError, "does not take"),
+    ],
+)
+async def test_a_bad_value_is_refused_before_anything_happens(
+    site: Site, target: str, want: Value, error: type[RaglineError], said: str
+) -> None:
+    with pytest.raises(error, match=said.replace("(", "\\(")):
+        await Setting().wanted(site, target, want)
+    assert await settings_of(site) == {}
+
+
+async def test_a_setting_is_seen_by_new_connections_and_put_back(site: Site) -> None:
+    before = await ask(site, "show work_mem")
+
+    assert await change(site, Setting(), "work_mem", "7MB") is None
+    assert await ask(site, "show work_mem") == "7MB"
+    assert await settings_of(site) == {"work_mem": "7MB"}
+
+    await put_back(site, Setting(), "work_mem", None)
+    assert await ask(site, "show work_mem") == before
+    assert await settings_of(site) == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "want", "shown"),
+    [
+        ("hnsw.ef_search", 60, "60"),
+        ("hnsw.iterative_scan", "strict_order", "strict_order"),
+        ("jit", True, "on"),
+        ("random_page_cost", 1.5, "1.5"),
+        ("effective_cache_size", "0.5GB", "512MB"),
+        ("wal_compression", "on", "pglz"),
+        ("checkpoint_timeout", "600000ms", "10min"),
+        ("log_connections", ["receipt", "authorization"], "receipt, authorization"),
+        ("datestyle", "sql, dmy", "SQL, DMY"),
+        ("log_timezone", "utc", "UTC"),
+        ("log_file_mode", "0640", "0640"),
+    ],
+)
+async def test_an_effect_is_read_back_however_the_value_is_written(
+    site: Site, target: str, want: Value, shown: str
+) -> None:
+    kind = Setting()
+    await change(site, kind, target, want)
+    async with site.session() as session:
+        await server.load_library_of(session, target)
+        assert await session.fetchval(f"show {target}") == shown
+    await put_back(site, Setting(), target, None)
+
+
+async def test_the_same_value_in_another_unit_changes_nothing(site: Site) -> None:
+    await change(site, Setting(), "work_mem", "7MB")
+    kind = Setting()
+    wanted, _ = await kind.wanted(site, "work_mem", "7168kB")
+    assert kind.steps("work_mem", await kind.read(site, "work_mem"), wanted) == []
+
+
+async def test_a_value_that_is_not_in_effect_is_not_confirmed(site: Site) -> None:
+    kind = Setting()
+    wanted, _ = await kind.wanted(site, "work_mem", "7MB")
+    await kind.run(site, kind.steps("work_mem", None, wanted)[0])
+    with pytest.raises(RaglineError, match="work_mem is 4096, and the files say 7MB"):
+        await kind.confirm(site, "work_mem", wanted)
+
+
+async def test_an_undo_broken_off_before_the_reload_is_finished(site: Site) -> None:
+    await change(site, Setting(), "work_mem", "7MB")
+    async with site.session() as session:
+        await session.execute("alter system reset work_mem")
+
+    kind = Setting()
+    assert await kind.read(site, "work_mem") is None
+    assert [step.action for step in kind.steps("work_mem", None, None)] == ["reload"]
+    await put_back(site, kind, "work_mem", None)
+
+
+async def test_a_role_with_its_own_value_is_named(site: Site) -> None:
+    user = site.dsn.user
+    async with site.session() as session:
+        await session.execute(f"alter role {user} set work_mem = '9MB'")
+    try:
+        _, warnings = await Setting().wanted(site, "work_mem", "7MB")
+        assert warnings == (f"these have a value of their own and see none of it: {user} = 9MB",)
+        await change(site, Setting(), "work_mem", "7MB")
+    finally:
+        async with site.session() as session:
+            await session.execute(f"alter role {user} reset work_mem")
+    assert await ask(site, "show work_mem") == "7MB"
+
+
+async def test_danger_is_said(site: Site) -> None:
+    _, warnings = await Setting().wanted(site, "fsync", "off")
+    assert "can destroy the whole cluster" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("items", "is_real"),
+    [
+        (["vector", "pg_stat_statements", "auto_explain"], True),
+        (['odd, "name"', "Upper", "back\\slash", "it's"], False),
+    ],
+)
+async def test_a_list_is_read_back_as_it_was_written(
+    site: Site, items: list[str], is_real: bool
+) -> None:
+    name = "shared_preload_libraries"
+    async with site.session() as session:
+        await session.execute(f"alter system set {guc_values.assignment(name, items)}")
+        text = (await server.auto_settings(session))[name]
+    assert guc_values.as_value(name, text) == items
+    assert guc_values.as_text(name, items) == text
+    if is_real:
+        assert site.restart is not None
+        assert await site.restart.preflight({name: text}) is None
+
+
+async def test_one_more_library_beside_the_others_and_the_server_starts(site: Site) -> None:
+    there = guc_values.split(await ask(site, "show shared_preload_libraries"))
+    more = [*there, "auto_explain"]
+
+    kind = Setting()
+    _, warnings = await kind.wanted(site, "shared_preload_libraries", ["auto_explain"])
+    assert "vector, pg_stat_statements would not be loaded any more" in warnings[0]
+
+    assert await change(site, Setting(), "shared_preload_libraries", more) is None
+    assert await ask(site, "show auto_explain.log_min_duration") == "-1"
+    assert await ask(site, "show hnsw.ef_search") == "40"
+
+    await put_back(site, Setting(), "shared_preload_libraries", None)
+    assert guc_values.split(await ask(site, "show shared_preload_libraries")) == there
+    assert await settings_of(site) == {}
+
+
+async def test_a_restart_broken_off_is_made_up_for(site: Site) -> None:
+    before = await ask(site, "show max_connections")
+    kind = Setting()
+    wanted, _ = await kind.wanted(site, "max_connections", 90)
+    steps = kind.steps("max_connections", None, wanted)
+    assert [step.action for step in steps] == ["sql", "restart"]
+    await kind.run(site, steps[0])
+    with pytest.raises(RaglineError, match="max_connections is 100, and the files say 90"):
+        await kind.confirm(site, "max_connections", wanted)
+
+    await change(site, Setting(), "max_connections", 90)
+    assert await ask(site, "show max_connections") == "90"
+
+    # Put back on disk, as after a start that failed; the running server knows nothing of it.
+    assert site.restart is not None
+    assert site.restart.data_directory is not None
+    assert autoconf.repair(site.restart.data_directory, {})
+    again = Setting()
+    assert await again.read(site, "max_connections") is None
+    assert [step.action for step in again.steps("max_connections", None, None)] == ["restart"]
+    await put_back(site, again, "max_connections", None)
+    assert await ask(site, "show max_connections") == before
+
+
+async def test_a_server_that_does_not_start_is_repaired_on_disk(site: Site) -> None:
+    await change(site, Setting(), "work_mem", "7MB")
+    before = await settings_of(site)
+    async with site.session() as session:
+        await session.execute("alter system set shared_buffers = '900GB'")
+    assert site.restart is not None
+    folder = site.restart.data_directory
+    assert folder is not None
+    assert folder.is_relative_to(tempfile.gettempdir())
+    file = folder / autoconf.NAME
+    owner, mode = file.stat().st_uid, file.stat().st_mode
+
+    with pytest.raises(EmbeddedServerError, match="could not map anonymous shared memory"):
+        await site.restart.restart()
+    assert autoconf.repair(folder, before)
+    assert not autoconf.repair(folder, before)
+    await site.restart.restart()
+
+    assert await settings_of(site) == before
+    assert (file.stat().st_uid, file.stat().st_mode) == (owner, mode)
+    await put_back(site, Setting(), "work_mem", None)
+
+
+async def test_a_line_that_the_server_cannot_read_is_named(site: Site) -> None:
+    assert site.restart is not None
+    assert site.restart.data_directory is not None
+    assert str(site.restart.data_directory).startswith(tempfile.gettempdir())
+    extra = site.restart.data_directory / "ragline.conf"
+    text = extra.read_text()
+    extra.write_text(text + "work_men = '1MB'\n")
+    try:
+        with pytest.raises(PreconditionFailed, match=r"ragline\.conf, line \d+ is wrong.*work_men"):
+            await Setting().wanted(site, "work_mem", "7MB")
+    finally:
+        extra.write_text(text)
+
+
+async def test_who_may_not_alter_system_is_told_so_first(site: Site) -> None:
+    async with site.session() as session:
+        await session.execute("create role weak login")
+    weak = replace(site, dsn=replace(site.dsn, user="weak"))
+    try:
+        async with site.session() as session:
+            await session.execute("grant execute on function pg_reload_conf() to weak")
+        with pytest.raises(
+            PreconditionFailed, match="may not see what the configuration files say"
+        ):
+            await Setting().wanted(weak, "work_mem", "7MB")
+        async with site.session() as session:
+            await session.execute(
+                "grant select on pg_file_settings to weak;"
+                "grant execute on function pg_show_all_file_settings() to weak"
+            )
+        with pytest.raises(PreconditionFailed, match="grant alter system on parameter work_mem"):
+            await Setting().wanted(weak, "work_mem", "7MB")
+        async with site.session() as session:
+            await session.execute("grant alter system on parameter work_mem to weak")
+        await change(weak, Setting(), "work_mem", "7MB")
+        await put_back(weak, Setting(), "work_mem", None)
+    finally:
+        async with site.session() as session:
+            await session.execute("drop owned by weak; drop role weak")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "clean", "said"),
+    [
+        (
+            "create role rds_superuser",
+            "drop role rds_superuser",
+            "aws rds modify-db-parameter-group",
+        ),
+        ("create role neon_superuser", "drop role neon_superuser", "Neon"),
+        (
+            "alter system set allow_alter_system = off",
+            None,
+            "allow_alter_system is off on this server",
+        ),
+    ],
+)
+async def test_a_managed_server_is_recognised(
+    site: Site, prepare: str, clean: str | None, said: str
+) -> None:
+    async with site.session() as session:
+        await session.execute(prepare)
+        await session.execute("select pg_reload_conf()")
+    try:
+        await asyncio.sleep(0.1)
+        with pytest.raises(PreconditionFailed, match=said):
+            await Setting().wanted(site, "work_mem", "7MB")
+    finally:
+        if clean is None:
+            assert site.restart is not None
+            assert site.restart.data_directory is not None
+            autoconf.repair(site.restart.data_directory, {})
+            await ask(site, "select pg_reload_conf()")
+            await asyncio.sleep(0.1)
+        else:
+            await ask(site, clean)
+
+
+async def test_patroni_is_recognised_by_its_connections(site: Site) -> None:
+    named = {"application_name": "Patroni heartbeat"}
+    async with site.session(settings=named):
+        with pytest.raises(PreconditionFailed, match="patronictl edit-config -p work_mem=7MB"):
+            await Setting().wanted(site, "work_mem", "7MB")
+
+
+async def test_without_a_way_to_restart_the_plan_says_that_it_waits(site: Site) -> None:
+    by_hand = replace(site, restart=None)
+    _, warnings = await Setting().wanted(by_hand, "max_connections", 90)
+    assert "waits until a person does" in warnings[0]
+
+
+async def test_a_command_restarts_the_server_or_is_found_out(site: Site, data_dir: Path) -> None:
+    assert await restart.data_directory(site.dsn) == embedded.data_directory(data_dir)
+    script = (
+        "import sys; from pathlib import Path; from ragline.ops import embedded;"
+        f"embedded.stop(Path({str(data_dir)!r})); embedded.ensure(Path({str(data_dir)!r}))"
+    )
+    good = CommandRestart(command=("/usr/bin/env", _python(), "-c", script), dsn=site.dsn)
+    started = await ask(site, "select pg_postmaster_start_time()")
+    await good.restart()
+    assert await ask(site, "select pg_postmaster_start_time()") > started
+
+    idle = replace(good, command=("true",), ready_wait_s=0.3)
+    with pytest.raises(PreconditionFailed, match="did not restart: it runs since before"):
+        await idle.restart()
+    with pytest.raises(PreconditionFailed, match="ended with code 3 and said:\n  no luck"):
+        await replace(good, command=("sh", "-c", "echo no luck; exit 3")).restart()
+    with pytest.raises(PreconditionFailed, match="cannot be run: No such file"):
+        await replace(good, command=("/nowhere/restart",)).restart()
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    digits=st.from_regex(r"[+-]?(0x[0-9a-f]{1,4}|\d{1,6}(\.\d{1,3})?|0[0-7]{1,3})", fullmatch=True),
+    space=st.sampled_from(["", " "]),
+    unit=st.sampled_from(["", "B", "kB", "MB", "GB", "KB", "ms"]),
+)
+async def test_memory_is_read_as_the_server_reads_it(
+    own: Site, digits: str, space: str, unit: str
+) -> None:
+    text = f"{digits}{space}{unit}"
+    async with own.session() as session:
+        guc = await server.setting(session, "work_mem")
+        try:
+            shown = await server.shown_as(session, "work_mem", text)
+        except asyncpg.PostgresError:
+            with pytest.raises(UsageError):
+                guc_values.check(guc, text)
+            return
+    guc_values.check(guc, text)
+    assert guc_values.is_same(guc, text, shown)
+
+
+def _python() -> str:
+    import sys
+
+    return sys.executable
