@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -86,7 +86,9 @@ async def fill(app: App, dsn: Dsn, count: int, name: str = COLLECTION) -> None:
     embedder = ClusteredEmbedder(count)
     pool = await app.pool("admin")
     async with pool.connection() as connection:
-        await collections.add(connection, name, language="en", chunk_size=1000, chunk_overlap=0)
+        await collections.add(
+            connection, name, language="english", chunk_size=1000, chunk_overlap=0
+        )
         made = await collections.one(connection, name)
         assert made is not None
         facts = embedder.facts
@@ -196,13 +198,13 @@ def opener(dsn: Dsn, data_dir: Path, *embedders: Embedder) -> OpenApp:
 def with_models(app: App, *embedders: Embedder) -> App:
     """Give an App these models, the first for new collections."""
 
-    def opening(embedder: Embedder | None) -> Callable[[], object]:
+    def opening(embedder: Embedder | None) -> Callable[[], Awaitable[Embedder | None]]:
         async def opened() -> Embedder | None:
             return embedder
 
         return opened
 
     first, *others = embedders or (None,)
-    app.open_embedder = opening(first)  # type: ignore[assignment]
-    app.other_models = tuple(opening(one) for one in others)  # type: ignore[assignment]
+    app.open_embedder = opening(first)
+    app.other_models = tuple(opening(one) for one in others)
     return app

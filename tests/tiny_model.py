@@ -14,7 +14,7 @@ DIMENSION = 32
 WORDS = tuple(f"w{number}" for number in range(400))
 
 
-def make(folder: Path, *, seed: int = 1) -> Path:
+def make(folder: Path, *, seed: int = 1, dimension: int = DIMENSION) -> Path:
     """Write a model with a vector for each of WORDS into `folder` and return it."""
     folder.mkdir(parents=True)
     vocabulary = {name: number for number, name in enumerate(("[PAD]", "[UNK]", *WORDS))}
@@ -22,7 +22,7 @@ def make(folder: Path, *, seed: int = 1) -> Path:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    table = np.random.default_rng(seed).normal(size=(len(vocabulary), DIMENSION))
+    table = np.random.default_rng(seed).normal(size=(len(vocabulary), dimension))
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["table", "input_ids"], ["looked_up"]),
@@ -35,7 +35,7 @@ def make(folder: Path, *, seed: int = 1) -> Path:
             helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "length"])
             for name in ("input_ids", "attention_mask")
         ],
-        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", "length", DIMENSION])],
+        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", "length", dimension])],
         [
             numpy_helper.from_array(table.astype(np.float32), "table"),
             numpy_helper.from_array(np.array([2], dtype=np.int64), "last"),

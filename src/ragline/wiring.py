@@ -96,7 +96,10 @@ async def open_app(
 
 @asynccontextmanager
 async def open_site(
-    config: Config, *, say: Callable[[str], None] | None = None
+    config: Config,
+    *,
+    say: Callable[[str], None] | None = None,
+    advance: Callable[[str, int, int], None] | None = None,
 ) -> AsyncIterator[Site]:
     """Open what changes are made with: an open ragline, the server's restart, the kinds, the gate."""
     # Searches and ingests have no use for what measures and changes.
@@ -124,7 +127,7 @@ async def open_site(
             app=app,
             dsn=dsn,
             restart=await restart.find(config, dsn),
-            measure=Gate(open_arm, say=said, reached=reached),
+            measure=Gate(open_arm, say=said, reached=reached, advance=advance),
             kinds=kind.by_name([Setting(), Role(), Index(), Space(), Search()]),
             data_dir=config.data_dir,
             lock_timeout_ms=config.lock_timeout_ms,

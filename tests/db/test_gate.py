@@ -10,13 +10,12 @@ import asyncpg
 import pytest
 
 import gated
-from conftest import connect
+from conftest import TEMPLATE, connect
 from gated import COLLECTION, ClusteredEmbedder, OpenApp
 from ragline.core.change import Trial
 from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked, Judgement
 from ragline.core.search_policy import SearchPolicy, to_json
-from ragline.errors import PreconditionFailed, UsageError
 from ragline.evals.gate import Gate
 
 QUICK = Asked(questions=60, budget_s=12.0)
@@ -30,7 +29,7 @@ def filled(template: Dsn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     async def make() -> None:
         connection = await asyncpg.connect(**template.on("postgres").for_asyncpg("admin"))
-        await connection.execute(f"create database {name} template {template.database}")
+        await connection.execute(f"create database {name} template {TEMPLATE}")
         await connection.close()
         folder = tmp_path_factory.mktemp("gated")
         async with gated.opener(template.on(name), folder, EMBEDDER)("serve", {}) as app:

@@ -119,11 +119,13 @@ def with_site(
     async def inside() -> T:
         # Ended by Ctrl-C, a change is put back before the process goes.
         _end_as_interrupted()
-        async with open_site(config, say=None if quiet else output.note) as site:
-            try:
-                return await use_case(site)
-            finally:
-                say_spending(site.app.spent)
+        say = None if quiet else output.note
+        with output.bars(shown=not quiet) as advance:
+            async with open_site(config, say=say, advance=advance) as site:
+                try:
+                    return await use_case(site)
+                finally:
+                    say_spending(site.app.spent)
 
     return _run(inside())
 

@@ -296,12 +296,14 @@ def _worked_out(said: _Said) -> Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Planned:
-    """A stage held against a running server. `change` is None where nothing is to be done, or where
-    the database has no ledger; `too_early` says why it would not be applied."""
+    """A stage held against a running server.
+
+    `change` is None where nothing is to be done, or cannot be: `refused` says why not.
+    """
 
     tuning: Tuning
-    change: Plan | None
-    too_early: str | None
+    change: Plan | None = None
+    refused: str | None = None
 
 
 def _live(said: _Said, data_dir: Path | None) -> _Planned:
@@ -311,20 +313,24 @@ def _live(said: _Said, data_dir: Path | None) -> _Planned:
         from ragline.change import loop
 
         found = await _tuned(site, said)
-        parts = _parts(found)
-        change = await loop.preview(site, parts) if parts else None
-        return _Planned(tuning=found, change=change, too_early=await _too_early(site, said))
+        if not (parts := _parts(found)):
+            return _Planned(tuning=found)
+        try:
+            change = await loop.preview(site, parts)
+        except (PreconditionFailed, UsageError) as error:
+            return _Planned(tuning=found, refused=str(error))
+        return _Planned(tuning=found, change=change, refused=await _too_early(site, said))
 
     try:
         return runtime.with_site(data_dir, seen_at, quiet=True)
     except SchemaMismatch as error:
-        output.note(f"note: no steps are shown: {error}")
+        no_ledger = str(error)
     from ragline.ops import tuning
 
     dsn = database(runtime.load(data_dir))
     rules = tuning.rules()
     found = _held_against(asyncio.run(tuning.server(dsn, rules)), said)
-    return _Planned(tuning=found, change=None, too_early=None)
+    return _Planned(tuning=found, refused=no_ledger)
 
 
 async def _applied(
@@ -449,7 +455,7 @@ def _json(found: Tuning, said: _Said, planned: _Planned | None) -> Mapping[str, 
         "left_alone": found.left_alone,
         "warnings": found.warnings,
         "change": None if planned is None else planned.change,
-        "too_early": None if planned is None else planned.too_early,
+        "refused": None if planned is None else planned.refused,
     }
 
 
@@ -484,8 +490,8 @@ def _next(planned: _Planned, said: _Said) -> str:
     lines = []
     if planned.change is not None:
         lines += change_text.steps(output.plain(planned.change.steps))
-    if planned.too_early:
-        lines.append(f"too early: {planned.too_early}")
+    if planned.refused:
+        lines.append(f"it would be refused: {planned.refused}")
     elif planned.tuning.recommended:
         which = f"--stage {said.stage}" if said.stage else f"--profile {said.profile}"
         lines.append(f"next: ragline tune apply {which} --yes")

@@ -107,7 +107,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A change in the ledger. `undo` is the one line that takes it back, or says why there is none."""
+    """A change in the ledger. `undo` is the one line that takes it back."""
 
     id: int
     key: str
@@ -123,6 +123,7 @@ class Entry:
     verdict: Mapping[str, Any] | None
     reason: str
     waits_for: str | None
+    undo: str
     undoes: int | None
     undone_by: int | None
     keep_for_s: float
@@ -138,11 +139,6 @@ class Entry:
     def is_open(self) -> bool:
         """Whether it holds the one place of changes that are in effect and not decided."""
         return self.state in OPEN
-
-    @property
-    def undo(self) -> str:
-        """The line that takes it back."""
-        return f"ragline change undo {self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

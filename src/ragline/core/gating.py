@@ -10,86 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeAlias
 
-import numpy as np
-
-from ragline.core import measuring, redline, stats
+from ragline.core import redline, stats
+from ragline.core.asking import Answers, Group, Side, Times, is_identical, overlap
 from ragline.core.gate import Judgement, Rung
-from ragline.core.measuring import Found
 from ragline.core.policies import LATENCY, TIMES, Line, Policy
 from ragline.core.redline import Row, Verdict
-from ragline.core.results import Method
 from ragline.core.runs import Figure
 from ragline.core.stats import Outcome
 
 LOOKS = 4
 """How often a measurement that decides nothing is judged while it is extended."""
-KNOWN = "known_mrr"
-"""1 / the rank of the chunk that a question's words were taken from; 0 where it was not found."""
+ALL = "all questions"
+"""The name of what is said of the times of all groups together."""
 _LATENCY = "p50_ms"
 _DRAWS_PER_LINE = 20
-_LONGEST_WORDS = 12
 _MOST_SAID = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A question that can be asked again: midway between two chunks, or words of one chunk."""
-
-    id: str
-    chunks: tuple[int, ...]
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Questions of one sort to one collection, judged on their own. `k` is how many hits count."""
-
-    name: str
-    collection: str
-    method: Method
-    k: int
-    filter: str | None = None
-    questions: tuple[Question, ...] = ()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether each question has one chunk that it was taken from."""
-        return bool(self.questions) and len(self.questions[0].chunks) == 1
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is measured of each question."""
-        known = (f"{KNOWN}@{self.k}",) if self.is_known else ()
-        return (f"ann_recall@{self.k}", "rows", *known)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What came of one question: its first `k` chunks in order, and what they are worth."""
-
-    chunks: tuple[int, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-
-
-Answers: TypeAlias = Mapping[str, Mapping[str, Seen]]
-"""By group and question."""
-Times: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Milliseconds by group and question, in the order in which they were asked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """All that was measured of one arm. `contents` says what the answers depend on besides the arm:
-    by collection, the number that every write raises.
-    """
-
-    answers: Answers
-    times: Times
-    plans: Mapping[str, tuple[str, ...]]
-    contents: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,84 +70,6 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
 
 
-# -- questions -------------------------------------------------------------------------------------
-
-
-def pairs(
-    chunks: Sequence[int], count: int, seed: int, but: Iterable[tuple[int, int]] = ()
-) -> list[tuple[int, int]]:
-    """Return up to `count` pairs of different chunks, each once, drawn by the seed."""
-    taken = {tuple(sorted(pair)) for pair in but}
-    size = len(chunks)
-    wanted = min(count, max(0, size * (size - 1) // 2 - len(taken)))
-    generator = np.random.default_rng([seed, size, len(taken)])
-    found: list[tuple[int, int]] = []
-    while len(found) < wanted:
-        # In rounds, so that every chunk is used before one is used again.
-        order = generator.permutation(size).tolist()
-        for one, other in zip(order, [*order[1:], order[0]], strict=True):
-            pair = (chunks[one], chunks[other])
-            key = tuple(sorted(pair))
-            if one != other and key not in taken and len(found) < wanted:
-                taken.add(key)
-                found.append(pair)
-    return found
-
-
-def words(sentence: str) -> str:
-    """Return what is asked of a sentence: its first words, as few as people type."""
-    return " ".join(sentence.split()[:_LONGEST_WORDS])
-
-
-# -- what one question shows -----------------------------------------------------------------------
-
-
-def seen(group: Group, question: Question, found: Sequence[Found], exact: Sequence[Found]) -> Seen:
-    """Return what a search is worth beside an exact one of the same question."""
-    first = found[: group.k]
-    chunks = tuple(hit.chunk_id for hit in first)
-    recall = measuring.ann_recall(group.k, found, exact)
-    wanted = len(exact[: group.k])
-    metrics = {
-        # Where nothing can be found, nothing was missed.
-        f"ann_recall@{group.k}": 1.0 if recall is None else recall,
-        "rows": min(1.0, len(first) / wanted) if wanted else 1.0,
-    }
-    if group.is_known:
-        (own,) = question.chunks
-        metrics[f"{KNOWN}@{group.k}"] = 1 / (chunks.index(own) + 1) if own in chunks else 0.0
-    return Seen(chunks=chunks, metrics=metrics)
-
-
-def is_identical(before: Side, now: Side) -> bool:
-    """Return whether every question found the same chunks in the same order, in the same contents."""
-    return (
-        before.contents == now.contents
-        and before.answers.keys() == now.answers.keys()
-        and all(_same(before.answers[group], now.answers[group]) for group in before.answers)
-    )
-
-
-def _same(before: Mapping[str, Seen], now: Mapping[str, Seen]) -> bool:
-    return before.keys() == now.keys() and all(
-        one.error is None and now[case].error is None and one.chunks == now[case].chunks
-        for case, one in before.items()
-    )
-
-
-def overlap(before: Answers, now: Answers) -> float | None:
-    """Return the mean share of chunks that both sides found; None without a question."""
-    shares = []
-    for group, cases in before.items():
-        for case, one in cases.items():
-            other = now.get(group, {}).get(case)
-            ours, theirs = set(one.chunks), set(other.chunks if other else ())
-            shares.append(
-                len(ours & theirs) / max(len(ours), len(theirs), 1) if ours | theirs else 1.0
-            )
-    return math.fsum(shares) / len(shares) if shares else None
-
-
 # -- the verdict -----------------------------------------------------------------------------------
 
 
@@ -221,14 +79,26 @@ def judged(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> Pa
     quality = _quality(groups, before, now, terms, same=same)
     latencies = _latencies(groups, before, now, terms)
     statuses: list[Outcome] = [row.status for row in latencies if row.status != "not judged"]
-    noisy = tuple(name for name, width in terms.noise.items() if width > terms.latency_margin)
+    undecided = {row.metric for row in latencies if row.status == "inconclusive"}
+    noisy = tuple(
+        name
+        for name, width in terms.noise.items()
+        if width > terms.latency_margin and of_group(_LATENCY, name) in undecided
+    )
     return Parts(
         quality=quality.status,
         latency=worst(statuses),
         is_identical=same,
         rows=(*quality.rows, *latencies),
-        too_noisy=noisy if "inconclusive" in statuses else (),
+        too_noisy=noisy,
     )
+
+
+def is_lost(groups: Sequence[Group], before: Answers, now: Answers, terms: Terms) -> bool:
+    """Return whether the answers alone decide that the change may not stay."""
+    sides = [Side(answers=one, times={}, plans={}, contents={}) for one in (before, now)]
+    same = is_identical(*sides)
+    return _quality(groups, *sides, terms, same=same).status == "fail"
 
 
 def _quality(
@@ -312,39 +182,102 @@ def _figures(groups: Sequence[Group], before: Side, now: Side) -> dict[str, Figu
 
 
 def _latencies(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> tuple[Row, ...]:
-    rows = []
+    """Return the line over all questions, which has to hold, and one of each group.
+
+    What is asked of one group alone is little and therefore noisy: it can only fail, unless its plan
+    changed, since that is how one sort of question gets slower and no other.
+    """
+    together, rows, others = _Pairs(), [], set(changed(before.plans, now.plans))
+    floors: list[Row] = []
     for group in groups:
-        was, is_now = before.times.get(group.name, {}), now.times.get(group.name, {})
-        shared = {case: ms for case, ms in is_now.items() if case in was}
-        if shared:
-            rows += _latency(group, {case: was[case] for case in shared}, shared, terms)
-    return _alarmed(rows, terms)
+        pairs = _paired(before.times.get(group.name, {}), now.times.get(group.name, {}))
+        if not pairs.now:
+            continue
+        together = together.joined(group.name, pairs)
+        floors += _time_floors(group, pairs, terms)
+        row = _latency(group.name, pairs, terms)
+        if row.status == "inconclusive" and group.name not in others:
+            row = replace(row, status="not judged", reason=f"{row.reason}; {ALL} decide")
+        rows.append(row)
+    if not rows:
+        return ()
+    return (*_alarmed((_latency(ALL, together, terms), *rows), terms), *floors)
 
 
-def _latency(
-    group: Group, before: Mapping[str, float], now: Mapping[str, float], terms: Terms
-) -> list[Row]:
-    lines = [Line(metric=_LATENCY, margin=terms.latency_margin)]
-    lines += [
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Times of the same questions, in the order in which they were asked."""
+
+    before: dict[str, float] = field(default_factory=dict)
+    now: dict[str, float] = field(default_factory=dict)
+
+    def joined(self, name: str, other: _Pairs) -> _Pairs:
+        """Return both; a question's id says where it stood, so that neighbours in time stay so."""
+        before = self.before | {f"{case} {name}": ms for case, ms in other.before.items()}
+        now = self.now | {f"{case} {name}": ms for case, ms in other.now.items()}
+        return _Pairs(
+            {case: before[case] for case in sorted(before)},
+            {case: now[case] for case in sorted(now)},
+        )
+
+    def in_proportion(self) -> _Pairs:
+        """Return each question's time in proportion to what it took before, which is the middle time.
+
+        The middle of the proportions varies half as much as the proportion of the middles: questions
+        differ by much more than a change does.
+        """
+        if not self.before:
+            return self
+        middle = stats.quantile(list(self.before.values()), 0.5)
+        return _Pairs(
+            dict.fromkeys(self.before, middle),
+            {case: middle * ms / self.before[case] for case, ms in self.now.items()},
+        )
+
+
+def _paired(before: Mapping[str, float], now: Mapping[str, float]) -> _Pairs:
+    shared = [case for case in now if case in before]
+    return _Pairs({case: before[case] for case in shared}, {case: now[case] for case in shared})
+
+
+def _latency(name: str, pairs: _Pairs, terms: Terms) -> Row:
+    even = pairs.in_proportion()
+    line = Line(metric=_LATENCY, margin=terms.latency_margin)
+    noise = {_LATENCY: terms.noise[name]} if name in terms.noise else {}
+    (row,) = _time_rows([line], even, terms, noise)
+    return replace(row, metric=of_group(_LATENCY, name))
+
+
+def _time_floors(group: Group, pairs: _Pairs, terms: Terms) -> list[Row]:
+    lines = [
         line
         for line in (terms.floors.lines if terms.floors else ())
         if LATENCY.fullmatch(line.metric) and not line.judges
     ]
+    noise = {line.metric: terms.noise[group.name] for line in lines if group.name in terms.noise}
+    rows = _time_rows(lines, pairs, terms, noise) if lines else []
+    return [replace(row, metric=of_group(row.metric, group.name)) for row in rows]
+
+
+def _time_rows(
+    lines: Sequence[Line], pairs: _Pairs, terms: Terms, noise: Mapping[str, float]
+) -> list[Row]:
     figures: dict[str, Figure | None] = {
-        line.metric: Figure(value=stats.quantile(list(now.values()), line.share or 0.5), n=len(now))
+        line.metric: Figure(
+            value=stats.quantile(list(pairs.now.values()), line.share or 0.5), n=len(pairs.now)
+        )
         for line in lines
     }
-    noise = {line.metric: terms.noise[group.name] for line in lines if group.name in terms.noise}
     found = redline.verdict(
         policy_of(lines, terms),
         figures,
         None,
-        {TIMES: now},
-        {TIMES: before},
+        {TIMES: pairs.now},
+        {TIMES: pairs.before},
         is_identical=False,
         noise=noise,
     )
-    return [replace(row, metric=of_group(row.metric, group.name)) for row in found.rows]
+    return list(found.rows)
 
 
 def _alarmed(rows: Sequence[Row], terms: Terms) -> tuple[Row, ...]:
@@ -361,38 +294,59 @@ def _alarmed(rows: Sequence[Row], terms: Terms) -> tuple[Row, ...]:
     )
 
 
-def repeated_noise(figures: Mapping[str, Sequence[float]], after: int) -> dict[str, float]:
-    """Return how far the mean of `after` figures may lie from that of the earlier ones, by group.
+def repeated_figures(
+    repeats: Mapping[str, Sequence[Mapping[str, float]]],
+) -> dict[str, list[float]]:
+    """Return, by group and for all questions, how each repetition's times lie to the mean of all.
 
-    `figures` are middle times of repeated measurements of the same thing; means of several move less
-    than one.
+    `repeats` are the times of all questions of a group, as often as they were measured.
+    """
+    proportions: dict[str, list[list[float]]] = {}
+    for group, times in repeats.items():
+        if not times:
+            continue
+        means = {case: math.fsum(one[case] for one in times) / len(times) for case in times[0]}
+        proportions[group] = [[one[case] / mean for case, mean in means.items()] for one in times]
+    count = min(map(len, proportions.values()), default=0)
+    if count:
+        every = list(proportions.values())
+        proportions[ALL] = [[x for group in every for x in group[at]] for at in range(count)]
+    return {name: [stats.quantile(one, 0.5) for one in some] for name, some in proportions.items()}
+
+
+def repeated_noise(figures: Mapping[str, Sequence[float]], after: int) -> dict[str, float]:
+    """Return how far the mean of `after` repetitions may lie from that of the earlier ones.
+
+    `figures` are what `repeated_figures` gave; means of several move less than one.
     """
     return {
-        group: math.expm1(
-            math.log1p(stats.half_width(times, is_ratio=True))
-            * math.sqrt((1 / len(times) + 1 / max(1, after)) / 2)
+        name: math.expm1(
+            math.log1p(stats.half_width(values, is_ratio=True))
+            * math.sqrt((1 / len(values) + 1 / max(1, after)) / 2)
         )
-        for group, times in figures.items()
-        if len(times) >= stats.FEWEST_REPEATS
+        for name, values in figures.items()
+        if len(values) >= stats.FEWEST_REPEATS
     }
 
 
 def paired_noise(one: Times, again: Times, seed: int) -> dict[str, float]:
-    """Return the far end of the interval in which a group's middle times differ by themselves."""
-    found = {}
+    """Return the far end of the interval in which middle times differ by themselves, by group."""
+    together, found = _Pairs(), {}
     for group, times in one.items():
-        shared = [case for case in times if case in again.get(group, {})]
-        if len(shared) < 2:
+        pairs = _paired(times, again.get(group, {}))
+        together = together.joined(group, pairs)
+        found[group] = pairs
+    widths = {}
+    for name, pairs in (found | {ALL: together}).items():
+        if len(pairs.now) < 2:
             continue
+        even = pairs.in_proportion()
         drawn = stats.block_bootstrap(
-            [again[group][case] for case in shared],
-            [times[case] for case in shared],
-            share=0.5,
-            seed=seed,
+            list(even.now.values()), list(even.before.values()), share=0.5, seed=seed
         )
         if ends := drawn.interval():
-            found[group] = math.expm1(max(abs(end) for end in ends))
-    return found
+            widths[name] = math.expm1(max(abs(end) for end in ends))
+    return widths
 
 
 # -- what is said of it ----------------------------------------------------------------------------
@@ -463,14 +417,18 @@ def _errors(answers: Answers) -> list[str]:
     return said[:_MOST_SAID]
 
 
+def changed(before: Mapping[str, tuple[str, ...]], now: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the groups that are searched by another plan."""
+    return [group for group, shape in before.items() if now.get(group, shape) != shape]
+
+
 def changed_plans(
     before: Mapping[str, tuple[str, ...]], now: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
     """Return which groups are searched by another plan, a sentence each."""
     return [
-        f"the plan of {group} changed: {_lost(shape, now[group])}"
-        for group, shape in before.items()
-        if group in now and now[group] != shape
+        f"the plan of {group} changed: {_lost(before[group], now[group])}"
+        for group in changed(before, now)
     ]
 
 
@@ -480,42 +438,3 @@ def _lost(before: Sequence[str], now: Sequence[str]) -> str:
     if not gone and not new:
         return "the same nodes in another order"
     return f"{', '.join(gone) or 'nothing'} became {', '.join(new) or 'nothing'}"
-
-
-# -- as plain values -------------------------------------------------------------------------------
-
-
-def group_to_json(group: Group) -> dict[str, Any]:
-    """Return a group as plain values."""
-    return asdict(group)
-
-
-def group_from_json(value: Mapping[str, Any]) -> Group:
-    """Return what `group_to_json` made of a group."""
-    questions = tuple(
-        Question(id=one["id"], chunks=tuple(one["chunks"]), text=one["text"])
-        for one in value["questions"]
-    )
-    return Group(**{**value, "questions": questions})
-
-
-def side_to_json(side: Side) -> dict[str, Any]:
-    """Return a side as plain values."""
-    return asdict(side)
-
-
-def side_from_json(value: Mapping[str, Any]) -> Side:
-    """Return what `side_to_json` made of a side."""
-    answers = {
-        group: {
-            case: Seen(chunks=tuple(one["chunks"]), metrics=one["metrics"], error=one["error"])
-            for case, one in cases.items()
-        }
-        for group, cases in value["answers"].items()
-    }
-    return Side(
-        answers=answers,
-        times=value["times"],
-        plans={group: tuple(shape) for group, shape in value["plans"].items()},
-        contents=value["contents"],
-    )

@@ -91,7 +91,8 @@ _TIME_US = {
     "d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000, "ms": 1000, "us": 1
 }  # fmt: skip
 _NUMBER = re.compile(
-    r"\s*([+-]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))\s*([A-Za-z]*)\s*"
+    r"\s*([+-]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))\s*([A-Za-z]*)\s*",
+    re.ASCII,
 )
 _BASE_UNIT = re.compile(r"(\d*)([A-Za-z]+)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
@@ -327,7 +328,8 @@ def is_same(guc: Guc, one: str, other: str) -> bool:
         return True
     if is_list(guc.name):
         return split(one) == split(other)
-    return guc.vartype == "enum" and one.lower() == other.lower()
+    is_folded = guc.vartype == "enum" or guc.name == "log_timezone"
+    return is_folded and one.lower() == other.lower()
 
 
 def check(guc: Guc, text: str) -> None:

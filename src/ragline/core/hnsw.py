@@ -29,6 +29,8 @@ _LISTS = 24
 # Another program may want memory as well.
 _SHARE_OF_AVAILABLE = 4
 _HEADROOM = 1.3
+# What workers that build together set aside, whatever the graph: measured.
+_FOR_WORKERS = 5 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,7 @@ def build_memory(needed_bytes: int, current_bytes: int, available_bytes: int | N
     if available_bytes is None:
         return current_bytes
     room = available_bytes // _SHARE_OF_AVAILABLE
-    return max(current_bytes, min(math.ceil(needed_bytes * _HEADROOM), room))
+    return max(current_bytes, min(math.ceil(needed_bytes * _HEADROOM) + _FOR_WORKERS, room))
 
 
 def disk_needed(index_bytes: int) -> int:

@@ -60,7 +60,8 @@ def parsed(text: str, *, schema: str, table: str, name: str) -> IndexDefinition:
 def beside(name: str, ending: str) -> str:
     """Return the name of an index that stands beside another for a while."""
     kept = name.encode()[: _LONGEST - len(ending) - 2].decode(errors="ignore")
-    return f"{kept}__{ending}"
+    other = f"{kept}__{ending}"
+    return other if other != name else f"{kept[:-1]}___{ending}"
 
 
 def online(definition: str, name: str, quoted_name: str) -> str:

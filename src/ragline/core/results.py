@@ -150,8 +150,8 @@ class Answer:
 class SpaceFacts:
     """An embedding space of a collection.
 
-    `index_slot` is the vector index that searches walk, `index_storage` what it holds: the vectors, or
-    their halves.
+    `index_slot` is the vector index that searches walk, `index_storage` what it holds (the vectors, or
+    their halves), the others how it is built.
     """
 
     id: int
@@ -165,6 +165,8 @@ class SpaceFacts:
     calibration: Calibration | None = None
     index_slot: int = 1
     index_storage: str = "vector"
+    index_m: int = 16
+    index_ef_construction: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

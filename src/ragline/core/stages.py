@@ -273,7 +273,7 @@ def _said(
         reason=rule.reason,
         source=rule.source,
         context=setting.context if now is None else now.context,
-        note="; ".join(part for part in (note, _pending(now), _own(setting.name, case)) if part),
+        note=". ".join(part for part in (note, _pending(now), _own(setting.name, case)) if part),
     )
 
 
@@ -296,7 +296,7 @@ def _first(rules: Sequence[Rule], case: _Case) -> tuple[Rule | None, str]:
             note = rule.unknown
         else:
             words = case.settings[rule.name].enumvals or ()
-            note = f"this build has no {rule.has}, but {', '.join(words)}"
+            note = f"This build has no {rule.has}, but {', '.join(words)}"
     return None, note
 
 
@@ -362,7 +362,9 @@ def _kept(setting: Setting, now: Live, value: str) -> str | None:
             f"{value} has to be said there"
         )
     if now.source not in _GIVEN_BY_LOGIN and at_least_as_good(setting, now, value):
-        return f"it is {now.shown} already, at least as good as {value}"
+        return f"it is {now.shown} already" + (
+            "" if now.shown == value else f", as good as {value}"
+        )
     if setting.unit == "number" and now.max_val and float(value) > float(now.max_val):
         return f"this server takes at most {now.max_val}, not {value}"
     return None
@@ -370,15 +372,15 @@ def _kept(setting: Setting, now: Live, value: str) -> str | None:
 
 def _own(name: str, case: _Case) -> str:
     roles = case.of_roles.get(name, ())
-    return f"not for who has their own: {', '.join(roles)}" if roles else ""
+    return f"Not for those with their own: {', '.join(roles)}" if roles else ""
 
 
 def _pending(now: Live | None) -> str:
     if now is None:
         return ""
     if now.source in _GIVEN_BY_LOGIN:
-        return "what this login has of its own is shown; the server's is hidden by it"
-    return "another value waits for a restart already" if now.is_pending else ""
+        return "What this login has of its own is shown; the server's is hidden by it"
+    return "Another value waits for a restart already" if now.is_pending else ""
 
 
 def _warnings(recommended: Sequence[Recommendation], case: _Case) -> Iterable[str]:

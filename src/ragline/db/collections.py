@@ -203,6 +203,8 @@ def _space(row: asyncpg.Record) -> SpaceFacts:
         calibration=_calibration(row),
         index_slot=row["index_slot"],
         index_storage=row["index_storage"],
+        index_m=row["index_m"],
+        index_ef_construction=row["index_ef_construction"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import asyncpg
@@ -21,6 +21,7 @@ Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
 _SCHEMA = "ragline"
 _PROBE = "probe_of_an_index"
+_PROBE_INDEX = "probed_index"
 _PREDICATE = re.compile(r"\(chunk_id <> '?-(\d)'?(?:::\w+)?\)")
 _DEFAULTS = {"m": 16, "ef_construction": 64}
 
@@ -205,13 +206,14 @@ async def normalised(db: Db, wanted: IndexDefinition) -> str:
     await transaction.start()
     try:
         await db.execute(f"create table {_SCHEMA}.{probe} (like {_SCHEMA}.{real})")
-        # As one of one, so that nothing can follow it.
-        await db.fetch(wanted.on(f"{_SCHEMA}.{probe}"))
+        # As one of one, so that nothing can follow it. Its own name may be an index that is there.
+        await db.fetch(replace(wanted, name=_PROBE_INDEX).on(f"{_SCHEMA}.{probe}"))
         row = await db.fetchrow(
             queries.block("indexes", "probed_index"),
             await db.fetchval("select $1::text::regclass::oid", f"{_SCHEMA}.{probe}"),
-            wanted.name,
+            _PROBE_INDEX,
         )
+        name = await db.fetchval("select pg_catalog.quote_ident($1)", wanted.name)
     except asyncpg.PostgresError as error:
         raise UsageError(
             f"the server does not take the definition of index {wanted.name!r}: {error}. Names that "
@@ -225,7 +227,8 @@ async def normalised(db: Db, wanted: IndexDefinition) -> str:
         )
     definition: str = row["definition"]
     # Our tables' names need no quotes.
-    return definition.replace(f" ON {_SCHEMA}.{_PROBE} ", f" ON {_SCHEMA}.{wanted.table} ", 1)
+    probed = f"INDEX {_PROBE_INDEX} ON {_SCHEMA}.{_PROBE} "
+    return definition.replace(probed, f"INDEX {name} ON {_SCHEMA}.{wanted.table} ", 1)
 
 
 async def rename(db: Db, pairs: Sequence[tuple[str, str]]) -> None:

@@ -246,6 +246,7 @@ def _entry(row: asyncpg.Record) -> Entry:
         verdict=loaded("verdict"),
         reason=row["reason"],
         waits_for=row["waits_for"],
+        undo=row["undo"],
         undoes=row["undoes"],
         undone_by=row["undone_by"],
         keep_for_s=row["keep_for_s"],

@@ -9,20 +9,19 @@ machine is not taken for a change.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from ragline.core import gating
+from ragline.core import asking, gating
+from ragline.core.asking import Group, Seen, Side
 from ragline.core.budget import Workload
 from ragline.core.change import Arm as Trials
 from ragline.core.change import Trial
 from ragline.core.gate import Asked, Judgement
-from ragline.core.gating import Group, Seen, Side
 from ragline.core.measuring import Found
 from ragline.errors import PreconditionFailed, RaglineError
 from ragline.evals import gate_dataset, gate_questions, gate_searches
@@ -52,10 +51,12 @@ class Gate:
         open_app: OpenApp,
         say: Callable[[str], None] = lambda _line: None,
         reached: Callable[[str], None] = lambda _point: None,
+        advance: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._open = open_app
         self._say = say
         self._reached = reached
+        self._advance = advance or (lambda _what, _done, _total: None)
 
     async def before(self, asked: Asked) -> dict[str, Any]:
         """Measure what is there, repeatedly, so that the machine's noise is known; plain values.
@@ -86,8 +87,8 @@ class Gate:
         side = Side(answers=answers, times=clock.times(), plans=plans, contents=contents)
         run = await self._run_dataset(asked, groups, {}, "before")
         return {
-            "groups": [gating.group_to_json(group) for group in groups],
-            "side": gating.side_to_json(side),
+            "groups": [asking.group_to_json(group) for group in groups],
+            "side": asking.side_to_json(side),
             "figures": _figures(clock, groups),
             "notes": list(drawn.notes),
             "run": run,
@@ -127,8 +128,8 @@ class Gate:
     # -- one after the other -----------------------------------------------------------------------
 
     async def _after(self, asked: Asked, before: Mapping[str, Any], started: float) -> Judgement:
-        groups = [gating.group_from_json(one) for one in before["groups"]]
-        was, notes = gating.side_from_json(before["side"]), [str(one) for one in before["notes"]]
+        groups = [asking.group_from_json(one) for one in before["groups"]]
+        was, notes = asking.side_from_json(before["side"]), [str(one) for one in before["notes"]]
         clock = Clock(least_of=_LEAST_OF)
         async with self._open(asked.workload, {}) as app:
             arm = Arm(app=app, hits=asked.k)
@@ -142,9 +143,12 @@ class Gate:
                 plans=await arm.plans(left),
                 contents=gate_searches.contents(arm),
             )
+            is_lost = gating.is_lost(left, was.answers, answers, gate_dataset.terms(asked, {}))
+            # Where quality is lost already, the times are but to be shown.
+            repeats = 1 if is_lost else gate_searches.REPEATS
             for look in range(1, gating.LOOKS + 1):
-                await self._timed(arm, left, clock)
-                noise = gating.repeated_noise(before["figures"], look * gate_searches.REPEATS)
+                await self._timed(arm, left, clock, repeats)
+                noise = gating.repeated_noise(before["figures"], look * repeats)
                 terms = gate_dataset.terms(asked, noise)
                 now = replace(now, times=clock.times())
                 parts = await asyncio.to_thread(gating.judged, left, was, now, terms)
@@ -197,9 +201,15 @@ class Gate:
             answers[group.name][question.id] = gate_searches.seen(group, question, found, exact)
         return answers
 
-    async def _timed(self, arm: Arm, groups: Sequence[Group], clock: Clock) -> None:
+    async def _timed(
+        self,
+        arm: Arm,
+        groups: Sequence[Group],
+        clock: Clock,
+        repeats: int = gate_searches.REPEATS,
+    ) -> None:
         turns = gate_searches.by_turns(groups)
-        for repeat in range(gate_searches.REPEATS * clock.least_of):
+        for repeat in range(repeats * clock.least_of):
             for number, (group, question) in enumerate(turns):
                 gate_searches.progress(self._say, number, len(turns), f"times, {repeat + 1}")
                 clock.add(group, question, await arm.timed(group, question))
@@ -242,19 +252,13 @@ def _is_same(known: Seen, found: list[Found] | str, k: int) -> bool:
 
 
 def _figures(clock: Clock, groups: Sequence[Group]) -> dict[str, list[float]]:
-    """Return the middle time of each repetition, by group."""
-    return {
-        group.name: [float(np.median(list(one.values()))) for one in clock.figures(group.name)]
-        for group in groups
-    }
+    return gating.repeated_figures({group.name: clock.figures(group.name) for group in groups})
 
 
 def _is_calm(clock: Clock, groups: Sequence[Group], asked: Asked) -> bool:
     """Whether the noise is known, and small enough for the margin to be seen."""
     noise = gating.repeated_noise(_figures(clock, groups), gate_searches.REPEATS)
-    return len(noise) == len(groups) and all(
-        width <= asked.latency_margin * _CALM for width in noise.values()
-    )
+    return noise.get(gating.ALL, math.inf) <= asked.latency_margin * _CALM
 
 
 def _still_there(arm: Arm, groups: Sequence[Group]) -> tuple[tuple[Group, ...], list[str]]:

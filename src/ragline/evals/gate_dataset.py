@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import get_args
 
-from ragline.core import comparing, gating, redline
+from ragline.core import asking, comparing, gating, redline
+from ragline.core.asking import Group
 from ragline.core.gate import Asked, Judgement, Rung
-from ragline.core.gating import Group, Terms
+from ragline.core.gating import Terms
 from ragline.core.policies import LATENCY, Line
 from ragline.core.redline import Policy
 from ragline.core.runs import AnswerKind, JudgeKind, Limits, Settings
@@ -127,7 +128,7 @@ async def compared(app: App, asked: Asked, baseline: int | None, after: int | No
 
 def _is_of_cases(line: Line) -> bool:
     """Whether a run of a dataset is what keeps a line; times are compared by searches in pairs."""
-    is_of_searches = line.metric.startswith(("ann_recall@", gating.KNOWN))
+    is_of_searches = line.metric.startswith(("ann_recall@", asking.KNOWN))
     return not is_of_searches and not (line.is_relative and LATENCY.fullmatch(line.metric))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ragline.core import gating
+from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gate import Asked, Judgement
-from ragline.core.gating import Group, Question, Seen, Side
 from ragline.evals import gate_dataset, gate_questions, gate_searches
 from ragline.evals.gate_searches import Arm, Clock
 from ragline.rag.app import App
@@ -39,8 +39,10 @@ class Pair:
         gate_dataset.check(asked, floors, drawn.groups)
         groups = await self._answers(drawn.groups)
         plans = [await self.arms[at].plans(groups) for at in (0, 2)]
+        is_lost = gating.is_lost(groups, self.was, self.now, gate_dataset.terms(asked, {}))
         for look in range(1, gating.LOOKS + 1):
-            await self._timed(groups)
+            # Where quality is lost already, the times are but to be shown.
+            await self._timed(groups, 1 if is_lost else gate_searches.REPEATS)
             times, again, wanted = (clock.least() for clock in self.clocks)
             terms = gate_dataset.terms(asked, gating.paired_noise(times, again, asked.seed))
             before = Side(answers=self.was, times=times, plans=plans[0], contents=self._space(0))
@@ -100,9 +102,9 @@ class Pair:
         is_one_space = (one.space and one.space.id) == (other.space and other.space.id)
         return is_one_space and (group.method == "vector" or one.policy == other.policy)
 
-    async def _timed(self, groups: Sequence[Group]) -> None:
+    async def _timed(self, groups: Sequence[Group], repeats: int) -> None:
         turns = gate_searches.by_turns(groups)
-        for repeat in range(gate_searches.REPEATS):
+        for repeat in range(repeats):
             for number, (group, question) in enumerate(turns):
                 gate_searches.progress(self.say, number, len(turns), f"times, {repeat + 1}")
                 # Whoever is asked second finds the pages warm.

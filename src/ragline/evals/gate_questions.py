@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragline.core import filters, gating
+from ragline.core import asking, filters
 from ragline.core import sentences as sentence
 from ragline.core.access import UNMEASURED
+from ragline.core.asking import Group, Question
 from ragline.core.gate import Asked
-from ragline.core.gating import Group, Question
 from ragline.core.results import CollectionFacts
 from ragline.db import collections, samples
 from ragline.errors import ModelError, PreconditionFailed
@@ -125,7 +125,7 @@ async def _midway(
     if len(ids) < FEWEST_VECTORS:
         said = f"{facts.name!r} has {len(ids)} vectors: every search compares them all"
         return [], [said]
-    made = gating.pairs(sorted(ids), asked.questions, asked.seed)
+    made = asking.pairs(sorted(ids), asked.questions, asked.seed)
     group = Group(
         name=facts.name, collection=facts.name, method="vector", k=k, questions=_asked(made)
     )
@@ -171,7 +171,7 @@ async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question
     known_ids = set(ids)
     # Only pairs that could be drawn again take a place among them.
     but = [pair for pair in but if known_ids.issuperset(pair)]
-    return _asked(gating.pairs(sorted(ids), count, seed, but), len(group.questions))
+    return _asked(asking.pairs(sorted(ids), count, seed, but), len(group.questions))
 
 
 async def _known(app: App, facts: CollectionFacts, count: int, k: int) -> list[Question]:
@@ -194,7 +194,7 @@ def _words_of(body: str) -> str:
     texts = (
         body[start:end] for start, end in [*spans[len(spans) // 2 :], *spans[: len(spans) // 2]]
     )
-    asked = (gating.words(text) for text in texts)
+    asked = (asking.words(text) for text in texts)
     return next(
         (text for text in asked if len(text.split()) >= _SHORTEST_WORDS or _is_dense(text)), ""
     )

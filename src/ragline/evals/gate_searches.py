@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from ragline.core import gating, languages
+from ragline.core import asking, languages
+from ragline.core.asking import Group, Question, Seen
 from ragline.core.filters import Filter, from_text
-from ragline.core.gating import Group, Question, Seen
 from ragline.core.measuring import Found
 from ragline.core.results import CollectionFacts
 from ragline.db import samples
@@ -179,7 +179,7 @@ def seen(
         return Seen(error=found)
     if isinstance(exact, str):
         return Seen(error=exact)
-    return gating.seen(group, question, found, exact)
+    return asking.seen(group, question, found, exact)
 
 
 def contents(arm: Arm) -> dict[str, list[int]]:

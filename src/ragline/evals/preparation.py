@@ -29,7 +29,7 @@ from ragline.evals import cache, matching, provenance
 from ragline.evals.cache import DatabaseMemory
 from ragline.evals.work import Job
 from ragline.models.accounting import price_of, prices
-from ragline.models.embed import ModelFacts
+from ragline.models.embed import Embedder, ModelFacts
 from ragline.models.judge import Judge
 from ragline.models.llm import ChatFacts
 from ragline.rag import generate
@@ -237,12 +237,18 @@ async def _embedding(
     """Return the model that questions are embedded with; None where searches need none."""
     if settings.method == "lexical" or not collections:
         return None
-    check = await health.embedding(app.embedder)
-    is_needed = settings.method == "vector" or any(facts.space for facts in collections)
+    spaces = [facts.space for facts in collections if facts.space]
+
+    async def opened() -> Embedder | None:
+        serving = await app.embedder_for(spaces[0]) if spaces else None
+        return serving or await app.embedder()
+
+    check = await health.embedding(opened)
+    is_needed = settings.method == "vector" or bool(spaces)
     # One that is configured and cannot be opened fails every search, needed or not.
     if not is_needed and check.status != "fail":
         return None
-    embedder = await app.embedder() if check.status == "pass" else None
+    embedder = await opened() if check.status == "pass" else None
     if embedder is None:
         # A search would go on by words alone and say so; a measurement of that is of something else.
         raise ModelError(f"{_said(check)}; or measure --method lexical")

@@ -10,10 +10,11 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from ragline.core import prompts, run_json
+from ragline.core import prompts, run_json, search_policy
 from ragline.core.measuring import Way
 from ragline.core.results import CollectionFacts
 from ragline.core.runs import Settings
+from ragline.db.statements import HNSW_LARGEST_VECTOR
 from ragline.models.embed import ModelFacts
 from ragline.models.llm import ChatFacts
 from ragline.rag.generate import Limits
@@ -35,7 +36,8 @@ def provenance(
     """Return what is stored with a run.
 
     `settings_hash` covers all that was chosen and changes results, on whatever corpus: settings,
-    models, prompts and the way documents are named. `chat` and `limits` are None where nothing is
+    models, search policies and indexes that are not the default, prompts and the way documents are
+    named. `chat` and `limits` are None where nothing is
     generated.
     """
     models = {"embedding": _embedding(embedding), "chat": _chat(chat), "judge": judge_id}
@@ -47,13 +49,28 @@ def provenance(
         "limits": _limits(limits),
         "match": way,
     }
+    policies = {facts.name: _policy(facts) for facts in collections}
+    indexes = {facts.name: _index(facts) for facts in collections}
+    # Runs from before these could be chosen keep their hash.
+    unusual = {
+        "policies": {name: said for name, said in policies.items() if said},
+        "indexes": {
+            facts.name: indexes[facts.name] for facts in collections if _has_unusual_index(facts)
+        },
+    }
     return {
         "epochs": {facts.name: facts.epoch for facts in collections},
         **{name: chosen[name] for name in ("spaces", "models", "prompt", "limits", "match")},
+        "policies": policies,
+        "indexes": {
+            facts.name: facts.space
+            and {"slot": facts.space.index_slot, **(indexes[facts.name] or {})}
+            for facts in collections
+        },
         "server": dict(server) if server else None,
         "code": {"version": metadata.version("ragline"), "source": source_hash()},
         "seed": settings.seed,
-        "settings_hash": digest(chosen)[:16],
+        "settings_hash": digest(chosen | {k: v for k, v in unusual.items() if v})[:16],
     }
 
 
@@ -104,6 +121,32 @@ def _space(facts: CollectionFacts) -> dict[str, Any] | None:
         "metric": space.metric,
         "storage": space.storage,
     }
+
+
+def _policy(facts: CollectionFacts) -> dict[str, Any]:
+    """Return what a collection's search policy says; nothing where it is the default."""
+    said = search_policy.to_json(facts.policy)
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _index(facts: CollectionFacts) -> dict[str, Any] | None:
+    space = facts.space
+    if space is None:
+        return None
+    return {
+        "storage": space.index_storage,
+        "m": space.index_m,
+        "ef_construction": space.index_ef_construction,
+    }
+
+
+def _has_unusual_index(facts: CollectionFacts) -> bool:
+    space = facts.space
+    if space is None:
+        return False
+    # Beyond 2,000 dimensions an index holds halves in any case.
+    usual = "halfvec" if space.dimension > HNSW_LARGEST_VECTOR else space.storage
+    return (space.index_storage, space.index_m, space.index_ef_construction) != (usual, 16, 64)
 
 
 def _embedding(facts: ModelFacts | None) -> dict[str, Any] | None:

@@ -60,7 +60,8 @@ async def fill(
 ) -> int:
     """Embed every chunk that a space lacks; return how many there were.
 
-    Broken off anywhere it is continued by calling it again; several processes share the work.
+    Broken off anywhere it is continued by calling it again. Of several processes one at a time is at a
+    batch, so that nothing is embedded twice.
     Raises ModelError where something is missing and there is no model to make it with.
     """
     started, done, after = time.monotonic(), 0, 0

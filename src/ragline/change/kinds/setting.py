@@ -68,7 +68,6 @@ class Setting:
             text = guc_values.as_text(guc.name, value)
             guc_values.check_for_everybody(guc, text)
             warnings = await _warnings(site, session, guc, lines, value)
-        await _rehearse(site, guc, text)
         there = _auto_text(lines, target)
         if there is not None and guc_values.is_same(guc, text, there):
             value = guc_values.as_value(guc.name, there) or value  # the same, written otherwise
@@ -98,7 +97,7 @@ class Setting:
         Where the file says `want` already and the server does not yet run with it, only the latter.
         """
         known = self._known.get(target, _Known())
-        effect = _restart(target) if known.needs_restart else _reload(target)
+        effect = _restart(target, want) if known.needs_restart else _reload(target)
         if now == want:
             return [effect] if known.is_behind else []
         statement = (
@@ -209,8 +208,8 @@ def _refuse_broken(lines: Sequence[FileSetting]) -> None:
     for line in lines:
         if line.is_broken:
             raise PreconditionFailed(
-                f"{line.file}, line {line.line} is wrong, and with it the server reads none of its "
-                f"files: {line.error}. Mend that line first"
+                f"{line.file}, line {line.line} is wrong ({line.name or 'no name'}: {line.error}), and "
+                "with it the server reads none of its files. Mend that line first"
             )
 
 
@@ -233,16 +232,6 @@ async def _refuse_setting(session: Session, facts: Facts, guc: Guc) -> None:
         )
         raise PreconditionFailed(
             f"user {facts.user_name!r} may not ALTER SYSTEM {guc.name}: have a superuser run {way}"
-        )
-
-
-async def _rehearse(site: Site, guc: Guc, text: str) -> None:
-    """Raise PreconditionFailed where the server could not start with the value."""
-    if not guc.needs_restart or site.restart is None:
-        return
-    if reason := await site.restart.preflight({guc.name: text}):
-        raise PreconditionFailed(
-            f"the server could not start with {guc.name} = {text}: {reason}. Nothing was changed"
         )
 
 
@@ -340,13 +329,16 @@ def _reload(target: str) -> Step:
     )
 
 
-def _restart(target: str) -> Step:
+def _restart(target: str, want: Value) -> Step:
+    """Return the restart; of several parts the loop makes one, and rehearses it with all of them."""
+    text = None if want is None else guc_values.as_text(target, want)
     return Step(
         kind=Setting.name,
         target=target,
         phase="apply",
         action="restart",
         text="restart the server",
+        arguments={"settings": {} if text is None else {target: text}},
         lock="the whole server",
         blocks="everybody, for as long as it takes",
         expected_s=2.0,

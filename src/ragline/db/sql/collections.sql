@@ -2,6 +2,7 @@
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages, s.index_slot, x.storage as index_storage,
+       x.m as index_m, x.ef_construction as index_ef_construction,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
@@ -18,6 +19,7 @@ where c.name = $1
 select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages, s.index_slot, x.storage as index_storage,
+       x.m as index_m, x.ef_construction as index_ef_construction,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
@@ -51,6 +53,7 @@ returning active_space_id
 -- as it is searched through the slot $2, or without one through its own
 select s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages, x.slot as index_slot, x.storage as index_storage,
+       x.m as index_m, x.ef_construction as index_ef_construction,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks
 from embedding_space s
 join space_index x on x.space_id = s.id and x.slot = coalesce($2::smallint, s.index_slot)

@@ -159,6 +159,7 @@ create table change (
     reason text not null default '',
     waits_for text,
     undoes bigint references change,
+    undo text not null generated always as ('ragline change undo ' || id::text) stored,
     owner text,
     restarting_until timestamptz,
     keep_for interval not null default '7 days',
@@ -195,6 +196,7 @@ comment on column change.verdict is 'How it was judged, with every line, n and i
 comment on column change.reason is 'Why it is in this state, in a sentence.';
 comment on column change.waits_for is 'What somebody else has to do before it goes on, such as a restart.';
 comment on column change.undoes is 'The kept change that this one takes back.';
+comment on column change.undo is 'The line that takes it back.';
 comment on column change.owner is 'The process that is at it.';
 comment on column change.restarting_until is 'While the server restarts nobody holds its lock: until then the process is believed to live.';
 comment on column change.keep_for is 'How long what it replaced is kept, so that undo is immediate.';

@@ -1,0 +1,384 @@
+"""Changes that are broken off: by a process of their own, on a server that the test may destroy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+
+import tiny_model
+from command import PREFIX, Command
+from conftest import connect
+from ragline import config as configuration
+from ragline import wiring
+from ragline.change import failpoint, loop
+from ragline.change.kind import Site
+from ragline.config import Config
+from ragline.core.change import Entry, Part
+from ragline.core.gate import Asked
+from ragline.evals.gate import Gate
+from ragline.ops import autoconf, embedded
+from ragline.rag import ingest
+from trials import Fixed
+
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Facts: TypeAlias = dict[str, Any]
+
+COLLECTION = "kb"
+_PARAGRAPHS = 270
+_PER_DOCUMENT = 30
+_WITHIN_S = 60.0
+_PRELOADED = [
+    "ragline.wiring",
+    "ragline.change.loop",
+    "ragline.change.kinds.index",
+    "ragline.change.kinds.role",
+    "ragline.change.kinds.search",
+    "ragline.change.kinds.setting",
+    "ragline.change.kinds.space",
+    "ragline.evals.gate",
+    "ragline.models.embed_local",
+    "ragline.ops.restart",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """An embedded server in a folder that the test may destroy, with two models of other dimensions."""
+
+    command: Command
+    first: Path
+    second: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process is told; nothing of the developer's own."""
+        return {
+            "RAGLINE_DATA_DIR": str(self.command.data_dir),
+            "RAGLINE_MODEL_DIR": f"{self.first}{os.pathsep}{self.second}",
+        }
+
+    @property
+    def config(self) -> Config:
+        return configuration.load(environ=self.environment)
+
+    @asynccontextmanager
+    async def site(self, status: str | None = "pass") -> AsyncIterator[Site]:
+        """Open a place for changes as any command does; the server is started if need be.
+
+        `status` is how every measurement ends; None measures.
+        """
+        async with wiring.open_site(self.config) as site:
+            if status is not None:
+                site.measure = Fixed(status)
+            yield site
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Db]:
+        """Yield a superuser's connection to the running server."""
+        found = embedded.status(self.command.data_dir).cluster
+        assert found is not None, "the server does not run"
+        db = await connect(embedded.dsn(found))
+        try:
+            yield db
+        finally:
+            await db.close()
+
+    def kill_server(self) -> None:
+        """End the postmaster as a crash would, having made sure that it is the test's own."""
+        found = embedded.status(self.command.data_dir).cluster
+        assert found is not None, "the server does not run"
+        folder = self.command.folder
+        assert folder.name.startswith(PREFIX)
+        assert found.data_dir == embedded.data_directory(self.command.data_dir)
+        assert found.data_dir.is_relative_to(folder)
+        os.kill(found.pid, signal.SIGKILL)
+
+
+def ground(command: Command) -> Ground:
+    """Make the models, start the server, and fill a collection large enough for an index."""
+    made = Ground(
+        command=command,
+        first=tiny_model.make(command.folder / "first", seed=1),
+        second=tiny_model.make(command.folder / "second", seed=2, dimension=16),
+    )
+    asyncio.run(_filled(made))
+    return made
+
+
+async def _filled(made: Ground) -> None:
+    words = random.Random(5)
+    texts = [
+        ingest.Text(
+            source=f"document {number}",
+            text="\n\n".join(
+                " ".join(words.choices(tiny_model.WORDS, k=12)) for _ in range(_PER_DOCUMENT)
+            ),
+            metadata={"shelf": number % 4},
+        )
+        for number in range(_PARAGRAPHS // _PER_DOCUMENT)
+    ]
+    policy = ingest.Policy(chunk_size=16, chunk_overlap=0)
+    async with wiring.open_app(made.config) as app:
+        report = await ingest.ingest_texts(app, texts, COLLECTION, policy=policy)
+        assert not report.rejections
+        assert report.embedded == report.chunks >= 500, report
+    async with made.looking() as db:
+        # So that there is something to be left alone.
+        await db.execute("alter system set work_mem = '6MB'")
+        await db.execute("alter system set autovacuum_naptime = '50s'")
+        await db.execute("select pg_reload_conf()")
+
+
+# A change in a process of its own.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a process is to do: make a change, or take back the one that `undoes` names.
+
+    `is_blind`: nothing warns of settings with which the server cannot start.
+    """
+
+    parts: tuple[Part, ...] = ()
+    status: str | None = "pass"
+    asked: Asked | None = field(default_factory=Asked)
+    undoes: int | None = None
+    is_blind: bool = False
+
+
+def start(ground: Ground, job: Job, fail_point: str) -> BaseProcess:
+    """Start a process at a change that ends, or stops, at a point."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    environment = {**ground.environment, "RAGLINE_FAIL_POINT": fail_point}
+    log = ground.command.folder / "child.log"
+    process = context.Process(target=_child, args=(environment, job, log), daemon=True)
+    process.start()
+    return process
+
+
+def _child(environment: dict[str, str], job: Job, log: Path) -> None:
+    for name in [one for one in os.environ if one.startswith(("RAGLINE_", "PG"))]:
+        del os.environ[name]
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    config = configuration.load(environ=environment)
+    asyncio.run(_make(config, job))
+
+
+async def _make(config: Config, job: Job) -> None:
+    async with wiring.open_site(config) as site:
+        if job.status is not None:
+            site.measure = Fixed(job.status)
+        await made(site, job)
+
+
+async def made(site: Site, job: Job) -> Entry:
+    """Make a change as a job says, and return how it ended."""
+    if job.is_blind and site.restart is not None:
+        site.restart.preflight = _nothing_said  # type: ignore[method-assign]
+    if job.undoes is not None:
+        return await loop.undo(site, job.undoes)
+    planned = await loop.plan(site, job.parts, job.asked)
+    assert planned is not None, "all is so already"
+    return await loop.apply(site, planned.id)
+
+
+async def _nothing_said(settings: Mapping[str, str]) -> str | None:
+    return None
+
+
+def recorded(site: Site) -> list[str]:
+    """Return the list to which a site adds every point that it passes."""
+    passed: list[str] = []
+    site.reached = passed.append
+    if isinstance(site.measure, Gate):
+        site.measure._reached = passed.append  # noqa: SLF001 - it was given the site's own
+    return passed
+
+
+def died(process: BaseProcess) -> bool:
+    """Return whether a process was killed at its point, rather than reaching its end."""
+    process.join(_WITHIN_S)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("it neither died nor ended")
+    return process.exitcode == -signal.SIGKILL
+
+
+async def stopped(process: BaseProcess) -> bool:
+    """Wait until a process stands still at its point; False where it ended before."""
+    until = time.monotonic() + _WITHIN_S
+    while time.monotonic() < until:
+        if (state := _state(process.pid)) == "T":
+            return True
+        if state in (None, "Z"):
+            return False
+        await asyncio.sleep(0.005)
+    process.kill()
+    raise AssertionError("it never came to its point")
+
+
+def _state(pid: int | None) -> str | None:
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return None
+    return said.rpartition(")")[2].split()[0]
+
+
+def go_on(process: BaseProcess) -> int:
+    """Let a process that stands still go on, and return how it ended by itself."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(_WITHIN_S)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("it never ended")
+    return process.exitcode
+
+
+# What is there.
+
+
+async def fingerprint(ground: Ground) -> Facts:
+    """Return all that changes change, and that must be exactly as before, or exactly as wanted.
+
+    Embedding spaces are named by what they hold: their numbers are given out anew each time.
+    """
+    async with ground.looking() as db:
+        names = {
+            row["id"]: f"<{row['collection']}:{row['model_id']}-{row['dimension']}-"
+            f"{row['storage']}-{row['metric']}>"
+            for row in await db.fetch(
+                "select s.*, c.name as collection from embedding_space s "
+                "join collection c on c.id = s.collection_id"
+            )
+        }
+        return {
+            "auto": autoconf.parse(
+                await db.fetchval("select pg_read_file('postgresql.auto.conf')")
+            ),
+            "running": await _rows(db, _RUNNING),
+            "of roles": await _rows(db, _OF_ROLES),
+            "limits": await _rows(db, _LIMITS),
+            "relations": sorted(_named(names, row) for row in await _rows(db, _RELATIONS)),
+            "indexes": sorted(_named(names, row) for row in await _rows(db, _INDEXES)),
+            "spaces": sorted(
+                [(names[row[0]], *row[1:]) for row in await _rows(db, _SPACES)], key=str
+            ),
+            "slots": sorted((names[row[0]], *row[1:]) for row in await _rows(db, _SLOTS)),
+            "vectors": {
+                name: await db.fetchval(f"select count(*) from embedding_{id_}")  # noqa: S608
+                for id_, name in names.items()
+            },
+            "policies": await _rows(db, "select * from search_policy order by 1"),
+            "content": await _rows(
+                db, "select (select count(*) from document), (select count(*) from chunk)"
+            ),
+        }
+
+
+async def leftovers(ground: Ground) -> list[str]:
+    """Return what a change that is over must not leave: places held, files, builds, INVALID indexes."""
+    left = []
+    async with ground.looking() as db:
+        for what, query in _LEFT.items():
+            left += [f"{what}: {tuple(row)}" for row in await db.fetch(query)]
+    found = embedded.status(ground.command.data_dir).cluster
+    assert found is not None
+    async with _postgres(ground) as db:
+        if await db.fetchval("select to_regclass('ragline_cluster.open_change')"):
+            left += [
+                f"place: {tuple(row)}"
+                for row in await db.fetch("select * from ragline_cluster.open_change")
+            ]
+    journals = ground.command.data_dir / "changes"
+    left += [f"journal: {path}" for path in (journals.iterdir() if journals.is_dir() else ())]
+    left += [f"file: {path}" for path in found.data_dir.glob(".postgresql.auto.conf.*")]
+    return left
+
+
+@asynccontextmanager
+async def _postgres(ground: Ground) -> AsyncIterator[Db]:
+    found = embedded.status(ground.command.data_dir).cluster
+    assert found is not None
+    db = await connect(embedded.dsn(found).on("postgres"))
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _rows(db: Db, query: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await db.fetch(query)]
+
+
+def _named(names: Mapping[int, str], row: tuple[Any, ...]) -> str:
+    text = json.dumps(row)
+    # The longest number first: embedding_12 is not embedding_1 with a 2.
+    for id_ in sorted(names, reverse=True):
+        text = text.replace(f"embedding_{id_}", f"embedding_{names[id_]}")
+    return text
+
+
+_RUNNING = """
+    select name, setting, pending_restart from pg_settings
+    where source = 'configuration file' or pending_restart order by name
+"""
+_OF_ROLES = """
+    select d.datname, r.rolname, s.setconfig from pg_db_role_setting s
+    left join pg_database d on d.oid = s.setdatabase left join pg_roles r on r.oid = s.setrole
+    order by 1, 2
+"""
+_LIMITS = "select rolname, rolconnlimit from pg_roles order by 1"
+_RELATIONS = """
+    select c.relname, c.relkind::text from pg_class c
+    where c.relnamespace = 'ragline'::regnamespace order by 1
+"""
+_INDEXES = """
+    select i.indrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisready
+    from pg_index i join pg_class c on c.oid = i.indexrelid
+    where c.relnamespace = 'ragline'::regnamespace
+"""
+_SPACES = """
+    select s.id, c.active_space_id = s.id, s.index_slot, s.weights_hash, s.normalised
+    from embedding_space s join collection c on c.id = s.collection_id
+"""
+_SLOTS = "select space_id, slot, storage, m, ef_construction from space_index"
+_LEFT = {
+    "open change": """
+        select id, state, reason from change where closed_at is null and state <> 'planned'
+    """,
+    "build": "select pid, command, phase from pg_stat_progress_create_index",
+    "invalid index": """
+        select indexrelid::regclass::text from pg_index where not (indisvalid and indisready)
+    """,
+    "table without a space": """
+        select c.relname from pg_class c
+        where c.relnamespace = 'ragline'::regnamespace and c.relkind = 'r'
+          and c.relname ~ '^embedding_[0-9]+$'
+          and not exists (select from embedding_space where 'embedding_' || id = c.relname)
+    """,
+}
+
+
+async def tidied(site: Site, parts: tuple[Part, ...]) -> None:
+    """Drop what a kept change keeps beside: as if the time of its immediate undo were over."""
+    for part in parts:
+        kind = site.kinds[part.kind]
+        await kind.tidy(site, part.target, await kind.read(site, part.target))
