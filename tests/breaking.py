@@ -1,18 +1,15 @@
-"""Changes that are broken off: by a process of their own, on a server that the test may destroy."""
+"""A server that the test may destroy, with what changes change, and all of that to be compared."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import signal
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,12 +20,9 @@ from command import PREFIX, Command
 from conftest import connect
 from ragline import config as configuration
 from ragline import wiring
-from ragline.change import failpoint, loop
 from ragline.change.kind import Site
 from ragline.config import Config
-from ragline.core.change import Entry, Part
-from ragline.core.gate import Asked
-from ragline.evals.gate import Gate
+from ragline.core.change import Part
 from ragline.ops import autoconf, embedded
 from ragline.rag import ingest
 from trials import Fixed
@@ -39,19 +33,6 @@ Facts: TypeAlias = dict[str, Any]
 COLLECTION = "kb"
 _PARAGRAPHS = 270
 _PER_DOCUMENT = 30
-_WITHIN_S = 60.0
-_PRELOADED = [
-    "ragline.wiring",
-    "ragline.change.loop",
-    "ragline.change.kinds.index",
-    "ragline.change.kinds.role",
-    "ragline.change.kinds.search",
-    "ragline.change.kinds.setting",
-    "ragline.change.kinds.space",
-    "ragline.evals.gate",
-    "ragline.models.embed_local",
-    "ragline.ops.restart",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +83,7 @@ class Ground:
         assert found is not None, "the server does not run"
         folder = self.command.folder
         assert folder.name.startswith(PREFIX)
-        assert found.data_dir == embedded.data_directory(self.command.data_dir)
+        assert found.data_dir == self.command.data_dir
         assert found.data_dir.is_relative_to(folder)
         os.kill(found.pid, signal.SIGKILL)
 
@@ -140,116 +121,6 @@ async def _filled(made: Ground) -> None:
         await db.execute("alter system set work_mem = '6MB'")
         await db.execute("alter system set autovacuum_naptime = '50s'")
         await db.execute("select pg_reload_conf()")
-
-
-# A change in a process of its own.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a process is to do: make a change, or take back the one that `undoes` names.
-
-    `is_blind`: nothing warns of settings with which the server cannot start.
-    """
-
-    parts: tuple[Part, ...] = ()
-    status: str | None = "pass"
-    asked: Asked | None = field(default_factory=Asked)
-    undoes: int | None = None
-    is_blind: bool = False
-
-
-def start(ground: Ground, job: Job, fail_point: str) -> BaseProcess:
-    """Start a process at a change that ends, or stops, at a point."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    environment = {**ground.environment, "RAGLINE_FAIL_POINT": fail_point}
-    log = ground.command.folder / "child.log"
-    process = context.Process(target=_child, args=(environment, job, log), daemon=True)
-    process.start()
-    return process
-
-
-def _child(environment: dict[str, str], job: Job, log: Path) -> None:
-    for name in [one for one in os.environ if one.startswith(("RAGLINE_", "PG"))]:
-        del os.environ[name]
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    config = configuration.load(environ=environment)
-    asyncio.run(_make(config, job))
-
-
-async def _make(config: Config, job: Job) -> None:
-    async with wiring.open_site(config) as site:
-        if job.status is not None:
-            site.measure = Fixed(job.status)
-        await made(site, job)
-
-
-async def made(site: Site, job: Job) -> Entry:
-    """Make a change as a job says, and return how it ended."""
-    if job.is_blind and site.restart is not None:
-        site.restart.preflight = _nothing_said  # type: ignore[method-assign]
-    if job.undoes is not None:
-        return await loop.undo(site, job.undoes)
-    planned = await loop.plan(site, job.parts, job.asked)
-    assert planned is not None, "all is so already"
-    return await loop.apply(site, planned.id)
-
-
-async def _nothing_said(settings: Mapping[str, str]) -> str | None:
-    return None
-
-
-def recorded(site: Site) -> list[str]:
-    """Return the list to which a site adds every point that it passes."""
-    passed: list[str] = []
-    site.reached = passed.append
-    if isinstance(site.measure, Gate):
-        site.measure._reached = passed.append  # noqa: SLF001 - it was given the site's own
-    return passed
-
-
-def died(process: BaseProcess) -> bool:
-    """Return whether a process was killed at its point, rather than reaching its end."""
-    process.join(_WITHIN_S)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("it neither died nor ended")
-    return process.exitcode == -signal.SIGKILL
-
-
-async def stopped(process: BaseProcess) -> bool:
-    """Wait until a process stands still at its point; False where it ended before."""
-    until = time.monotonic() + _WITHIN_S
-    while time.monotonic() < until:
-        if (state := _state(process.pid)) == "T":
-            return True
-        if state in (None, "Z"):
-            return False
-        await asyncio.sleep(0.005)
-    process.kill()
-    raise AssertionError("it never came to its point")
-
-
-def _state(pid: int | None) -> str | None:
-    try:
-        said = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return None
-    return said.rpartition(")")[2].split()[0]
-
-
-def go_on(process: BaseProcess) -> int:
-    """Let a process that stands still go on, and return how it ended by itself."""
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGCONT)
-    process.join(_WITHIN_S)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("it never ended")
-    return process.exitcode
 
 
 # What is there.

@@ -1,4 +1,4 @@
-"""The demo: real documents, cited answers, and a measurement that can fail.
+"""The demo: real documents, cited answers, a measurement that can fail, and two changes.
 
 The documents are the long descriptions of every distribution installed in this environment, other
 people's words that are there anyway, and the project's own docs.
@@ -19,12 +19,17 @@ from typing import Any
 
 import ragline
 from ragline import config
-from ragline.cli import eval_progress
+from ragline.change import loop
+from ragline.change.kind import Site
+from ragline.cli import change_text, eval_progress, output
 from ragline.cli.ingest import progress_bar, summary
 from ragline.cli.search import answer_text
 from ragline.core.cases import Case, Dataset, Relevant, content_hash
+from ragline.core.change import Part
+from ragline.core.gate import Asked
 from ragline.core.runs import CaseResult, Run
 from ragline.errors import DemoFailed, RaglineError, first
+from ragline.wiring import open_site
 
 COLLECTION = "demo"
 DATASET = "demo"
@@ -105,6 +110,7 @@ async def _demo(options: argparse.Namespace) -> None:
     _print(figures, run, verbose=options.verbose)
     if options.json:
         options.json.write_text(json.dumps(asdict(figures), indent=1) + "\n")
+    await _changes(data_dir)
     below = [
         f"{name} is {value:.3f}, its floor {FLOORS[name]:.2f}"
         for name, value in figures.named().items()
@@ -230,6 +236,34 @@ def _rank(result: CaseResult) -> str:
     return str(round(1 / reciprocal)) if reciprocal else "-"
 
 
+async def _changes(data_dir: Path) -> None:
+    """Make a change that is kept and one that is put back, and show the ledger."""
+    print("\nTwo changes, each measured before anybody is served by it")
+    settings = config.load(data_dir=data_dir)
+    with output.bars(shown=True) as advance:
+        async with open_site(settings, advance=advance) as site:
+            await _change(site, "index", {"m": 16, "ef_construction": 200}, "kept")
+            await _change(site, "search", {"ef_search": 1}, "undone")
+            print("\nThe ledger")
+            print(change_text.table(await loop.entries(site, 4)))
+
+
+async def _change(site: Site, kind: str, want: Mapping[str, Any], end: str) -> None:
+    """Plan, apply and measure a change of the demo's collection; raise DemoFailed at another end."""
+    part = Part(kind=kind, target=COLLECTION, want=want)
+    # Times of a machine that may do other things as well: quality is what is shown here.
+    asked = Asked(questions=100, latency_margin=1.0)
+    planned = await loop.plan(site, [part], asked)
+    if planned is None:
+        print(f"\n{kind} of {COLLECTION}: as an earlier demo left it, nothing to do")
+        return
+    print(f"\n$ ragline change apply {planned.id}   # {planned.title}")
+    ended = await loop.apply(site, planned.id)
+    print(change_text.ended(ended))
+    if ended.state != end:
+        raise DemoFailed(f"change {ended.id} is {ended.state}, and should be {end}: {ended.reason}")
+
+
 def _print(figures: Figures, run: Run, *, verbose: bool) -> None:
     print(
         f"\nMeasured on {figures.n} labelled questions, "
@@ -255,6 +289,7 @@ def _print(figures: Figures, run: Run, *, verbose: bool) -> None:
         "\n  .venv/bin/ragline eval run demo -c demo --answers extractive --method lexical"
         f" --name words-{run.id}"
         f"\n  .venv/bin/ragline eval compare {run.name} words-{run.id}"
+        "\n  .venv/bin/ragline change plan search demo vector_weight=0.5 --dataset demo"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, TypeAlias
@@ -11,12 +13,15 @@ from typing import Literal, TypeAlias
 import pytest
 
 import breaking
-from breaking import COLLECTION, Facts, Ground, Job
+import change_process
+from breaking import COLLECTION, Facts, Ground
+from change_process import Job
 from command import place
 from ragline.change import loop
 from ragline.change.kind import Site
-from ragline.core.change import Part
+from ragline.core.change import Entry, Part
 from ragline.core.gate import Asked
+from ragline.errors import PreconditionFailed
 
 Way: TypeAlias = Literal["process", "server", "both"]
 _RESTART = ["max_locks_per_transaction", "shared_preload_libraries"]
@@ -59,9 +64,7 @@ _BY_ATTRIBUTE = "create index attribute_by_document on ragline.attribute (docume
 RELOADED = (_part("setting", "work_mem", "9MB"),)
 RESTARTED = (
     _part("setting", "max_locks_per_transaction", "80"),
-    _part(
-        "setting", "shared_preload_libraries", ["vector", "pg_stat_statements", "auto_explain"]
-    ),
+    _part("setting", "shared_preload_libraries", ["vector", "pg_stat_statements", "auto_explain"]),
     _part("setting", "work_mem", "9MB"),
 )
 # The server takes it, and does not start with it: more connections kept free than there are.
@@ -85,7 +88,7 @@ SCENARIOS = [
     Scenario(
         name="setting, kept",
         parts=RELOADED,
-        crashes=("apply:1:after", "state:measuring", "adopt:1:before", "state:kept"),
+        crashes=("apply:1:after", "state:measuring", "keeping", "state:kept"),
     ),
     Scenario(
         name="setting, undone",
@@ -219,32 +222,158 @@ def ground() -> Iterator[Ground]:
         yield breaking.ground(command)
 
 
-@pytest.fixture(autouse=True)
-async def as_ever(ground: Ground) -> AsyncIterator[None]:
-    """Start the server where a test left it dead, and see that a test leaves all as it was."""
-    async with ground.site() as site:
-        await loop.resume(site)
-    before = await breaking.fingerprint(ground)
-    yield
-    assert await breaking.fingerprint(ground) == before
-
-
 @dataclass(kw_only=True)
-class Trial_:
-    """A scenario under way: the job, and what there is without it and with it."""
+class Course:
+    """A scenario under way: what there is without its change, and with it, and the points passed."""
 
     ground: Ground
     scenario: Scenario
+    parts: tuple[Part, ...]
     before: Facts
-    after: Facts
-    kept: int | None = None
+    after: Facts | None = None
+    points: list[str] = field(default_factory=list)
+    preparations: Iterator[int] = field(default_factory=count)
 
-    def job(self) -> Job:
-        if self.scenario.undoes:
-            return Job(undoes=self.kept)
-        return Job(
-            parts=parts(self.ground, self.scenario),
-            status=self.scenario.status,
-            asked=self.scenario.asked,
-            is_blind=self.scenario.is_blind,
+    async def job(self) -> Job:
+        """Return what a process is to do, with what it needs in place."""
+        scenario = self.scenario
+        if not scenario.undoes:
+            return Job(
+                parts=self.parts,
+                status=scenario.status,
+                asked=scenario.asked,
+                is_blind=scenario.is_blind,
+            )
+        async with self.ground.site() as site:
+            kept = await change_process.made(site, Job(parts=self.parts))
+        assert kept.state == "kept"
+        return Job(undoes=kept.id)
+
+    async def learn(self) -> None:
+        """Make the change undisturbed, and take it back."""
+        job = await self.job()
+        if job.undoes is not None:
+            self.after, self.before = self.before, await breaking.fingerprint(self.ground)
+        async with self.ground.site(self.scenario.status) as site:
+            passed = change_process.recorded(site)
+            if self.scenario.is_blind:
+                with pytest.raises(PreconditionFailed, match="must be less than max_connections"):
+                    await change_process.made(site, job)
+            else:
+                await change_process.made(site, job)
+            self.points = self.scenario.points(passed)
+            entry = await newest(site)
+            if entry.state == "kept":
+                found = await breaking.fingerprint(self.ground)
+                assert self.after in (None, found)
+                self.after = found
+            await self.take_back(site, entry, job)
+
+    async def kill(self, point: str, way: Way) -> None:
+        """Kill at a point; then let the next command settle it, look at all there is, and go back."""
+        job = await self.job()
+        process = change_process.start(
+            self.ground.environment,
+            job,
+            f"{point}={'stop' if way == 'server' else 'die'}",
+            self.ground.command.folder / "process.log",
         )
+        try:
+            if way == "server":
+                assert await change_process.stopped(process), f"{point} was never passed"
+                self.ground.kill_server()
+                change_process.go_on(process)
+            else:
+                assert change_process.died(process), f"{point} was never passed"
+            if way == "both":
+                self.ground.kill_server()
+        finally:
+            process.kill()
+        began = time.monotonic()
+        async with self.ground.site(self.scenario.status) as site:
+            entry = await self.settle(site)
+            settled_s = time.monotonic() - began
+            assert entry.state in ("planned", "kept", "undone", "inconclusive"), entry
+            expected = self.after if entry.state == "kept" else self.before
+            assert await breaking.fingerprint(self.ground) == expected, (point, way, entry)
+            assert await breaking.leftovers(self.ground) == [], (point, way, entry)
+            await self.take_back(site, entry, job)
+        killed.append(
+            Killed(
+                scenario=self.scenario.name,
+                point=point,
+                way=way,
+                end=entry.state,
+                settled_s=settled_s,
+            )
+        )
+
+    async def settle(self, site: Site) -> Entry:
+        """Do what the next command does; what was being prepared is given up every other time."""
+        left = await newest(site)
+        if left.state == "preparing" and next(self.preparations) % 2:
+            return await loop.undo(site, left.id)
+        await loop.resume(site)
+        return await newest(site)
+
+    async def take_back(self, site: Site, entry: Entry, job: Job) -> None:
+        """Have all as it was before the scenario."""
+        if job.undoes is None and entry.state == "kept":
+            await loop.undo(site, entry.id)
+        elif job.undoes is not None and entry.state != "kept":
+            await loop.undo(site, job.undoes)
+        await breaking.tidied(site, self.parts)
+        found = await breaking.fingerprint(self.ground)
+        assert found == (self.before if job.undoes is None else self.after)
+
+
+async def newest(site: Site) -> Entry:
+    (entry,) = await loop.entries(site, 1)
+    return entry
+
+
+def parts_of(ground: Ground, scenario: Scenario) -> tuple[Part, ...]:
+    if scenario.parts is SPACE:
+        return (_part("space", COLLECTION, {"model": str(ground.second)}),)
+    return scenario.parts
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+async def test_killed_anywhere_a_change_is_kept_or_undone_entirely(
+    ground: Ground, scenario: Scenario
+) -> None:
+    async with ground.site() as site:
+        # Whatever a test before left: this one is to say something of its own.
+        await loop.resume(site)
+    course = Course(
+        ground=ground,
+        scenario=scenario,
+        parts=parts_of(ground, scenario),
+        before=await breaking.fingerprint(ground),
+    )
+    await course.learn()
+    assert course.points
+    for point in course.points:
+        await course.kill(point, "process")
+    for point in scenario.crashes:
+        await course.kill(point, "server")
+    for point in scenario.both:
+        await course.kill(point, "both")
+    # The following change works: the same again, to its end.
+    await course.learn()
+
+
+def test_count_of_kill_points(capsys: pytest.CaptureFixture[str]) -> None:
+    scenarios = {one.scenario for one in killed}
+    if scenarios != {one.name for one in SCENARIOS}:
+        pytest.skip("not all of the scenarios ran before")
+    servers = [one for one in killed if one.way != "process"]
+    ends = Counter(one.end for one in killed)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nkill points: {len(killed)}, of them PostgreSQL: {len(servers)}; "
+            f"{', '.join(f'{number} {end}' for end, number in ends.items())}; the slowest was "
+            f"settled in {max(one.settled_s for one in killed):.1f} s\n"
+        )
+    assert len(killed) >= 60
+    assert len(servers) >= 20

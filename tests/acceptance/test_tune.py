@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ from ragline.core.stages import Machine
 from ragline.errors import PreconditionFailed, RaglineError, UsageError
 from ragline.ops import autoconf, embedded, machine, tuning
 from ragline.ops.embedded import Cluster
-from servers import DEBIAN_15, own_database, programs
+from servers import DEBIAN_15, ask, programs
 
 GIB = 1024**3
 RULES = tuning.rules()
@@ -272,25 +271,30 @@ def test_where_a_server_is(host: Host, is_here: bool) -> None:
     assert tuning._is_here(host) is is_here
 
 
-async def test_a_login_that_may_see_little_still_gets_a_plan(own_dsn: Dsn) -> None:
+async def test_a_login_that_may_see_little_still_gets_a_plan(
+    own_dsn: Dsn, db: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    await db.execute(f"alter role eval_app in database {own_dsn.database} set work_mem = '32MB'")
     seen = await tuning.server(own_dsn.login("eval_app", None), RULES)
     assert seen.data_directory is None
     assert seen.is_here
-    assert seen.of_roles["work_mem"] == ["eval_app 32MB", "ltst_app 64MB"]
+    assert seen.of_roles["work_mem"] == ["eval_app 32MB"]
     asked = tune._said(tune.StageName.A, tune.ProfileName.staged, None, None, None, None, None)
     said = {one.name: one for one in tune._held_against(seen, asked).recommended}
     assert said["work_mem"].now == "32MB"
     assert "What this login has of its own is shown" in said["work_mem"].note
 
 
-async def test_a_database_without_a_ledger_shows_the_plan_and_what_is_missing(
+def test_a_database_without_a_ledger_shows_the_plan_and_what_is_missing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    async with own_database(embedded.dsn(cluster), template="template0") as dsn:
-        url = f"postgresql://ragline@/{dsn.database}?host={cluster.socket_dir}&port={cluster.port}"
-        done = await asyncio.to_thread(
-            ragline, tmp_path, *"tune plan --stage A --json".split(), url=url
-        )
+    server = embedded.dsn(cluster)
+    ask(server.on("postgres"), "create database ragline_tune_bare template template0")
+    url = f"postgresql://{server.user}@/ragline_tune_bare?host={cluster.socket_dir}"
+    done = ragline(
+        tmp_path, *"tune plan --stage A --json".split(), url=f"{url}&port={cluster.port}"
+    )
+    ask(server.on("postgres"), "drop database ragline_tune_bare with (force)")
     assert done.code == 0, done.err
     assert done.json["settings"]["track_io_timing"] == "on"
     assert "ragline migrate apply" in done.json["refused"]

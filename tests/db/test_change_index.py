@@ -15,13 +15,15 @@ import asyncpg
 import pytest
 
 from conftest import TEMPLATE, connect, opened
-from ragline.change import ordinary_index, vector_index
+from ragline.change import loop, ordinary_index, vector_index
 from ragline.change.kind import Measure, Site
 from ragline.change.kinds.index import Index
 from ragline.core import hnsw
-from ragline.core.change import Trial, Value, joined
+from ragline.core.change import Arm, Part, Trial, Value, joined
 from ragline.core.dsn import Dsn
+from ragline.core.gate import Asked, Judgement
 from ragline.core.hnsw import Graph
+from ragline.core.stats import Outcome
 from ragline.db import indexes, search
 from ragline.errors import (
     Conflict,
@@ -50,11 +52,11 @@ class Killed(Exception):
     """What a test breaks a change off with."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Here:
     """A server whose files are on this machine."""
 
-    data_directory: Path
+    data_directory: Path | None
     name: str = "here"
 
     async def restart(self) -> None:
@@ -536,7 +538,9 @@ async def test_a_build_that_cannot_begin_says_who_is_in_the_way(
     want = await kb.wanted("kb", {"m": 24})
     build = kb.kind.steps("kb", FIRST, want)[0]
     async with _writer(own_dsn) as (writer, transaction):
-        with pytest.raises(LockTimeout, match=rf"process {writer.get_server_pid()}; nothing was"):
+        with pytest.raises(
+            LockTimeout, match=rf"process {writer.get_server_pid()}; nothing in use"
+        ):
             await kb.kind.run(kb.site, build)
         assert len([line for line in kb.said if line.endswith("trying again")]) == 2
         await transaction.rollback()
@@ -675,6 +679,58 @@ async def _fill(db: Db, dimension: int, storage: str, count: int) -> None:
     )
 
 
+# Through the loop.
+
+
+@dataclass
+class Judge:
+    """Says what a test wants to hear of both arms."""
+
+    status: Outcome
+    arms: list[tuple[Arm, Arm]]
+
+    async def before(self, asked: Asked) -> dict[str, Any]:
+        raise AssertionError("two slots are measured in pairs")
+
+    async def after(self, asked: Asked, before: Mapping[str, Any]) -> Judgement:
+        raise AssertionError("two slots are measured in pairs")
+
+    async def pair(self, asked: Asked, now: Arm, want: Arm) -> Judgement:
+        self.arms.append((now, want))
+        return Judgement(status=self.status, reason="recall", rung="recall")
+
+
+@pytest.mark.parametrize(("status", "state"), [("pass", "kept"), ("fail", "undone")])
+async def test_the_loop_judges_both_slots_and_keeps_or_drops_the_new_one(
+    kb: Place, db: Db, status: Outcome, state: str
+) -> None:
+    judge = Judge(status, [])
+    kb.site.measure = judge
+    part = Part(kind="index", target="kb", want={"m": 24})
+    planned = await loop.plan(kb.site, [part], Asked())
+    assert planned
+    entry = await loop.apply(kb.site, planned.id)
+    assert entry.state == state
+    assert judge.arms == [({"kb": Trial(slot=1)}, {"kb": Trial(slot=2)})]
+    if state == "undone":
+        assert await kb.read("kb") == FIRST
+        assert await there(db) == {"embedding_1_hnsw": True}
+        return
+    assert await kb.read("kb") == SECOND
+    assert await there(db) == {"embedding_1_hnsw": True, "embedding_1_hnsw_2": True}
+    kb.points.clear()
+    undone = await loop.undo(kb.site, entry.id)
+    assert undone.state == "kept"
+    assert await kb.read("kb") == FIRST
+    assert "index:building" not in kb.points
+    assert undone.undoes == entry.id
+
+
+async def test_a_definition_that_is_there_already_is_no_change(kb: Place) -> None:
+    part = Part(kind="index", target="kb", want={"m": 16, "ef_construction": 64})
+    assert await loop.plan(kb.site, [part], None) is None
+
+
 # Ordinary indexes.
 
 BY_TITLE = "create index by_title on ragline.document (title)"
@@ -802,7 +858,6 @@ async def test_an_ordinary_index_that_cannot_be_is_refused(
     assert before == await db.fetch("select relname from pg_class order by 1")
 
 
-COLUMNS = ("title", "source", "media_type", "characters", "metadata")
 DEFINITIONS = (
     None,
     "create index some on document (title)",
@@ -826,7 +881,7 @@ async def test_undoing_what_was_done_leaves_no_trace(place: Place, db: Db) -> No
     targets = [("document.some", DEFINITIONS), ("kb", GRAPHS)]
     for target, values in targets:
         last: Any = None
-        for _ in range(12):
+        for _ in range(5):
             start, end = random_.sample(values, 2)
             with contextlib.suppress(NotFound):  # it is not there already
                 await place.change(target, _valued(start))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from changing import ask, change, put_back, settings_of, site_of
 from command import PREFIX, place
-from ragline.change import loop
-from ragline.change.kind import Site
+from ragline.change import guc_checks, loop
+from ragline.change.kind import Site, by_name
 from ragline.change.kinds import setting
+from ragline.change.kinds.role import Role
 from ragline.change.kinds.setting import Setting
 from ragline.config import Config
 from ragline.core import guc_values
-from ragline.core.change import Part, Value
+from ragline.core.change import Entry, Part, Value
 from ragline.db import server
 from ragline.errors import (
     EmbeddedServerError,
@@ -62,6 +63,12 @@ async def site(own: Site) -> AsyncIterator[Site]:
         await session.execute("select pg_reload_conf()")
 
 
+@pytest.fixture(scope="module")
+async def session(own: Site) -> AsyncIterator[server.Session]:
+    async with own.session() as session:
+        yield session
+
+
 @pytest.mark.parametrize(
     ("target", "want", "error", "said"),
     [
@@ -85,6 +92,8 @@ async def site(own: Site) -> AsyncIterator[Site]:
         ("log_min_messages", "warning\nfsync = off", UsageError, "line break"),
         ("shared_preload_libraries", ["vector", "nope"], UsageError, "cannot have 'nope'"),
         ("session_preload_libraries", "nope", UsageError, "cannot have 'nope'"),
+        ("max_connections", 12, PreconditionFailed, "ragline needs at least 10"),
+        ("superuser_reserved_connections", 90, PreconditionFailed, "raise max_connections"),
         ("shared_preload_libraries", [], UsageError, "empty list"),
         ("default_table_access_method", "nope", UsageError, "does not take"),
     ],
@@ -340,11 +349,38 @@ async def test_who_may_not_alter_system_is_told_so_first(site: Site) -> None:
 )
 async def test_a_managed_server_is_recognised(site: Site, role: str, said: str) -> None:
     await ask(site, f"create role {role}")
+    await ask(site, f"create role customer login in role {role}")
+    customer = replace(site, dsn=replace(site.dsn, user="customer"))
     try:
         with pytest.raises(PreconditionFailed, match=said):
-            await Setting().wanted(site, "work_mem", "7MB")
+            await Setting().wanted(customer, "work_mem", "7MB")
+        await Setting().wanted(site, "work_mem", "7MB")  # a true superuser is no customer
     finally:
+        await ask(site, "drop role customer")
         await ask(site, f"drop role {role}")
+
+
+@pytest.mark.parametrize(
+    ("error", "ours", "said"),
+    [
+        (asyncpg.DiskFullError("no space left"), PreconditionFailed, "Free space"),
+        (
+            asyncpg.InsufficientPrivilegeError('could not open "x": Read-only file system'),
+            PreconditionFailed,
+            "make it writable",
+        ),
+        (asyncpg.InsufficientPrivilegeError("denied"), PreconditionFailed, "such as a superuser"),
+        (asyncpg.InvalidParameterValueError("bad"), UsageError, "bad"),
+        (asyncpg.InternalServerError("tuple concurrently updated"), RaglineError, "tuple"),
+    ],
+)
+def test_what_the_server_refuses_is_a_sentence(
+    error: asyncpg.PostgresError, ours: type[RaglineError], said: str
+) -> None:
+    found = guc_checks.explained(error, "`alter system …` was refused")
+    assert type(found) is ours
+    assert str(found).startswith("`alter system …` was refused: ")
+    assert said in str(found)
 
 
 async def test_a_server_that_allows_no_alter_system_is_recognised(site: Site) -> None:
@@ -391,9 +427,10 @@ async def test_a_command_restarts_the_server_or_is_found_out(site: Site, data_di
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
+    # the first digits also as the server reads file modes and hexadecimal numbers
     digits=st.from_regex(
         r"[+-]?(0x[0-9a-f]{1,4}|[0-9]{1,6}(\.[0-9]{1,3})?|0[0-7]{1,3})", fullmatch=True
     ),
@@ -401,17 +438,16 @@ async def test_a_command_restarts_the_server_or_is_found_out(site: Site, data_di
     unit=st.sampled_from(["", "B", "kB", "MB", "GB", "KB", "ms"]),
 )
 async def test_memory_is_read_as_the_server_reads_it(
-    own: Site, digits: str, space: str, unit: str
+    session: server.Session, digits: str, space: str, unit: str
 ) -> None:
     text = f"{digits}{space}{unit}"
-    async with own.session() as session:
-        guc = await server.setting(session, "work_mem")
-        try:
-            shown = await server.shown_as(session, "work_mem", text)
-        except asyncpg.PostgresError:
-            with pytest.raises(UsageError):
-                guc_values.check(guc, text)
-            return
+    guc = await server.setting(session, "work_mem")
+    try:
+        shown = await server.shown_as(session, "work_mem", text)
+    except asyncpg.PostgresError:
+        with pytest.raises(UsageError):
+            guc_values.check(guc, text)
+        return
     guc_values.check(guc, text)
     assert guc_values.is_same(guc, text, shown)
 
@@ -437,3 +473,80 @@ async def until(site: Site, query: str, answer: str) -> None:
             return
         await asyncio.sleep(0.03)
     raise AssertionError(f"{query} never said {answer}")
+
+
+class Unrehearsed(EmbeddedRestart):
+    """A server of which nobody knows beforehand whether it starts."""
+
+    async def preflight(self, settings: Mapping[str, str]) -> str | None:
+        return None
+
+
+async def in_one_change(site: Site, parts: Mapping[str, Value]) -> Entry:
+    """Plan and apply settings and roles ("role eval_app.work_mem") as one change, unmeasured."""
+    asked = [
+        Part(kind="role" if "." in name else "setting", target=name, want=want)
+        for name, want in parts.items()
+    ]
+    entry = await loop.plan(site, asked, None)
+    assert entry is not None
+    return await loop.apply(site, entry.id)
+
+
+async def test_settings_and_roles_are_one_change_with_one_restart(site: Site) -> None:
+    by_loop = replace(site, kinds=by_name([Setting(), Role()]))
+    wanted: dict[str, Value] = {
+        "work_mem": "7MB",
+        "max_connections": 90,
+        "eval_app.work_mem": "11MB",
+    }
+    started = await ask(site, "select pg_postmaster_start_time()")
+
+    entry = await in_one_change(by_loop, wanted)
+    assert entry.state == "kept", entry.reason
+    assert await ask(site, "select pg_postmaster_start_time()") > started
+    assert await settings_of(site) == {"work_mem": "7MB", "max_connections": "90"}
+    assert await ask(site, "show max_connections") == "90"
+
+    fresh = replace(site, kinds=by_name([Setting(), Role()]))
+    again = await loop.undo(fresh, entry.id)
+    assert again.state in ("kept", "undone"), again.reason
+    assert await settings_of(site) == {}
+    assert await ask(site, "show max_connections") == "100"
+    assert await Role().read(site, "eval_app.work_mem") == "32MB"
+
+
+async def test_a_change_with_which_the_server_does_not_start_is_put_back_by_itself(
+    site: Site, data_dir: Path
+) -> None:
+    kinds = by_name([Setting(), Role()])
+    by_loop = replace(site, kinds=kinds, restart=Unrehearsed(data_dir))
+    await change(site, Setting(), "work_mem", "7MB")
+    before = await settings_of(site)
+
+    with pytest.raises(PreconditionFailed, match="could not map anonymous shared memory"):
+        await in_one_change(by_loop, {"shared_buffers": "900GB", "eval_app.work_mem": "11MB"})
+
+    assert await settings_of(site) == before
+    assert await Role().read(site, "eval_app.work_mem") == "32MB"
+    last = (await loop.entries(by_loop))[0]
+    assert last.state == "undone", last.reason
+    await put_back(site, Setting(), "work_mem", None)
+
+
+async def test_a_preloaded_library_that_is_missing_is_put_back_by_itself(
+    site: Site, data_dir: Path
+) -> None:
+    by_loop = replace(site, kinds=by_name([Unchecked()]), restart=Unrehearsed(data_dir))
+    with pytest.raises(PreconditionFailed, match='could not access file "nope"'):
+        await in_one_change(by_loop, {"shared_preload_libraries": ["vector", "nope"]})
+    assert await settings_of(site) == {}
+    assert (await loop.entries(by_loop))[0].state == "undone"
+
+
+class Unchecked(Setting):
+    """Settings of which the server takes any value."""
+
+    async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
+        await self.read(site, target)
+        return want, ()

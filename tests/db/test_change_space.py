@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from ragline import config as configuration
 from ragline.change import loop
 from ragline.change.kind import Site
 from ragline.change.kinds.space import Space
+from ragline.core.change import Trial
 from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked
 from ragline.db import collections, spaces
@@ -30,10 +32,12 @@ from ragline.errors import (
     DatabaseUnreachable,
     LockTimeout,
     ModelError,
+    ModelUnavailable,
     NotFound,
     PreconditionFailed,
     UsageError,
 )
+from ragline.evals.gate import Gate
 from ragline.models.embed import Embedded, Embedder
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import backfill, catalog, ingest
@@ -519,6 +523,41 @@ async def test_without_its_model_an_old_space_is_taken_back_only_when_nothing_is
     await _assert_filled(db, await _active(site), FakeEmbedder(64))
 
 
+async def test_what_a_space_lacked_before_is_no_reason_not_to_put_back(
+    site: Site, own_dsn: Dsn, tmp_path: Path, db: Db
+) -> None:
+    await _ingested(site.app, _texts(460, start=100))
+    first = await _active(site)
+    await db.execute(f"drop index {_index(first)}")
+    await db.execute(f"delete from embedding_{first.id} where chunk_id % 9 = 0")
+    said: list[str] = []
+    async with _opened(own_dsn, tmp_path, FakeEmbedder(32)) as app:
+        new_only = site_of(app, own_dsn, tmp_path, KIND)
+        new_only.say = said.append
+        new_only.measure = Fixed("fail")
+        entry = await loop.plan(new_only, parts("space", "kb", SMALL), Asked())
+        assert entry is not None
+        assert (await loop.apply(new_only, entry.id)).state == "undone"
+    assert (await _active(site)).id == first.id
+    assert any("have no vector of fake-64" in line for line in said)
+
+
+async def test_a_model_that_cannot_be_opened_is_no_obstacle_where_it_is_not_needed(
+    site: Site, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    was = await _change(site)
+
+    async def broken() -> Embedder | None:
+        raise ModelUnavailable("the provider does not answer")
+
+    async with _opened(own_dsn, tmp_path, FakeEmbedder(32)) as app:
+        app.other_models = [broken]
+        without = site_of(app, own_dsn, tmp_path, KIND)
+        await KIND.wanted(without, "kb", was)
+        await brought(without, KIND, "kb", was)
+    assert (await _active(site)).facts.model_id == "fake-64"
+
+
 async def test_only_what_is_neither_in_use_nor_to_be_kept_is_dropped(site: Site) -> None:
     await _ingested(site.app, _texts(20), "other")
     was = await _change(site)
@@ -578,42 +617,97 @@ async def test_dropping_waits_in_short_pieces_and_says_so_in_the_end(
 # Under load.
 
 
+@asynccontextmanager
+async def _searched(
+    dsn: Dsn, folder: Path, *models: Embedder
+) -> AsyncIterator[Counter[str | None]]:
+    """Search all the time from two processes' Apps; yields how often with which model.
+
+    None of the searches may fail, be short or be warned of.
+    """
+    done = asyncio.Event()
+    seen: Counter[str | None] = Counter()
+
+    async def ask(app: App) -> None:
+        for number in itertools.count():
+            if done.is_set():
+                return
+            text = f"number{100 + number % 560} topic{number % 17}"
+            result = await search_collections(app, query(text, "kb", k=5))
+            assert (len(result.hits), result.warnings) == (5, ())
+            seen[result.used[0].model_id] += 1
+
+    async with (
+        _opened(dsn, folder, *models) as one,
+        _opened(dsn, folder, *reversed(models)) as two,
+        asyncio.TaskGroup() as group,
+    ):
+        for app in (one, two):
+            group.create_task(ask(app))
+        yield seen
+        done.set()
+
+
 async def test_no_search_fails_while_the_space_is_filled_swapped_and_put_back(
     site: Site, own_dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "BATCH_CHUNKS", 32)
     await _ingested(site.app, _texts(560, start=100))
-    done = asyncio.Event()
-    seen: set[str | None] = set()
-
-    async def ask(app: App) -> int:
-        count = 0
-        while not done.is_set():
-            text = f"number{100 + count % 560} topic{count % 17}"
-            result = await search_collections(app, query(text, "kb", k=5))
-            assert len(result.hits) == 5
-            assert not result.warnings
-            seen.add(result.used[0].model_id)
-            count += 1
-        return count
-
-    async with (
-        _opened(own_dsn, tmp_path, FakeEmbedder(64), FakeEmbedder(32)) as one,
-        _opened(own_dsn, tmp_path, FakeEmbedder(32), FakeEmbedder(64)) as two,
-    ):
-        searching = [asyncio.create_task(ask(app)) for app in (one, two)]
+    async with _searched(own_dsn, tmp_path, FakeEmbedder(64), FakeEmbedder(32)) as seen:
         was = await _change(site)
-        await asyncio.sleep(0.2)
+        await _until(lambda: seen["fake-32"] > 20)
         await _ingested(site.app, _texts(40, start=5000))
         await brought(site, KIND, "kb", was)
-        await asyncio.sleep(0.2)
+        before = seen["fake-64"]
+        await _until(lambda: seen["fake-64"] > before + 20)
         await KIND.tidy(site, "kb", was)
-        await asyncio.sleep(0.1)
-        done.set()
-        counts = [await task for task in searching]
-    assert min(counts) > 50
-    assert seen == {"fake-64", "fake-32"}
+        before = seen["fake-64"]
+        await _until(lambda: seen["fake-64"] > before + 20)
+    assert set(seen) == {"fake-64", "fake-32"}
     assert len((await _known(site.app)).spaces) == 1
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - by searches under way
+            await asyncio.sleep(0.01)
+
+
+async def test_the_gate_keeps_a_model_that_is_as_good_and_not_one_that_is_worse(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    models = (FakeEmbedder(384), FakeEmbedder(256), FakeEmbedder(3))
+
+    @asynccontextmanager
+    async def open_arm(_workload: str, trials: Mapping[str, Trial]) -> AsyncIterator[App]:
+        async with _opened(own_dsn, tmp_path, *models) as app:
+            app.trials = dict(trials)
+            yield app
+
+    # How long a search takes is not what this is about, and nobody is alone on the machine.
+    asked = Asked(questions=60, latency_margin=20.0, budget_s=5.0)
+    async with (
+        _opened(own_dsn, tmp_path, *models) as app,
+        AsyncExitStack() as stack,
+    ):
+        await _ingested(app, _texts(560, start=100))
+        site = site_of(app, own_dsn, tmp_path, KIND)
+        site.measure = Gate(open_arm)
+        seen = await stack.enter_async_context(_searched(own_dsn, tmp_path, *models))
+        ended = []
+        for model in ("fake-3", "fake-256"):
+            entry = await loop.plan(site, parts("space", "kb", {"model": model}), asked)
+            assert entry is not None
+            ended.append(await loop.apply(site, entry.id, keep_inconclusive=True))
+        worse, good = ended
+        assert worse.state == "undone"
+        assert "mrr" in worse.reason
+        assert good.state == "kept"
+        await _until(lambda: seen["fake-256"] > 20)
+        await loop.undo(site, good.id)
+        before = seen["fake-384"]
+        await _until(lambda: seen["fake-384"] > before + 20)
+    assert set(seen) == {"fake-384", "fake-256"}
 
 
 # What is refused, and what is warned of.

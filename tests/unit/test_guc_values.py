@@ -61,7 +61,15 @@ def test_a_number_is_read_in_its_base_unit(text: str, unit: str | None, value: f
 
 @pytest.mark.parametrize(
     ("text", "unit"),
-    [("32mb", "kB"), ("5s", "kB"), ("5MB", "ms"), ("5MB", None), ("MB", "kB"), ("1 2", None)],
+    [
+        ("32mb", "kB"),
+        ("5s", "kB"),
+        ("5MB", "ms"),
+        ("5MB", None),
+        ("MB", "kB"),
+        ("1 2", None),
+        ("08", None),
+    ],
 )
 def test_what_the_server_takes_for_no_number_is_none(text: str, unit: str | None) -> None:
     assert guc_values.number(text, unit, is_whole=True) is None

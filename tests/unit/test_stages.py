@@ -122,6 +122,34 @@ def test_the_log_does_not_fill_the_disk() -> None:
     assert "at most 1/4 of the 20GB of free disk" in found.how
 
 
+@pytest.mark.parametrize(
+    ("cores", "workers", "vacuum"),
+    [(8, None, None), (16, "4", "4"), (32, "8", "5"), (64, "16", "5")],
+)
+def test_processes_follow_the_cores_from_where_it_matters(
+    cores: int, workers: str | None, vacuum: str | None
+) -> None:
+    found = values(plan(replace(SERVER, cores=cores), "B"))
+    assert found.get("io_workers") == workers
+    assert found.get("autovacuum_max_workers") == vacuum
+    assert found["max_worker_processes"] == str(cores + 4)
+    assert not values(plan(replace(SERVER, cores=None), "B")).keys() & {"max_worker_processes"}
+
+
+def test_huge_pages_are_tried_where_there_are_many_buffers() -> None:
+    assert values(plan(replace(SERVER, memory_bytes=32 * GIB), "A"))["huge_pages"] == "try"
+    assert "huge_pages" not in values(plan(replace(SERVER, memory_bytes=24 * GIB), "A"))
+
+
+def test_what_many_may_take_at_once_has_an_end() -> None:
+    found = plan(replace(SERVER, memory_bytes=2048 * GIB, free_disk_bytes=None), "B")
+    assert values(found)["work_mem"] == "128MB"
+    assert values(found)["maintenance_work_mem"] == "8GB"
+    assert values(found)["max_wal_size"] == "32GB"
+    said = next(one for one in found.recommended if one.name == "work_mem")
+    assert said.how == "1/2048 of 2TB; not more than 128MB"
+
+
 # Laws
 
 

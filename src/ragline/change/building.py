@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ class Building:
     """An index to be built. `settings` are those of the session that builds it."""
 
     name: str
+    table: str
     sql: str
     settings: Mapping[str, str]
 
@@ -71,6 +72,8 @@ async def built(site: Site, building: Building) -> None:
                 raise
             site.say(f"{error}: trying again")
             await asyncio.sleep(_PAUSE_S)
+            # Where a writer came between, what was begun could not be dropped at once.
+            await dropped(site, building.name)
         else:
             return
 
@@ -97,15 +100,24 @@ async def stopped(site: Site, name: str) -> None:
 
     Raises Conflict where somebody else builds it.
     """
+    # A role sees what it runs itself; the DSN's user is often one who sees everything.
     async with session(site) as connection:
-        for build in await indexes.in_flight(connection, name):
-            if not build.application.startswith(application_name("")):
-                raise Conflict(
-                    f"{build.user} builds index {name} right now (process {build.pid}, "
-                    f"{build.application or 'no application name'}): wait for it, or end it"
-                )
-            site.say(f"stopping a build of {name} that was left behind (process {build.pid})")
-            await _ended(connection, name, build)
+        await _stopped_through(site, connection, name)
+    async with site.session() as connection:
+        await _stopped_through(site, connection, name)
+
+
+async def _stopped_through(
+    site: Site, connection: asyncpg.Connection[asyncpg.Record], name: str
+) -> None:
+    for build in await indexes.in_flight(connection, name):
+        if not build.application.startswith(application_name("")):
+            raise Conflict(
+                f"{build.user} builds index {name} right now (process {build.pid}, "
+                f"{build.application or 'no application name'}): wait for it, or end it"
+            )
+        site.say(f"stopping a build of {name} that was left behind (process {build.pid})")
+        await _ended(connection, name, build)
 
 
 async def _ended(
@@ -125,7 +137,23 @@ async def _ended(
         )
 
 
+async def _without_writers(site: Site, building: Building) -> None:
+    """Wait for the transactions that have written to the table.
+
+    The build would, too, but by then the index is there: INVALID, and not to be dropped before they end.
+    """
+    deadline = time.monotonic() + site.lock_timeout_ms / 1000
+    async with session(site) as connection:
+        left = await indexes.writers(connection, building.table)
+        while left:
+            if time.monotonic() > deadline:
+                raise _in_the_way(building.name, [pid for pid, _ in sorted(left)])
+            await asyncio.sleep(_LOOK_S[0])
+            left &= await indexes.writers(connection, building.table)
+
+
 async def _built_once(site: Site, building: Building) -> None:
+    await _without_writers(site, building)
     # Its own lock_timeout would end it in its last second as well, for a wait that harms nobody: it
     # holds a lock that no reader and no writer meets. So the watch below decides.
     async with session(site, **building.settings, lock_timeout="0") as connection:
@@ -166,7 +194,7 @@ async def _watched(site: Site, name: str, pid: int, running: asyncio.Future[str]
         if progress is not None and not running.done():
             if progress.phase in _BEFORE_THE_WORK:
                 if progress.is_waiting and now - began > site.lock_timeout_ms / 1000:
-                    raise _in_the_way(name, progress)
+                    raise _in_the_way(name, progress.blockers)
             elif not is_at_work:
                 is_at_work = True
                 site.reached("index:building")
@@ -192,11 +220,11 @@ def _said(progress: Progress) -> str:
     return ", ".join(said)
 
 
-def _in_the_way(name: str, progress: Progress) -> LockTimeout:
-    who = ", ".join(map(str, progress.blockers)) or "unknown"
+def _in_the_way(name: str, processes: Sequence[int]) -> LockTimeout:
+    who = ", ".join(map(str, processes)) or "unknown"
     return LockTimeout(
         f"index {name} could not be begun: it waits for the transaction of process {who}; nothing "
-        "was changed, it is safe to repeat"
+        "in use was changed, it is safe to repeat"
     )
 
 

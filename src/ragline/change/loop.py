@@ -120,6 +120,7 @@ async def undo(site: Site, id_: int) -> Entry:
 async def resume(site: Site) -> list[Entry]:
     """Settle what an interrupted process left, go on with what waited; returns what came of it."""
     settled = await settling.settle(site)
+    await settling.free_place(site)
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
         left = await ledger.unsettled(connection)

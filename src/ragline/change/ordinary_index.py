@@ -203,7 +203,7 @@ def _drop(target: str, name: str, *, loses: bool = False) -> Step:
 
 async def _run_build(site: Site, step: Step) -> None:
     name, definition = step.arguments["name"], step.arguments["definition"]
-    _, own = _parts(step.target)
+    table, own = _parts(step.target)
     if name != own and await read(site, step.target) == {"definition": definition}:
         return  # swapped already
     await building.stopped(site, name)
@@ -213,7 +213,7 @@ async def _run_build(site: Site, step: Step) -> None:
         if there.is_valid and _same(there.definition, name, definition, own):
             return
         await building.dropped(site, name)
-    await building.built(site, Building(name=name, sql=step.text, settings={}))
+    await building.built(site, Building(name=name, table=table, sql=step.text, settings={}))
 
 
 def _same(definition: str, name: str, wanted: str, own: str) -> bool:

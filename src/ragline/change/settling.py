@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+import asyncpg
 
 from ragline.change import journal, turns
 from ragline.change.journal import Journal
@@ -105,6 +108,16 @@ async def finish(turn: Turn, entry: Entry, fresh: Plan) -> None:
     for part in fresh.parts:
         await turn.site.kinds[part.kind].confirm(turn.site, part.target, part.want)
     turn.site.reached("confirmed")
+
+
+async def free_place(site: Site) -> None:
+    """Free the place that all databases of the server share, where nobody of ours needs it any more.
+
+    Raises nothing: whoever may not look there never took it.
+    """
+    with contextlib.suppress(RaglineError, asyncpg.PostgresError):
+        async with turns.taken(site) as turn:
+            await turn.free_place()
 
 
 async def retire(site: Site) -> None:

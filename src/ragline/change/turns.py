@@ -108,6 +108,18 @@ class Turn:
         if found is not None and found.key == entry.key:
             journal.remove(self.site.data_dir, server)
 
+    async def free_place(self) -> None:
+        """Give back the server's place where its change is not open: killed just after taking it."""
+        async with self.site.session(cluster.DATABASE) as session:
+            held = await cluster.holder(session)
+            if held is None or held.database != self.site.dsn.database:
+                return
+            pool = await self.site.app.pool("admin")
+            async with pool.connection() as connection:
+                entry = await ledger.by_key(connection, held.key)
+            if entry is not None and not entry.is_open:
+                await cluster.give_back(session, held.key)
+
     async def _take_cluster(self, entry: Entry) -> None:
         database = self.site.dsn.database
         async with self.site.session(cluster.DATABASE) as session:

@@ -356,21 +356,17 @@ async def _run_build(site: Site, found: Seen, graph: Graph) -> None:
             f"slot {graph.slot} of {space.collection!r} is what searches use now, and it is built "
             "otherwise; plan again"
         )
-    await building.stopped(site, index.name)
+    if index.serves != graph:
+        await building.stopped(site, index.name)
     async with building.session(site) as db:
         await indexes.describe(db, space, graph)
     site.reached("index:described")
-    await _clear(site, graph, index)
     if index.serves != graph:
+        if index.is_there:
+            site.say(f"dropping {index.name}: it is {_state(index)}")
+            await building.dropped(site, index.name)
         await _build_anew(site, space, graph)
     site.reached("index:built")
-
-
-async def _clear(site: Site, graph: Graph, index: VectorIndex) -> None:
-    """Drop what lies in the slot and is not the index: an INVALID leftover, another definition."""
-    if index.is_there and index.serves != graph:
-        site.say(f"dropping {index.name}: it is {_state(index)}")
-        await building.dropped(site, index.name)
 
 
 def _state(index: VectorIndex) -> str:
@@ -387,7 +383,13 @@ async def _build_anew(site: Site, space: Space, graph: Graph) -> None:
     name = indexes.name_of(space, graph.slot)
     memory = await _memory(site, hnsw.build_bytes(graph, space.dimension, space.vectors))
     await building.built(
-        site, Building(name=name, sql=sql, settings=_settings(memory, is_here=_is_here(site)))
+        site,
+        Building(
+            name=name,
+            table=space.table,
+            sql=sql,
+            settings=_settings(memory, is_here=_is_here(site)),
+        ),
     )
     async with building.session(site) as db:
         index = (await indexes.slots(db, space))[graph.slot]

@@ -96,9 +96,9 @@ def judged(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> Pa
 
 def is_lost(groups: Sequence[Group], before: Answers, now: Answers, terms: Terms) -> bool:
     """Return whether the answers alone decide that the change may not stay."""
-    sides = [Side(answers=one, times={}, plans={}, contents={}) for one in (before, now)]
-    same = is_identical(*sides)
-    return _quality(groups, *sides, terms, same=same).status == "fail"
+    was, is_now = (Side(answers=one, times={}, plans={}, contents={}) for one in (before, now))
+    same = is_identical(was, is_now)
+    return _quality(groups, was, is_now, terms, same=same).status == "fail"
 
 
 def _quality(
@@ -327,6 +327,19 @@ def repeated_noise(figures: Mapping[str, Sequence[float]], after: int) -> dict[s
         for name, values in figures.items()
         if len(values) >= stats.FEWEST_REPEATS
     }
+
+
+def witnessed(
+    noise: Mapping[str, float], before: Sequence[float], now: Sequence[float]
+) -> dict[str, float]:
+    """Return the noise, no less than what a question that no change concerns differs by.
+
+    One after the other, a machine that others begin to use looks like a change for the worse.
+    """
+    if not before or not now:
+        return dict(noise)
+    drift = abs(math.log(math.fsum(now) / len(now) / (math.fsum(before) / len(before))))
+    return {name: max(width, math.expm1(drift)) for name, width in noise.items()}
 
 
 def paired_noise(one: Times, again: Times, seed: int) -> dict[str, float]:

@@ -252,7 +252,9 @@ def number(text: str, unit: str | None, *, is_whole: bool) -> float | None:
     if not found:
         return None
     digits, suffix = found.groups()
-    value = _plain_number(digits)
+    value = _plain_number(digits, is_whole=is_whole)
+    if value is None:
+        return None
     if suffix:
         converted = None if unit is None else _converted(value, suffix, unit)
         if converted is None:
@@ -263,14 +265,15 @@ def number(text: str, unit: str | None, *, is_whole: bool) -> float | None:
     return float(round(value)) if is_whole else value
 
 
-def _plain_number(digits: str) -> float:
+def _plain_number(digits: str, *, is_whole: bool) -> float | None:
     bare = digits.lstrip("+-")
     sign = -1 if digits.startswith("-") else 1
     if bare[:2].lower() == "0x":
         return sign * int(bare, 16)
-    if re.fullmatch(r"0[0-7]+", bare):  # as for file modes
-        return sign * int(bare, 8)
-    return float(digits)
+    octal = re.match(r"0(\d+)", bare) if is_whole else None  # as for file modes
+    if octal and set("89") & set(octal[1]):
+        return None
+    return sign * int(bare, 8) if octal and octal[0] == bare else float(digits)
 
 
 def _converted(value: float, suffix: str, unit: str) -> float | None:

@@ -258,6 +258,12 @@ async def progress(db: Db, pid: int) -> Progress | None:
     )
 
 
+async def writers(db: Db, table: str) -> frozenset[tuple[int, str]]:
+    """Return the process and the name of every transaction that has written to a table."""
+    rows = await db.fetch(queries.block("indexes", "writers"), table)
+    return frozenset((row["pid"], row["transaction"]) for row in rows)
+
+
 async def in_flight(db: Db, name: str) -> list[Build]:
     """Return the backends that build an index of this name now."""
     rows = await db.fetch(queries.block("indexes", "builds_in_flight"), name)

@@ -17,7 +17,6 @@ from ragline.db import queries
 from ragline.db.pool import quoted
 from ragline.errors import NotFound, PreconditionFailed
 
-
 # Quoted: asyncpg's classes take a parameter in their stubs only.
 Session: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -168,6 +167,12 @@ async def seen(session: Session, name: str) -> Seen | None:
     """Return a setting as this session has it; None where it knows no such name."""
     row = await session.fetchrow(queries.block("server", "as_session_sees_it"), name)
     return None if row is None else Seen(**row)
+
+
+async def whole(session: Session, name: str) -> int:
+    """Return a setting that is a whole number; 0 where this version has none of that name."""
+    sql = "select coalesce(pg_catalog.current_setting($1, true), '0')::int"
+    return int(await session.fetchval(sql, name))
 
 
 async def shown_as(session: Session, name: str, value: str) -> str:

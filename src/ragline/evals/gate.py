@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -90,6 +91,7 @@ class Gate:
             "groups": [asking.group_to_json(group) for group in groups],
             "side": asking.side_to_json(side),
             "figures": _figures(clock, groups),
+            "witnesses": clock.witnesses,
             "notes": list(drawn.notes),
             "run": run,
             "seconds": time.monotonic() - started,
@@ -148,7 +150,11 @@ class Gate:
             repeats = 1 if is_lost else gate_searches.REPEATS
             for look in range(1, gating.LOOKS + 1):
                 await self._timed(arm, left, clock, repeats)
-                noise = gating.repeated_noise(before["figures"], look * repeats)
+                noise = gating.witnessed(
+                    gating.repeated_noise(before["figures"], look * repeats),
+                    before["witnesses"],
+                    clock.witnesses,
+                )
                 terms = gate_dataset.terms(asked, noise)
                 now = replace(now, times=clock.times())
                 parts = await asyncio.to_thread(gating.judged, left, was, now, terms)
@@ -210,9 +216,13 @@ class Gate:
     ) -> None:
         turns = gate_searches.by_turns(groups)
         for repeat in range(repeats * clock.least_of):
+            witnesses = []
             for number, (group, question) in enumerate(turns):
                 gate_searches.progress(self._say, number, len(turns), f"times, {repeat + 1}")
                 clock.add(group, question, await arm.timed(group, question))
+                witnesses.append(await arm.witness_ms() if arm.failed == 0 else None)
+            told = [ms for ms in witnesses if ms is not None]
+            clock.witnesses += [statistics.median(told)] if told else []
 
     # -- labelled cases ----------------------------------------------------------------------------
 

@@ -133,6 +133,18 @@ class Arm:
             return None
         return (time.perf_counter() - started) * 1000
 
+    async def witness_ms(self) -> float | None:
+        """Return what a question takes that no change concerns; None where it fails."""
+        try:
+            pool = await self.app.pool(self.app.search_workload)
+            async with pool.connection() as connection:
+                started = time.perf_counter()
+                await connection.fetchval("select 1")
+                return (time.perf_counter() - started) * 1000
+        except ERRORS as error:
+            self._failed(error)
+            return None
+
     async def plans(self, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
         """Return the shape of the plan by which each group is searched."""
         shapes = {}
@@ -198,6 +210,8 @@ class Clock:
     """
 
     least_of: int
+    witnesses: list[float] = field(default_factory=list)
+    """The middle time, each time that all were asked, of a question that no change concerns."""
     taken: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def add(self, group: Group, question: Question, ms: float | None) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import asyncpg
 import numpy as np
 import numpy.typing as npt
 
+from ragline.core.results import SpaceFacts
 from ragline.db import locks, spaces
 from ragline.db.pool import Connection
-from ragline.db.spaces import Chunk, Space
+from ragline.db.spaces import Chunk, NewSpace, Space
 from ragline.errors import Conflict, LockTimeout, ModelError, NotFound
 from ragline.models.embed import Embedder
 from ragline.rag.app import App
@@ -56,13 +57,17 @@ OnProgress = Callable[[Progress], None]
 
 
 async def fill(
-    app: App, space: Space, embedder: Embedder | None, *, on_progress: OnProgress | None = None
+    app: App,
+    space: Space,
+    embedder: Embedder | None = None,
+    *,
+    on_progress: OnProgress | None = None,
 ) -> int:
     """Embed every chunk that a space lacks; return how many there were.
 
     Broken off anywhere it is continued by calling it again. Of several processes one at a time is at a
-    batch, so that nothing is embedded twice.
-    Raises ModelError where something is missing and there is no model to make it with.
+    batch, so that nothing is embedded twice. Without an `embedder` the configured model of the space is
+    taken; where something is missing and none is that one, ModelError is raised.
     """
     started, done, after = time.monotonic(), 0, 0
     pool = await app.pool("admin")
@@ -73,7 +78,7 @@ async def fill(
             raise _dropped(space) from error
     if total == 0:
         return 0
-    model = checked(space, embedder, total)
+    model = await _model(app, space, embedder, total)
     while True:
         began = time.monotonic()
         async with pool.connection() as connection, locks.held(connection, "space", space.id):
@@ -89,23 +94,16 @@ async def fill(
         await asyncio.sleep(_REST * (time.monotonic() - began))
 
 
-async def put_in_use(
-    app: App,
-    space: Space,
-    embedder: Embedder | None,
-    *,
-    lock_timeout_ms: int,
-    on_progress: OnProgress | None = None,
-) -> None:
+async def put_in_use(app: App, space: Space, *, lock_timeout_ms: int) -> None:
     """Let searches use a space, with nothing missing in it at that moment.
 
     Writers wait while it is switched; their documents are in the space, or come after the switch and
     see it. Raises Conflict where they write faster than the model embeds.
     """
     for round_ in range(_ROUNDS):
-        await fill(app, space, embedder, on_progress=on_progress)
-        is_last = round_ == _ROUNDS - 1
-        if await _switched(app, space, embedder, lock_timeout_ms, LAST_CHUNKS if is_last else 0):
+        await fill(app, space)
+        most = LAST_CHUNKS if round_ == _ROUNDS - 1 else 0
+        if await _switched(app, space, lock_timeout_ms, most):
             return
     raise Conflict(
         f"documents come in faster than {space.facts.model_id} embeds them: more than {LAST_CHUNKS} "
@@ -113,21 +111,33 @@ async def put_in_use(
     )
 
 
-def checked(space: Space, embedder: Embedder | None, missing: int) -> Embedder:
-    """Return the model of a space; raises ModelError where it is none, or another one."""
-    if embedder is None:
+async def _model(app: App, space: Space, embedder: Embedder | None, missing: int) -> Embedder:
+    """Return the model of a space, looked for only where it is needed: others may be out of reach."""
+    facts = space.facts
+    model = embedder or await model_of(app, facts)
+    if model is None:
+        raise no_model(facts, missing)
+    if model.facts.weights_hash != facts.weights_hash:
         raise ModelError(
-            f"{missing:,} chunks have no vector of {space.facts.model_id} "
-            f"({space.facts.weights_hash[:12]}) yet, and no configured model is that one: add its "
-            "folder to RAGLINE_MODEL_DIR (first:second), or configure it as the remote model"
+            f"space {space.id} holds vectors of {facts.model_id} ({facts.weights_hash[:12]}), not of "
+            f"{model.facts.model_id} ({model.facts.weights_hash[:12]}): vectors of two models never mix"
         )
-    if embedder.facts.weights_hash != space.facts.weights_hash:
-        raise ModelError(
-            f"space {space.id} holds vectors of {space.facts.model_id} "
-            f"({space.facts.weights_hash[:12]}), not of {embedder.facts.model_id} "
-            f"({embedder.facts.weights_hash[:12]}): vectors of two models never mix"
-        )
-    return embedder
+    return model
+
+
+async def model_of(app: App, facts: NewSpace) -> Embedder | None:
+    """Return the configured model whose vectors a space holds, or is to hold; None where none is."""
+    # Of a space that need not be there yet: it is known by its weights.
+    return await app.embedder_for(SpaceFacts(id=0, **asdict(facts)))
+
+
+def no_model(facts: NewSpace, missing: int) -> ModelError:
+    """Return the error that chunks cannot be embedded, and what to do."""
+    return ModelError(
+        f"{missing:,} chunks have no vector of {facts.model_id} ({facts.weights_hash[:12]}), and no "
+        "configured model is that one: add its folder to RAGLINE_MODEL_DIR (first:second), or "
+        "configure it as the remote model"
+    )
 
 
 async def _one_batch(
@@ -166,9 +176,7 @@ async def _write(
         ) from error
 
 
-async def _switched(
-    app: App, space: Space, embedder: Embedder | None, lock_timeout_ms: int, most: int
-) -> bool:
+async def _switched(app: App, space: Space, lock_timeout_ms: int, most: int) -> bool:
     """Switch with writers kept out; False, with nothing done, when more than `most` are missing."""
     pool = await app.pool("admin")
     async with pool.connection() as connection:
@@ -176,7 +184,7 @@ async def _switched(
             try:
                 async with connection.transaction():
                     await spaces.set_lock_timeout(connection, lock_timeout_ms)
-                    return await _switch_under_lock(connection, space, embedder, most)
+                    return await _switch_under_lock(app, connection, space, most)
             except asyncpg.UndefinedTableError as error:
                 raise _dropped(space) from error
             except _MET_A_WRITER:
@@ -187,16 +195,14 @@ async def _switched(
     )
 
 
-async def _switch_under_lock(
-    connection: Connection, space: Space, embedder: Embedder | None, most: int
-) -> bool:
+async def _switch_under_lock(app: App, connection: Connection, space: Space, most: int) -> bool:
     if not await spaces.lock(connection, space.collection_id):
         raise _dropped(space)
     chunks = await spaces.lacking(connection, space, limit=most + 1)
     if len(chunks) > most:
         return False
     if chunks:
-        vectors = await _vectors(checked(space, embedder, len(chunks)), chunks)
+        vectors = await _vectors(await _model(app, space, None, len(chunks)), chunks)
         await _write(connection, space, chunks, vectors)
     await spaces.switch(connection, space)
     return True

@@ -17,6 +17,7 @@ import asyncpg
 from ragline.change import guc_checks
 from ragline.change.kind import Site
 from ragline.core import guc_values
+from ragline.core.budget import connection_limits
 from ragline.core.change import Arm, Step, Value
 from ragline.core.guc_values import Guc
 from ragline.db import server
@@ -26,6 +27,7 @@ from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageErro
 _SETTLES_S = 3.0
 """The server reads its files when its first process comes to it: new sessions wait for that."""
 _PAUSE_S = 0.03
+_CONNECTIONS = ("max_connections", "superuser_reserved_connections", "reserved_connections")
 _BELOW_A_SESSION = ("configuration file", "default", "override", "environment variable")
 
 
@@ -67,6 +69,7 @@ class Setting:
             await guc_checks.check_value(site, session, guc, value)
             text = guc_values.as_text(guc.name, value)
             guc_values.check_for_everybody(guc, text)
+            await _check_connections(session, guc, text)
             warnings = await _warnings(site, session, guc, lines, value)
         there = _auto_text(lines, target)
         if there is not None and guc_values.is_same(guc, text, there):
@@ -185,7 +188,8 @@ def _refuse_server(facts: Facts, name: str, want: Value) -> None:
             f"`patronictl edit-config -p {name}={value}`, and `patronictl restart --pending` where "
             "it says so. Settings of a role can be changed from here"
         )
-    if facts.managed_roles:
+    # A superuser there is only who looks after a server of his own, perhaps with a provider's roles.
+    if facts.managed_roles and not facts.is_superuser:
         role = facts.managed_roles[0]
         raise PreconditionFailed(
             f"role {role} says that this server is managed, without ALTER SYSTEM. "
@@ -233,6 +237,17 @@ async def _refuse_setting(session: Session, facts: Facts, guc: Guc) -> None:
         raise PreconditionFailed(
             f"user {facts.user_name!r} may not ALTER SYSTEM {guc.name}: have a superuser run {way}"
         )
+
+
+async def _check_connections(session: Session, guc: Guc, text: str) -> None:
+    """Raise PreconditionFailed where ragline would have no connection left to put it back with."""
+    if guc.name not in _CONNECTIONS:
+        return
+    numbers = [
+        int(text if name == guc.name else await server.whole(session, name))
+        for name in _CONNECTIONS
+    ]
+    connection_limits(numbers[0], sum(numbers[1:]))
 
 
 async def _warnings(

@@ -13,7 +13,6 @@ from ragline.change.kind import Site
 from ragline.core import hnsw, languages
 from ragline.core.change import Action, Arm, Phase, Step, Trial, Value
 from ragline.core.hnsw import Graph, Storage
-from ragline.core.results import SpaceFacts
 from ragline.db import collections, locks, spaces
 from ragline.db.pool import Connection
 from ragline.db.spaces import Collection, NewSpace
@@ -53,10 +52,9 @@ class Space:
                 f"collection {target!r} has no vectors yet: `ragline ingest` with a model makes its "
                 "first space, and needs no change for it"
             )
-        asked = _asked(want)
+        said = asked(want)
         if set(asked) == set(_WHOLE):
-            facts = _facts(asked)
-            model = await _model_of(site, facts)
+            facts, model = facts_of(asked), None
         else:
             model = await _model_named(site, asked, active.facts)
             facts = NewSpace(
@@ -69,18 +67,18 @@ class Space:
                 languages=model.facts.languages,
             )
         warnings = () if facts == active.facts else await _warnings(site, known, facts, model)
-        return _value(facts), warnings
+        return value_of(facts), warnings
 
     async def read(self, site: Site, target: str) -> Value:
         """Return the facts of the space that searches use; None without vectors."""
         active = (await _collection(site, target)).active
-        return None if active is None else _value(active.facts)
+        return None if active is None else value_of(active.facts)
 
     def steps(self, target: str, now: Value, want: Value) -> list[Step]:
         """Return the steps to another space; what is there already is taken as it is."""
         if now == want or want is None:
             return []
-        facts = _facts(_asked(want))
+        facts = facts_of(asked(want))
         kept = f"{facts.model_id}, {facts.dimension} dimensions, {facts.metric}, {facts.storage}"
 
         def step(phase: Phase, action: Action, text: str, **more: Any) -> Step:
@@ -120,7 +118,7 @@ class Space:
 
     async def run(self, site: Site, step: Step) -> None:
         """Do one step; what was done before is found and left."""
-        facts = _facts(step.arguments["space"])
+        facts = facts_of(step.arguments["space"])
         if step.action == "sql":
             await _create(site, step.target, facts)
         elif step.action == "fill":
@@ -134,28 +132,13 @@ class Space:
         """Read the space in use back: its facts, its vectors, its index, and what searches find."""
         known = await _collection(site, target)
         active = known.active
-        if want is None or active is None or active.facts != _facts(_asked(want)):
-            found = None if active is None else _value(active.facts)
+        if want is None or active is None or active.facts != facts_of(asked(want)):
+            found = None if active is None else value_of(active.facts)
             raise PreconditionFailed(
                 f"collection {target!r} should be searched by {want}, and is by {found}: somebody "
                 "else changed it; plan again"
             )
-        # Written without a model, or by a process that knows another one only.
-        await backfill.fill(site.app, active, await _model_of(site, active.facts))
-        async with (await site.app.pool("admin")).connection() as connection:
-            missing = await spaces.missing(connection, active)
-            is_due = await _index_is_due(connection, known, active)
-            state = await collections.index_state(connection, active.id)
-        if missing:
-            raise PreconditionFailed(
-                f"{missing:,} chunks of collection {target!r} have no vector of "
-                f"{active.facts.model_id}: run `ragline ingest`, then plan again"
-            )
-        if is_due and not state:
-            raise PreconditionFailed(
-                f"space {active.id} of collection {target!r} has no valid vector index, and should: "
-                "plan again"
-            )
+        await _confirm_complete(site, known, active)
         await _confirm_search(site, target, active)
 
     async def arms(
@@ -164,7 +147,7 @@ class Space:
         """Return both spaces: each question is embedded by each one's own model."""
         if now is None or want is None:
             return None
-        found = [await _space_like(site, target, _facts(_asked(value))) for value in (now, want)]
+        found = [await _space_like(site, target, facts_of(asked(value))) for value in (now, want)]
         return (
             {target: Trial(space_id=found[0].id)},
             {target: Trial(space_id=found[1].id)},
@@ -172,7 +155,7 @@ class Space:
 
     async def tidy(self, site: Site, target: str, keep: Value) -> None:
         """Drop every space of the collection but the one in use and the one to keep."""
-        kept = None if keep is None else _facts(_asked(keep))
+        kept = None if keep is None else facts_of(asked(keep))
         async with (await site.app.pool("admin")).connection() as connection:
             known = await spaces.collection(connection, target)
             for space in known.spaces if known else ():
@@ -183,151 +166,6 @@ class Space:
     def measured(self, target: str) -> Mapping[str, Any]:
         """The collection."""
         return {"collections": (target,)}
-
-
-# What is wanted.
-
-
-def _asked(want: Value) -> Mapping[str, Any]:
-    if not isinstance(want, Mapping) or not want:
-        raise UsageError(
-            f'a space is {want!r}; write its model, such as {{"model": "all-MiniLM-L6-v2"}}, and if '
-            "need be storage and metric"
-        )
-    if set(want) == set(_WHOLE) and isinstance(want["languages"], list | tuple):
-        return want
-    for name in want:
-        if name not in _ASKED:
-            raise UsageError(f"a space has no {name!r} to choose; it has {', '.join(_ASKED)}")
-    return want
-
-
-def _choice(asked: Mapping[str, Any], name: str, known: tuple[str, ...], default: str) -> str:
-    value = asked.get(name, default)
-    if value not in known:
-        raise UsageError(f"{name} is {value!r}; it is one of {', '.join(known)}")
-    return str(value)
-
-
-def _facts(value: Mapping[str, Any]) -> NewSpace:
-    return NewSpace(**{**value, "languages": tuple(value["languages"])})
-
-
-def _value(facts: NewSpace) -> dict[str, Any]:
-    return {**asdict(facts), "languages": list(facts.languages)}
-
-
-async def _model_named(site: Site, asked: Mapping[str, Any], active: NewSpace) -> Embedder:
-    """Return the configured model of a name or folder, or without one that of the space in use."""
-    name = asked.get("model")
-    models = await site.app.embedders()
-    if name is None:
-        fitting = [one for one in models if one.facts.weights_hash == active.weights_hash]
-        name = active.model_id
-    else:
-        fitting = _of_folder(site, models, str(name)) or [
-            one for one in models if one.facts.model_id == name
-        ]
-    if len(fitting) == 1:
-        return fitting[0]
-    folders = ", ".join(map(str, site.app.config.model_dirs))
-    if fitting:
-        raise UsageError(
-            f"{len(fitting)} configured models are called {name!r}: name one by its folder ({folders})"
-        )
-    listed = ", ".join(one.facts.model_id for one in models) or "none"
-    raise UsageError(
-        f"no configured model is {name!r}; there are: {listed}. Add its folder: RAGLINE_MODEL_DIR may "
-        "name several, first:second; the first stays the model of new collections"
-    )
-
-
-def _of_folder(site: Site, models: list[Embedder], name: str) -> list[Embedder]:
-    config = site.app.config
-    folder = Path(name).expanduser().absolute()
-    if folder not in config.model_dirs:
-        return []
-    # A remote model comes before all folders.
-    place = config.model_dirs.index(folder) + (config.embedding is not None)
-    return models[place : place + 1]
-
-
-async def _model_of(site: Site, facts: NewSpace) -> Embedder | None:
-    # Of a space that need not be there yet: it is known by its weights.
-    return await site.app.embedder_for(SpaceFacts(id=0, **asdict(facts)))
-
-
-# What the plan warns of.
-
-
-async def _warnings(
-    site: Site, known: Collection, facts: NewSpace, model: Embedder | None
-) -> tuple[str, ...]:
-    there = known.like(facts)
-    async with (await site.app.pool("admin")).connection() as connection:
-        tokens, chunks = await spaces.tokens_and_chunks(connection, known.id)
-        missing = chunks if there is None else await spaces.missing(connection, there)
-        sample = await spaces.some_chunks(connection, known.id, _RATE_CHUNKS + 1)
-    if missing and model is None:
-        raise _no_model(facts, missing)
-    found = []
-    if language := languages.unknown(known.language, facts.languages):
-        found.append(
-            f"{facts.model_id} knows {', '.join(facts.languages)}, and collection {known.name!r} is in "
-            f"{language!r}: its searches may find less"
-        )
-    if facts.dimension > hnsw.LARGEST["halfvec"]:
-        found.append(
-            f"no index holds {facts.dimension:,} dimensions: every search compares all vectors"
-        )
-    if there is not None and not there.is_active:
-        found.append(
-            f"the space is there already, and {missing:,} of {chunks:,} chunks are missing"
-        )
-    if missing and model is not None:
-        share = missing / max(1, chunks)
-        found += [
-            await _time_and_cost(model, missing, round(tokens * share), sample),
-            f"it takes about {_megabytes(facts, missing)} MB of disk, beside what is there",
-        ]
-    return tuple(found)
-
-
-def _no_model(facts: NewSpace, missing: int) -> ModelError:
-    return ModelError(
-        f"{missing:,} chunks have no vector of {facts.model_id} ({facts.weights_hash[:12]}), and no "
-        "configured model is that one: add its folder to RAGLINE_MODEL_DIR (first:second), or "
-        "configure it as the remote model"
-    )
-
-
-async def _time_and_cost(
-    model: Embedder, missing: int, tokens: int, sample: list[spaces.Chunk]
-) -> str:
-    if isinstance(model, Metered):
-        return (
-            f"{missing:,} chunks are sent to {model.facts.model_id}, by our own estimate {tokens:,} "
-            "tokens; how many it counts, what it costs and how long it takes is not known"
-        )
-    texts = [passage(title, headings, body) for _, title, headings, body in sample]
-    await model.embed_documents(texts[:1])  # the first time takes longer
-    started = time.perf_counter()
-    await model.embed_documents(texts[1:] or texts)
-    rate = max(1, len(texts) - 1) / max(1e-9, time.perf_counter() - started)
-    return (
-        f"embedding {missing:,} chunks takes about {missing / rate:,.0f} s: {model.facts.model_id} did "
-        f"{rate:,.0f} a second just now"
-    )
-
-
-def _megabytes(facts: NewSpace, vectors: int) -> str:
-    storage = cast("Storage", facts.storage)
-    held = hnsw.first_storage(storage, facts.dimension)
-    size = spaces.table_bytes(facts, vectors)
-    if held is not None and vectors >= _INDEX_FROM_CHUNKS:
-        graph = Graph(slot=1, storage=held, m=16, ef_construction=64)
-        size += hnsw.index_bytes(graph, facts.dimension, vectors)
-    return f"{size / 1e6:,.1f}"
 
 
 # The steps.
@@ -345,9 +183,7 @@ async def _create(site: Site, target: str, facts: NewSpace) -> None:
 
 async def _fill(site: Site, target: str, facts: NewSpace) -> None:
     space = await _space_like(site, target, facts)
-    filled = await backfill.fill(
-        site.app, space, await _model_of(site, facts), on_progress=_said(site, target)
-    )
+    filled = await backfill.fill(site.app, space, on_progress=_said(site, target))
     async with (await site.app.pool("admin")).connection() as connection:
         await spaces.settle(connection, space)
     if filled:
@@ -423,13 +259,38 @@ async def _index_is_due(connection: Connection, known: Collection, space: spaces
 async def _switch(site: Site, target: str, facts: NewSpace) -> None:
     space = await _space_like(site, target, facts)
     if not space.is_active:
-        await backfill.put_in_use(
-            site.app,
-            space,
-            await _model_of(site, facts),
-            lock_timeout_ms=site.lock_timeout_ms,
-        )
+        await backfill.put_in_use(site.app, space, lock_timeout_ms=site.lock_timeout_ms)
     site.app.known.pop(target, None)
+
+
+async def _confirm_complete(site: Site, known: Collection, space: spaces.Space) -> None:
+    """Refuse a space that lacks vectors or its index, unless it did before any change was made.
+
+    A change that is put back has not touched the collection's first space, and cannot mend it.
+    """
+    is_first = space.id == known.spaces[0].id
+    try:
+        # Written since by a process that has no model, or knows another one only.
+        await backfill.fill(site.app, space)
+    except ModelError as error:
+        if not is_first:
+            raise
+        site.say(f"collection {known.name}: {error}")
+        return
+    async with (await site.app.pool("admin")).connection() as connection:
+        missing = await spaces.missing(connection, space)
+        is_due = await _index_is_due(connection, known, space)
+        state = await collections.index_state(connection, space.id)
+    if missing:
+        raise PreconditionFailed(
+            f"{missing:,} chunks of collection {known.name!r} have no vector of "
+            f"{space.facts.model_id}: run `ragline ingest`, then plan again"
+        )
+    if is_due and not state and not is_first:
+        raise PreconditionFailed(
+            f"space {space.id} of collection {known.name!r} has no valid vector index, and should: "
+            "plan again"
+        )
 
 
 async def _confirm_search(site: Site, target: str, space: spaces.Space) -> None:

@@ -94,6 +94,18 @@ from pg_catalog.pg_stat_activity a
 left join pg_catalog.pg_stat_progress_create_index p on p.pid = a.pid
 where a.pid = $1
 
+-- writers --
+-- transactions whose end a build waits for before it begins
+select distinct l.pid, l.virtualtransaction as transaction
+from pg_catalog.pg_locks l
+join pg_catalog.pg_class c on c.oid = l.relation
+where l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+  and c.relnamespace = 'ragline'::regnamespace::oid and c.relname = $1
+  and l.granted and l.pid <> pg_catalog.pg_backend_pid()
+  and l.mode in (
+      'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
+  )
+
 -- builds_in_flight --
 -- what a killed client left, and what somebody else is at: by the index, or, before there is one, by
 -- the statement
