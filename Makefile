@@ -42,7 +42,7 @@ bench: $(READY) ## speed and quality, as interleaved ratios against hand-written
 	$(BIN)/ragline model fetch --quiet
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; broken=; \
 	for one in vector_search lexical "hybrid --data $$folder" "filters --data $$folder" \
-	  "writers --data $$folder" ingest squad cranfield int8 judges gate evaluation; do \
+	  "writers --data $$folder" ingest squad cranfield int8 judges gate evaluation undo; do \
 	  set -- $$one; name=$$1; shift; \
 	  echo; echo "bench/$$name.py"; \
 	  $(BIN)/python bench/$$name.py "$$@" || broken="$$broken $$name"; \

@@ -25,7 +25,7 @@ from command import Command, place
 from ragline.change import loop
 from ragline.core.change import Entry, Part, Value
 from ragline.core.gate import Asked
-from ragline.errors import PreconditionFailed, UsageError
+from ragline.errors import PreconditionFailed, RaglineError, UsageError
 from ragline.ops import embedded
 from ragline.rag import ingest
 from ragline.wiring import open_app
@@ -41,7 +41,11 @@ WORDS_ASKED = replace(_ASKED, collections=(WORDS,))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A change of the catalogue. `says` is found in what refuses it, or in the metric that fails."""
+    """A change of the catalogue. `says` is found in what refuses it, or in the metric that fails.
+
+    `by_time`: quality is the same, so that a busy machine may leave it undecided. `compares`: what the
+    filters allow is few enough to be compared, by way of their own index.
+    """
 
     kind: str
     target: str
@@ -49,6 +53,7 @@ class Line:
     says: str = ""
     asked: Asked = WORDS_ASKED
     by_time: bool = False
+    compares: bool = False
 
     @property
     def name(self) -> str:
@@ -114,13 +119,6 @@ WORSE = (
     Line(
         kind="search",
         target=gated.COLLECTION,
-        want={"iterative": "off"},
-        says=r"(ann_recall@10|rows) \[docs where own",
-        asked=DOCS_ASKED,
-    ),
-    Line(
-        kind="search",
-        target=gated.COLLECTION,
         want={"k": 3},
         says=r"rows \[docs",
         asked=DOCS_ASKED,
@@ -142,7 +140,7 @@ WORSE = (
         kind="index",
         target=gated.COLLECTION,
         want=None,
-        says=r"p50_ms \[docs",
+        says="p50_ms",
         asked=replace(DOCS_ASKED, latency_margin=1.0),
         by_time=True,
     ),
@@ -150,7 +148,7 @@ WORSE = (
         kind="setting",
         target="enable_indexscan",
         want="off",
-        says=r"p50_ms \[docs",
+        says="p50_ms",
         asked=replace(DOCS_ASKED, latency_margin=1.0),
         by_time=True,
     ),
@@ -170,10 +168,27 @@ WORSE = (
     ),
     Line(
         kind="role",
-        target="ragline_serve.statement_timeout",
-        want="1ms",
-        says=r"ann_recall@10 \[docs",
+        target="eval_app.work_mem",
+        want="64kB",
+        says=r"ann_recall@10 \[docs where own",
         asked=DOCS_ASKED,
+    ),
+    Line(
+        kind="setting",
+        target="random_page_cost",
+        want="1000000",
+        says="p50_ms",
+        asked=replace(DOCS_ASKED, latency_margin=1.0),
+        by_time=True,
+    ),
+    Line(
+        kind="index",
+        target="attribute.attribute_by_value",
+        want=None,
+        says="p50_ms",
+        asked=replace(DOCS_ASKED, latency_margin=0.3),
+        by_time=True,
+        compares=True,
     ),
     Line(
         kind="space",
@@ -327,7 +342,12 @@ async def test_what_cannot_be_is_refused_beforehand(ground: Shelf, line: Line) -
 @pytest.mark.parametrize("line", WORSE, ids=lambda line: line.name)
 async def test_what_is_worse_is_undone_and_the_metric_named(ground: Shelf, line: Line) -> None:
     before = await breaking.fingerprint(ground)
+    if line.compares:
+        async with ground.looking() as db:
+            await db.execute("delete from search_calibration")
     ended = await _went(ground, line, "undone")
+    if line.compares:
+        await gated.walk_filters(embedded.dsn(embedded.ensure(ground.command.data_dir)))
     if line.by_time and ended.state == "inconclusive":
         # Not kept, and the machine was too busy to say why: the table counts it as such.
         assert ended.verdict is not None
@@ -338,6 +358,32 @@ async def test_what_is_worse_is_undone_and_the_metric_named(ground: Shelf, line:
         assert re.search(line.says, ended.reason), ended.reason
     assert await breaking.fingerprint(ground) == before
     assert await breaking.leftovers(ground) == []
+
+
+async def test_what_takes_no_effect_that_can_be_measured_is_put_back_and_said(
+    ground: Shelf,
+) -> None:
+    """With 1 ms nobody of that role can so much as log in: there is nothing to measure."""
+    line = Line(kind="role", target="ragline_serve.statement_timeout", want="1ms")
+    before = await breaking.fingerprint(ground)
+    started = time.monotonic()
+    async with ground.site(None) as site:
+        entry = await loop.plan(site, [_part(ground, line)], line.asked)
+        assert entry is not None
+        with pytest.raises(RaglineError, match=r"statement timeout.*was put back"):
+            await loop.apply(site, entry.id)
+        ended = (await loop.whole(site, entry.id)).entry
+    assert ended.state == "undone"
+    assert await breaking.fingerprint(ground) == before
+    RESULTS.append(
+        Result(
+            line=line,
+            expected="undone",
+            state=ended.state,
+            seconds=time.monotonic() - started,
+            reason=ended.reason,
+        )
+    )
 
 
 @pytest.mark.parametrize("line", HARMLESS, ids=lambda line: line.name)
@@ -352,11 +398,11 @@ def test_the_table(ground: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     """Of all changes together: so many undone by what was measured, so many kept."""
     with capsys.disabled():
         print(_table())  # noqa: T201 - what the test is for
-    if len(RESULTS) < len(REFUSED) + len(WORSE) + len(HARMLESS):
+    if len(RESULTS) <= len(REFUSED) + len(WORSE) + len(HARMLESS):
         pytest.skip("not every change of the catalogue was made in this run")
     states = [(result.expected, result.state) for result in RESULTS]
     assert states.count(("refused", "refused")) == len(REFUSED)
-    assert states.count(("undone", "undone")) >= 8
+    assert len([one for one in RESULTS if one.state == "undone" and one.metric != "-"]) >= 8
     assert not [
         result for result in RESULTS if result.expected != "kept" and result.state == "kept"
     ]

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from conftest import TEMPLATE, connect, opened
-from ragline.change import loop, ordinary_index, vector_index
+from ragline.change import building, loop, ordinary_index, vector_index
 from ragline.change.kind import Measure, Site
 from ragline.change.kinds.index import Index
 from ragline.core import hnsw
@@ -563,10 +563,41 @@ async def test_a_graph_that_no_longer_fits_memory_is_told(
     assert any("no longer fits into maintenance_work_mem" in line for line in kb.said)
 
 
-async def test_a_build_gets_the_memory_that_it_needs(kb: Place) -> None:
+async def test_a_build_gets_the_memory_that_it_needs_and_says_how_far_it_is(
+    kb: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_SAY_S", 0)
     kb.site.restart = Here(data_directory=kb.site.data_dir)
-    await kb.change("kb", {"m": 100, "ef_construction": 200})
+    await kb.change("kb", {"m": 60, "ef_construction": 600})
     assert not any("no longer fits" in line for line in kb.said)
+    assert any(
+        line.startswith("embedding_1_hnsw_2: building index") and "blocks" in line
+        for line in kb.said
+    )
+
+
+async def test_how_long_a_build_takes_is_known_from_the_last_one(kb: Place, db: Db) -> None:
+    want = await kb.wanted("kb", {"m": 24, "ef_construction": 128})
+    build = kb.kind.steps("kb", FIRST, want)[0]
+    assert build.expected_s is None
+    change = await db.fetchval(
+        """
+        insert into change (title, parts, plan, plan_hash, is_cluster_wide, expires_at)
+        values ('t', '[]', '{}', 'h', false, now()) returning id
+        """
+    )
+    await db.execute(
+        """
+        insert into change_step (change_id, ordinal, direction, phase, text, started_at, ended_at)
+        values ($1, 1, 'do', 'prepare', $2, now() - interval '30 seconds', now()),
+               ($1, 2, 'do', 'prepare', $3, now() - interval '90 seconds', now())
+        """,
+        change,
+        build.text,
+        build.text.replace("embedding_1", "embedding_11"),
+    )
+    want = await kb.wanted("kb", {"m": 24, "ef_construction": 256})
+    assert kb.kind.steps("kb", FIRST, want)[0].expected_s == pytest.approx(60)
 
 
 async def test_a_disk_that_is_too_full_is_known_before(
@@ -690,10 +721,11 @@ class Judge:
     arms: list[tuple[Arm, Arm]]
 
     async def before(self, asked: Asked) -> dict[str, Any]:
-        raise AssertionError("two slots are measured in pairs")
+        return {"measured": True}
 
     async def after(self, asked: Asked, before: Mapping[str, Any]) -> Judgement:
-        raise AssertionError("two slots are measured in pairs")
+        assert before == {"measured": True}
+        return Judgement(status=self.status, reason="recall", rung="recall")
 
     async def pair(self, asked: Asked, now: Arm, want: Arm) -> Judgement:
         self.arms.append((now, want))
@@ -724,6 +756,22 @@ async def test_the_loop_judges_both_slots_and_keeps_or_drops_the_new_one(
     assert await kb.read("kb") == FIRST
     assert "index:building" not in kb.points
     assert undone.undoes == entry.id
+
+
+@pytest.mark.parametrize(("status", "state"), [("pass", "kept"), ("fail", "undone")])
+async def test_the_loop_measures_an_old_index_and_its_follower_one_after_the_other(
+    kb: Place, db: Db, status: Outcome, state: str
+) -> None:
+    await _make_legacy(db)
+    judge = Judge(status, [])
+    kb.site.measure = judge
+    planned = await loop.plan(kb.site, [Part(kind="index", target="kb", want={"m": 24})], Asked())
+    assert planned
+    entry = await loop.apply(kb.site, planned.id)
+    assert (entry.state, judge.arms) == (state, [])
+    name = "embedding_1_hnsw" if state == "kept" else "embedding_1_hnsw_0"
+    assert await there(db) == {name: True}
+    assert await access(kb.site.app) == f"Index Scan {name}"
 
 
 async def test_a_definition_that_is_there_already_is_no_change(kb: Place) -> None:
@@ -764,6 +812,7 @@ async def test_a_dropped_index_comes_back_exactly(place: Place, db: Db) -> None:
     }
     _, warnings = await place.kind.wanted(place.site, ATTRIBUTE, None)
     assert "will do without it" in warnings[0]
+    assert "filters" in warnings[1]
     assert await place.change(ATTRIBUTE, None) == was
     assert await place.read(ATTRIBUTE) is None
     await place.undo(ATTRIBUTE, was)
@@ -792,6 +841,21 @@ async def test_a_replaced_index_is_swapped_in_and_nothing_lies_beside_it(
     await place.undo(ATTRIBUTE, was)
     assert await place.read(ATTRIBUTE) == was
     assert before == await db.fetch("select relname from pg_class where relkind = 'i' order by 1")
+
+
+async def test_an_index_that_is_in_use_for_long_stays_whole(place: Place, own_dsn: Dsn) -> None:
+    place.site.lock_timeout_ms = 50
+    was = await place.read(ATTRIBUTE)
+    reader = await connect(own_dsn)
+    transaction = reader.transaction()
+    await transaction.start()
+    await reader.fetchval("select count(*) from attribute")
+    with pytest.raises(LockTimeout, match=f"process {reader.get_server_pid()} uses its table"):
+        await place.change(ATTRIBUTE, None)
+    assert await place.read(ATTRIBUTE) == was
+    await transaction.rollback()
+    await reader.close()
+    await place.change(ATTRIBUTE, None)
 
 
 async def test_a_replacement_broken_off_is_tidied(place: Place, db: Db) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,8 +14,9 @@ from conftest import opened
 from ragline.change.kind import Kind, Site
 from ragline.change.kinds.role import Role
 from ragline.change.kinds.setting import Setting
+from ragline.config import Config
 from ragline.core.change import Value
-from ragline.core.dsn import Dsn
+from ragline.core.dsn import Dsn, Host
 from ragline.db import migrate
 from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
 from ragline.models.embed_fake import FakeEmbedder
@@ -105,6 +107,25 @@ async def test_a_data_directory_is_only_believed_where_it_is_this_servers(foreig
         assert await restart.data_directory(foreign.dsn) is None
     finally:
         pid_file.write_text(text)
+
+
+async def test_the_way_to_restart_follows_from_the_configuration(
+    foreign: Site, tmp_path: Path
+) -> None:
+    own = await restart.find(Config(data_dir=tmp_path / "data"), foreign.dsn)
+    assert own is not None
+    assert own.name == "embedded"
+
+    theirs = Config(dsn=foreign.dsn, data_dir=tmp_path)
+    assert await restart.find(theirs, foreign.dsn) is None
+    found = await restart.find(replace(theirs, restart_command=("restart-it",)), foreign.dsn)
+    assert found is not None
+    assert found.name == "command"
+    assert found.data_directory == Path(await ask(foreign, "show data_directory"))
+    gone = replace(foreign.dsn, hosts=(Host("127.0.0.1", 1),))
+    found = await restart.find(replace(theirs, restart_command=("restart-it",)), gone)
+    assert found is not None
+    assert found.data_directory is None
 
 
 async def test_postgresql_15_has_its_own_contexts(old: Server, tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ async def test_a_run_says_what_it_was_measured_on(app: App) -> None:
     provenance = done.provenance
     assert provenance["epochs"] == {COLLECTION: facts.epoch}
     assert provenance["spaces"][COLLECTION]["weights_hash"] == facts.space.weights_hash
+    assert provenance["policies"] == {COLLECTION: {}}
+    assert provenance["indexes"] == {
+        COLLECTION: {"slot": 1, "storage": "vector", "m": 16, "ef_construction": 64}
+    }
     assert provenance["server"]["postgresql"].startswith("18")
     assert provenance["server"]["settings"]["hnsw.ef_search"] == "40"
     assert provenance["match"] == "source"

@@ -13,12 +13,14 @@ import asyncpg
 import numpy as np
 import pytest
 
-from conftest import opened
+from conftest import TEMPLATE, _execute, opened
 from ragline.core.change import Trial
 from ragline.core.dsn import Dsn
 from ragline.core.results import Method, SearchResult
+from ragline.core.runs import Settings
 from ragline.db import collections, documents
 from ragline.errors import ModelError, NotFound
+from ragline.evals.provenance import provenance
 from ragline.models.embed import Embedded, Embedder
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import answer, ingest
@@ -47,10 +49,30 @@ def _texts(count: int, seed: int = 1) -> list[ingest.Text]:
     ]
 
 
+@pytest.fixture(scope="module")
+async def filled(template: Dsn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A database whose collection is large enough for an index, to be cloned."""
+    name = "ragline_test_policies"
+    await _execute(template, f"create database {name} template {TEMPLATE}")
+    folder = tmp_path_factory.mktemp("data")
+    async with opened(template.on(name), folder, FakeEmbedder()) as app:
+        await ingest.ingest_texts(app, _texts(COUNT), "kb")
+    yield name
+    await _execute(template, f"drop database {name} with (force)")
+
+
 @pytest.fixture
-async def kb(app: App) -> App:
-    """A collection that is large enough for an index."""
-    await ingest.ingest_texts(app, _texts(COUNT), "kb")
+async def own_dsn(request: pytest.FixtureRequest, template: Dsn, filled: str) -> AsyncIterator[Dsn]:
+    name = "ragline_test_policy"
+    source = filled if "kb" in request.fixturenames else TEMPLATE
+    await _execute(template, f"create database {name} template {source}")
+    yield template.on(name)
+    await _execute(template, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def kb(app: App) -> App:
+    """An open ragline with a collection of that name."""
     return app
 
 
@@ -62,7 +84,7 @@ async def _policy(db: Db, name: str = "kb", **fields: Any) -> None:
     columns = ", ".join(fields)
     values = ", ".join(f"${number}" for number in range(2, len(fields) + 2))
     await db.execute(
-        f"insert into search_policy (collection_id, {columns}) "
+        f"insert into search_policy (collection_id, {columns}) "  # noqa: S608 -- our own names
         f"select id, {values} from collection where name = $1",
         name,
         *fields.values(),
@@ -135,7 +157,7 @@ async def test_ef_search_of_the_policy_goes_before_what_was_measured_for_filters
         """select active_space_id, 1, '[{"share": 0.5, "ef_search": 400, "factor": 1, "recall": 1,
             "index_ms": 1, "exact_ms": 9}]', 1200 from collection"""
     )
-    walked = {"method": "vector", "filter": "part >= 5"}
+    walked: dict[str, Any] = {"method": "vector", "filter": "part >= 5"}
     measured = await _found(kb, **walked)
     await _policy(db, ef_search=33)
 
@@ -153,10 +175,15 @@ async def test_a_half_with_all_the_weight_gives_its_own_order(
     by_default = [_chunks(await _found(kb, q)) for q in questions]
     await _policy(db, vector_weight=weight)
 
-    weighed = [_chunks(await _found(kb, q)) for q in questions]
+    weighed = [await _found(kb, q) for q in questions]
+    of_one = [await _found(kb, q, method=alone) for q in questions]
 
-    assert weighed == [_chunks(await _found(kb, q, method=alone)) for q in questions]
-    assert weighed != by_default
+    # By score: equal ones stand by their number alone, and by their best rank in both.
+    score = f"{alone}_distance" if alone == "vector" else f"{alone}_score"
+    assert [[getattr(hit, score) for hit in found.hits] for found in weighed] == [
+        [getattr(hit, score) for hit in found.hits] for found in of_one
+    ]
+    assert [_chunks(found) for found in weighed] != by_default
 
 
 async def test_a_weight_comes_back_as_it_was_given(kb: App, db: Db) -> None:
@@ -183,11 +210,12 @@ async def test_an_early_exit_that_is_small_loses_the_best_by_words(kb: App, db: 
 
 async def test_the_iterative_mode_is_the_policys(kb: App, db: Db) -> None:
     # The graph hands over less than is asked for.
-    asked = {"question": "word3", "method": "vector", "k": 50, "ef_search": 1}
+    asked: dict[str, Any] = {"question": "word3", "method": "vector", "k": 50, "ef_search": 1}
     await _found(kb, **asked)
     assert kb.counters["search_widened"] == 1
 
     await _policy(db, iterative="off")
+    await kb.collection("kb", fresh=True)
     off = await _found(kb, **asked)
     await _policy(db, iterative="strict_order")
     strict = await _found(kb, **asked)
@@ -197,7 +225,7 @@ async def test_the_iterative_mode_is_the_policys(kb: App, db: Db) -> None:
     assert len(off.hits) < 50
     assert "more match" in off.warnings[0]
     assert not off.used[0].is_iterative
-    assert not (await _found(kb, method="hybrid")).used[0].policy == {"iterative": "off"}
+    assert off.used[0].policy == {"iterative": "off"}
     assert len(strict.hits) == len(relaxed.hits) == 50
     assert strict.used[0].is_iterative
     assert kb.counters["search_widened"] == 1
@@ -213,7 +241,7 @@ async def test_without_iterative_scan_a_filtered_walk_is_completed_by_comparing(
         """select active_space_id, 1, '[{"share": 0.02, "ef_search": 20, "factor": 1, "recall": 1,
             "index_ms": 1, "exact_ms": 9}]', 1200 from collection"""
     )
-    narrow = {"question": "word3", "method": "vector", "filter": "part = 7"}
+    narrow: dict[str, Any] = {"question": "word3", "method": "vector", "filter": "part = 7"}
     walked = await _found(kb, **narrow)
     assert kb.counters["search_widened"] == 0
     assert walked.used[0].is_iterative
@@ -449,7 +477,7 @@ async def test_an_ingest_embeds_with_the_model_of_the_collections_space(
     async with _with_both(own_dsn, tmp_path, FakeEmbedder()) as app:
         await ingest.ingest_texts(app, _texts(20), "kb")
         _, fresh = await _second_space(app, db)
-        await db.execute(f"delete from embedding_{fresh} where chunk_id % 2 = 0")
+        await db.execute(f"delete from embedding_{fresh} where chunk_id % 2 = 0")  # noqa: S608
         await _use(db, fresh)
 
         report = await ingest.ingest_texts(app, _texts(20, seed=3), "kb")
@@ -462,7 +490,7 @@ async def test_an_ingest_embeds_with_the_model_of_the_collections_space(
 
 async def _without_vector(db: Db, space: int) -> int:
     count: int = await db.fetchval(
-        f"select count(*) from chunk c "
+        f"select count(*) from chunk c "  # noqa: S608 -- an integer
         f"where not exists (select from embedding_{space} e where e.chunk_id = c.id)"
     )
     return count
@@ -521,3 +549,30 @@ async def test_a_document_for_a_space_that_is_not_in_use_is_not_written(
                 )
 
         assert await db.fetchval("select count(*) from document where source = 'late'") == 0
+
+
+async def test_a_measurement_says_what_policy_and_index_it_was_of(kb: App, db: Db) -> None:
+    async def said() -> dict[str, Any]:
+        return provenance(
+            settings=Settings(collections=("kb",)),
+            collections=[await kb.collection("kb", fresh=True)],
+            server=None, embedding=None, chat=None, limits=None, judge_id=None, way=None,
+        )  # fmt: skip
+
+    usual = await said()
+    await _policy(db, ef_search=20)
+    searched_otherwise = await said()
+    await db.execute("delete from search_policy")
+    again = await said()
+    await _second_index(kb, db, "halfvec")
+    kb.trials["kb"] = Trial(slot=2)
+    other_index = await said()
+
+    assert usual["policies"] == {"kb": {}}
+    assert searched_otherwise["policies"] == {"kb": {"ef_search": 20}}
+    assert other_index["indexes"] == {
+        "kb": {"slot": 2, "storage": "halfvec", "m": 8, "ef_construction": 64}
+    }
+    assert again["settings_hash"] == usual["settings_hash"]
+    hashes = {one["settings_hash"] for one in (usual, searched_otherwise, other_index)}
+    assert len(hashes) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragline.errors import PreconditionFailed
@@ -23,17 +23,20 @@ LINE = st.one_of(
 TEXT = st.lists(LINE).map("\n".join)
 
 
+@settings(max_examples=60)
 @given(TEXT, BEFORE)
 def test_what_is_restored_says_exactly_what_was_before(text: str, before: dict[str, str]) -> None:
     assert autoconf.parse(autoconf.restored(text, before)) == before
 
 
+@settings(max_examples=60)
 @given(TEXT, BEFORE)
 def test_restoring_twice_is_restoring_once(text: str, before: dict[str, str]) -> None:
     once = autoconf.restored(text, before)
     assert autoconf.restored(once, before) == once
 
 
+@settings(max_examples=60)
 @given(TEXT)
 def test_any_text_can_be_read_and_put_back(text: str) -> None:
     before = autoconf.parse(text)

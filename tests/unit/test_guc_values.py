@@ -30,6 +30,7 @@ def guc(name: str, vartype: str, unit: str | None = None, choices: tuple[str, ..
         setting="",
         default=None,
         source="default",
+        source_file=None,
         is_pending=False,
     )
 
@@ -106,6 +107,7 @@ def test_values_are_compared_as_what_they_mean(
         ("max_connections", 90, "90"),
         ("shared_preload_libraries", "vector,pg_stat_statements", ["vector", "pg_stat_statements"]),
         ("shared_preload_libraries", ["vector"], ["vector"]),
+        ("shared_preload_libraries", '["vector", "a,b"]', ["vector", "a,b"]),
         ("Search_Path", '"$user", public', ["$user", "public"]),
         ("log_destination", ["stderr", "csvlog"], ["stderr", "csvlog"]),
         ("wal_consistency_checking", [], []),
@@ -124,6 +126,7 @@ def test_a_wanted_value_takes_the_form_of_the_file(name: str, want: Value, value
         ("shared_preload_libraries", 5, "is a list"),
         ("shared_preload_libraries", ["vector", 5], "is a list"),
         ("shared_preload_libraries", {"a": 1}, "is a list"),
+        ("shared_preload_libraries", "[1]", "is a list"),
         ("shared_preload_libraries", ["vector", ""], "empty element"),
         ("shared_preload_libraries", 'vector, "x', "is no list"),
         ("shared_preload_libraries", "", "empty list"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import asyncpg
 from ragline.change.kind import Site
 from ragline.core.dsn import application_name
 from ragline.db import indexes, pool
-from ragline.db.indexes import Progress
+from ragline.db.indexes import Db, Progress
 from ragline.errors import (
     Conflict,
     DatabaseUnreachable,
@@ -79,20 +79,32 @@ async def built(site: Site, building: Building) -> None:
 
 
 async def dropped(site: Site, name: str) -> None:
-    """Drop an index without stopping anybody. It waits for who still uses it, and tries again."""
+    """Drop an index without stopping anybody; none is all right.
+
+    Raises LockTimeout where transactions that use its table do not end. It is as it was then.
+    """
     for left in reversed(range(_TRIES)):
         try:
-            async with session(site) as connection:
-                await indexes.drop(connection, name)
+            await _dropped_once(site, name)
         except LockTimeout as error:
             if not left:
-                raise LockTimeout(
-                    f"index {name} could not be dropped: a transaction still uses it, or holds its "
-                    f"table, after {_TRIES} tries of {site.lock_timeout_ms} ms. It is safe to repeat"
-                ) from error
+                raise
+            site.say(f"{error}: trying again")
             await asyncio.sleep(_PAUSE_S)
         else:
             return
+
+
+async def _dropped_once(site: Site, name: str) -> None:
+    async with session(site) as connection:
+        # The drop would wait for them, too, but by then the index serves nobody any more.
+        left = await _ended(site, connection, indexes.users, name)
+        if left:
+            raise LockTimeout(
+                f"index {name} could not be dropped: process {_listed(left)} uses its table in a "
+                "transaction that does not end; it is safe to repeat"
+            )
+        await indexes.drop(connection, name)
 
 
 async def stopped(site: Site, name: str) -> None:
@@ -117,10 +129,10 @@ async def _stopped_through(
                 f"{build.application or 'no application name'}): wait for it, or end it"
             )
         site.say(f"stopping a build of {name} that was left behind (process {build.pid})")
-        await _ended(connection, name, build)
+        await _end(connection, name, build)
 
 
-async def _ended(
+async def _end(
     connection: asyncpg.Connection[asyncpg.Record], name: str, build: indexes.Build
 ) -> None:
     try:
@@ -142,14 +154,25 @@ async def _without_writers(site: Site, building: Building) -> None:
 
     The build would, too, but by then the index is there: INVALID, and not to be dropped before they end.
     """
-    deadline = time.monotonic() + site.lock_timeout_ms / 1000
     async with session(site) as connection:
-        left = await indexes.writers(connection, building.table)
-        while left:
-            if time.monotonic() > deadline:
-                raise _in_the_way(building.name, [pid for pid, _ in sorted(left)])
-            await asyncio.sleep(_LOOK_S[0])
-            left &= await indexes.writers(connection, building.table)
+        left = await _ended(site, connection, indexes.writers, building.table)
+    if left:
+        raise _in_the_way(building.name, left)
+
+
+async def _ended(
+    site: Site,
+    connection: asyncpg.Connection[asyncpg.Record],
+    asked: Callable[[Db, str], Awaitable[frozenset[tuple[int, str]]]],
+    name: str,
+) -> list[int]:
+    """Wait for the transactions that are there now; return the processes whose do not end."""
+    deadline = time.monotonic() + site.lock_timeout_ms / 1000
+    left = await asked(connection, name)
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_S[0])
+        left &= await asked(connection, name)
+    return sorted(pid for pid, _ in left)
 
 
 async def _built_once(site: Site, building: Building) -> None:
@@ -216,16 +239,19 @@ def _said(progress: Progress) -> str:
         elif done:
             said.append(f"{done:,} {what}")
     if progress.blockers:
-        said.append("behind process " + ", ".join(map(str, progress.blockers)))
+        said.append("behind process " + _listed(progress.blockers))
     return ", ".join(said)
 
 
 def _in_the_way(name: str, processes: Sequence[int]) -> LockTimeout:
-    who = ", ".join(map(str, processes)) or "unknown"
     return LockTimeout(
-        f"index {name} could not be begun: it waits for the transaction of process {who}; nothing "
-        "in use was changed, it is safe to repeat"
+        f"index {name} could not be begun: it waits for the transaction of process "
+        f"{_listed(processes)}; nothing in use was changed, it is safe to repeat"
     )
+
+
+def _listed(processes: Sequence[int]) -> str:
+    return ", ".join(map(str, processes)) or "unknown"
 
 
 async def _cleaned(site: Site, name: str) -> None:

@@ -131,6 +131,8 @@ def _definition(value: Value) -> str:
 
 def _about_none(found: OrdinaryIndex) -> tuple[str, ...]:
     said = [f"every search and write that used {found.name} will do without it"]
+    if found.table == "attribute":
+        said.append("filters are found by it: it is missed only by a measurement that has some")
     if found.definition.startswith("CREATE UNIQUE "):
         said.append(f"{found.name} also keeps rows from being there twice; without it nothing does")
     return tuple(said)

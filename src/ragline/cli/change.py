@@ -234,6 +234,7 @@ async def _planned(
 ) -> Entry | None:
     from ragline.change import loop
 
+    await change_options.check(site.app, asked)
     return await loop.plan(site, parts, asked, keep_for_s=keep_for_s)
 
 

@@ -12,6 +12,7 @@ from ragline.errors import UsageError
 
 if TYPE_CHECKING:
     from ragline.core.gate import Asked
+    from ragline.rag.app import App
 
 _ANSWERS = ("none", "extractive", "generated")
 _JUDGES = ("none", "lexical", "llm", "imported")
@@ -158,6 +159,18 @@ def asked(
         latency_margin=latency_margin,
         budget_s=budget,
     )
+
+
+async def check(app: App, asked: Asked | None) -> None:
+    """Raise NotFound for collections and a dataset that are not there: nothing could be measured."""
+    from ragline.evals import dataset
+
+    if asked is None:
+        return
+    for name in asked.collections:
+        await app.collection(name, fresh=True)
+    if asked.dataset is not None:
+        await dataset.one(app, asked.dataset)
 
 
 def _lines(policy: str) -> str:

@@ -336,10 +336,16 @@ def witnessed(
 
     One after the other, a machine that others begin to use looks like a change for the worse.
     """
+    width = drift(before, now)
+    return {name: max(own, width) for name, own in noise.items()}
+
+
+def drift(before: Sequence[float], now: Sequence[float]) -> float:
+    """Return by which share the machine itself became slower, or quicker; 0 where nobody looked."""
     if not before or not now:
-        return dict(noise)
-    drift = abs(math.log(math.fsum(now) / len(now) / (math.fsum(before) / len(before))))
-    return {name: max(width, math.expm1(drift)) for name, width in noise.items()}
+        return 0.0
+    was, is_now = (math.fsum(times) / len(times) for times in (before, now))
+    return math.expm1(abs(math.log(is_now / was)))
 
 
 def paired_noise(one: Times, again: Times, seed: int) -> dict[str, float]:
@@ -377,7 +383,7 @@ def judgement(
     seconds: float = 0.0,
 ) -> Judgement:
     """Return the whole as the ledger keeps it, with a reason that names what decided."""
-    said = [_said(parts), *_errors(now.answers), *changed_plans(before.plans, now.plans), *notes]
+    said = [*_errors(now.answers), _said(parts), *changed_plans(before.plans, now.plans), *notes]
     return Judgement(
         status=parts.status,
         reason="; ".join(one for one in said if one),

@@ -5,6 +5,7 @@ The rules are the server's own (`guc.c`), so that "32MB" and "32768kB" are one v
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -114,7 +115,13 @@ class Guc:
     setting: str
     default: str | None
     source: str
+    source_file: str | None
     is_pending: bool
+
+    @property
+    def is_chosen_by_server(self) -> bool:
+        """Whether its running value may be the server's own choice, and so tells nothing of a file."""
+        return self.name.lower() in _COMPUTED
 
     @property
     def needs_restart(self) -> bool:
@@ -161,7 +168,7 @@ def normal(name: str, want: Value) -> str | list[str]:
 
 
 def _normal_list(name: str, want: Value) -> list[str]:
-    items = split(want) if isinstance(want, str) else want
+    items = _as_list(want) if isinstance(want, str) else want
     texts = list(items) if isinstance(items, Sequence) else [None]
     found = [item.strip() for item in texts if isinstance(item, str)]
     if len(found) < len(texts):
@@ -178,6 +185,16 @@ def _normal_list(name: str, want: Value) -> list[str]:
         if name.lower() in _LISTS_OF_WORDS and "," in item:
             raise UsageError(f"{name} has {item!r} as one element; write its words apart")
     return found
+
+
+def _as_list(text: str) -> Value:
+    if text.lstrip().startswith("["):
+        try:
+            found: Value = json.loads(text)
+        except ValueError:
+            return split(text)  # says how it is written
+        return found
+    return split(text)
 
 
 def _check_characters(name: str, text: str) -> None:
@@ -325,7 +342,7 @@ def is_same(guc: Guc, one: str, other: str) -> bool:
         first, second = (number(text, guc.unit, is_whole=is_whole) for text in (one, other))
         if first is None or second is None:
             return False
-        is_chosen = guc.name.lower() in _COMPUTED and first <= 0
+        is_chosen = guc.is_chosen_by_server and first <= 0
         return is_chosen or math.isclose(first, second, rel_tol=1e-9)
     if guc.vartype == "enum" and truth(one) is not None and truth(one) == truth(other):
         return True

@@ -241,7 +241,7 @@ def _aligned(size: int) -> int:
 
 def _mean_neighbours(m: int) -> float:
     """A vector whose highest layer is n, as one of m ** n is, has n + 2 lists of m neighbours."""
-    return sum((1 - 1 / m) * m**-n * _aligned(4 + 6 * (n + 2) * m) for n in range(20))
+    return sum((1 - 1 / m) * float(m) ** -n * _aligned(4 + 6 * (n + 2) * m) for n in range(20))
 
 
 def _build_bytes_each(graph: Graph, dimension: int) -> int:

@@ -260,8 +260,12 @@ async def progress(db: Db, pid: int) -> Progress | None:
 
 async def writers(db: Db, table: str) -> frozenset[tuple[int, str]]:
     """Return the process and the name of every transaction that has written to a table."""
-    rows = await db.fetch(queries.block("indexes", "writers"), table)
-    return frozenset((row["pid"], row["transaction"]) for row in rows)
+    return _transactions(await db.fetch(queries.block("indexes", "writers"), table))
+
+
+async def users(db: Db, name: str) -> frozenset[tuple[int, str]]:
+    """Return the process and the name of every transaction that has used the table of an index."""
+    return _transactions(await db.fetch(queries.block("indexes", "users"), name))
 
 
 async def in_flight(db: Db, name: str) -> list[Build]:
@@ -291,6 +295,10 @@ async def last_build(db: Db, space: Space) -> Built | None:
     if row is None:
         return None
     return Built(seconds=row["seconds"], ef_construction=row["ef_construction"])
+
+
+def _transactions(rows: Sequence[asyncpg.Record]) -> frozenset[tuple[int, str]]:
+    return frozenset((row["pid"], row["transaction"]) for row in rows)
 
 
 def _slot(space: Space, row: asyncpg.Record) -> VectorIndex:
@@ -324,7 +332,7 @@ def _graph(space: Space, row: asyncpg.Record) -> Graph | None:
     )
     found = _PREDICATE.fullmatch(row["predicate"] or "")
     slot = int(found[1]) if found else 0 if row["predicate"] is None else None
-    if row["method"] != "hnsw" or storage is None or slot != row["slot"]:
+    if row["method"] != "hnsw" or storage is None or slot is None or slot != row["slot"]:
         return None
     if row["is_cast"] != (storage != space.storage):
         return None

@@ -82,7 +82,7 @@ class FileSetting:
     @property
     def is_auto(self) -> bool:
         """Whether ALTER SYSTEM wrote it."""
-        return self.file.replace("\\", "/").rpartition("/")[2] == _AUTO_CONF
+        return is_auto(self.file)
 
     @property
     def is_broken(self) -> bool:
@@ -110,6 +110,11 @@ class Seen:
     setting: str
     source: str
     shown: str
+
+
+def is_auto(file: str) -> bool:
+    """Return whether a configuration file is the one that ALTER SYSTEM writes."""
+    return file.replace("\\", "/").rpartition("/")[2] == _AUTO_CONF
 
 
 async def facts(session: Session) -> Facts:
@@ -159,6 +164,7 @@ async def setting(session: Session, name: str) -> Guc:
         setting=row["setting"] or "",
         default=row["boot_val"],
         source=row["source"],
+        source_file=row["sourcefile"],
         is_pending=row["pending_restart"],
     )
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from ragline.core.budget import Workload
 from ragline.core.dsn import Dsn, missing
-from ragline.errors import ConfigError, DatabaseUnreachable, RaglineError
+from ragline.errors import ConfigError, DatabaseUnreachable, PreconditionFailed, RaglineError
 
 Connect = Callable[[Dsn, Workload], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 
@@ -47,6 +47,12 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
         return DatabaseUnreachable(
             f"{dsn.redacted()} has no connection left: {reason}. Try again when other programs "
             "have closed theirs, or raise max_connections"
+        )
+    if isinstance(error, asyncpg.QueryCanceledError):
+        # It answers, and too strictly: nobody has to wait until it is back.
+        return PreconditionFailed(
+            f"the server at {dsn.redacted()} ended the first question to it: {reason}. Allow more than "
+            "that: statement_timeout of the server, the database or the role"
         )
     if "rejected SSL upgrade" in reason:
         return DatabaseUnreachable(

@@ -64,7 +64,11 @@ def check(asked: Asked, floors: Policy | None, groups: Sequence[Group]) -> None:
 
 
 async def run(
-    app: App, asked: Asked, groups: Sequence[Group], which: str, say: Callable[[str], None]
+    app: App,
+    asked: Asked,
+    groups: Sequence[Group],
+    which: str,
+    advance: Callable[[str, int, int], None],
 ) -> int:
     """Evaluate the dataset, and return the number of the run, which stays in the ledger of runs.
 
@@ -78,7 +82,7 @@ async def run(
     )
 
     def progress(one: Progress) -> None:
-        say(f"measuring: {one.done} of {one.total} cases")
+        advance("cases", one.done, one.total)
 
     found = await evaluate(
         app,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ragline.core import gating
 from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gate import Asked, Judgement
 from ragline.evals import gate_dataset, gate_questions, gate_searches
-from ragline.evals.gate_searches import Arm, Clock
+from ragline.evals.gate_searches import Advance, Arm, Clock, Say
 from ragline.rag.app import App
 
 
@@ -21,9 +21,10 @@ class Pair:
     """Two arms and the first of them once more, for as long as they are measured."""
 
     def __init__(
-        self, apps: Sequence[App], asked: Asked, say: Callable[[str], None], started: float
+        self, apps: Sequence[App], asked: Asked, say: Say, advance: Advance, started: float
     ) -> None:
         self.say = say
+        self.advance = advance
         self.asked = asked
         self.arms = [Arm(app=app, hits=asked.k) for app in apps]
         self.clocks = [Clock(least_of=1) for _ in apps]
@@ -37,6 +38,7 @@ class Pair:
         floors = gate_dataset.floors(asked)
         drawn = await gate_questions.drawn(self.arms[0].app, asked)
         gate_dataset.check(asked, floors, drawn.groups)
+        self.say(gate_questions.said(drawn))
         groups = await self._answers(drawn.groups)
         plans = [await self.arms[at].plans(groups) for at in (0, 2)]
         is_lost = gating.is_lost(groups, self.was, self.now, gate_dataset.terms(asked, {}))
@@ -50,6 +52,7 @@ class Pair:
             parts = await asyncio.to_thread(gating.judged, groups, before, now, terms)
             if look == gating.LOOKS or parts.is_decided or self._left_s() < 0:
                 break
+            self.say("measuring on: nothing is decided yet")
             if parts.quality == "inconclusive":
                 groups = await self._extended(groups, look)
         judgement = gating.judgement(
@@ -78,7 +81,7 @@ class Pair:
         for number, (group, question) in enumerate(turns):
             if time.monotonic() > until and number >= gate_searches.FEWEST_QUESTIONS * len(groups):
                 break
-            gate_searches.progress(self.say, number, len(turns))
+            self.advance("answers", number + 1, len(turns))
             await self._both(group, question)
         gate_searches.check(self.was)
         gone = {
@@ -106,7 +109,7 @@ class Pair:
         turns = gate_searches.by_turns(groups)
         for repeat in range(repeats):
             for number, (group, question) in enumerate(turns):
-                gate_searches.progress(self.say, number, len(turns), f"times, {repeat + 1}")
+                self.advance("times", repeat * len(turns) + number + 1, repeats * len(turns))
                 # Whoever is asked second finds the pages warm.
                 for at in self.lot.permutation(len(self.arms)).tolist():
                     ms = await self.arms[at].timed(group, question)

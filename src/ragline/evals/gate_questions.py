@@ -39,6 +39,12 @@ class Drawn:
     notes: tuple[str, ...] = ()
 
 
+def said(drawn: Drawn) -> str:
+    """Return what is measured, in a line."""
+    asked = ", ".join(f"{group.name} ({len(group.questions)})" for group in drawn.groups)
+    return "; ".join((f"measuring with questions to {asked}", *drawn.notes))
+
+
 async def drawn(app: App, asked: Asked) -> Drawn:
     """Return the questions that a change is measured with, drawn anew.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from ragline.core import asking, languages
+from ragline.core import asking, gating, languages
 from ragline.core.asking import Group, Question, Seen
 from ragline.core.filters import Filter, from_text
 from ragline.core.measuring import Found
@@ -23,6 +25,9 @@ from ragline.rag.search import plan_of, search_collections, target_of
 
 ERRORS = (RaglineError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """What makes a search fail. All else is a mistake of ours."""
+Say = Callable[[str], None]
+Advance = Callable[[str, int, int], None]
+"""Called with what is being measured, how many are done, and how many there are."""
 REPEATS = 2
 """So often times are taken between two looks at them."""
 PART_FOR_ANSWERS = 1 / 2
@@ -30,7 +35,9 @@ PART_FOR_ANSWERS = 1 / 2
 FEWEST_QUESTIONS = 60
 # A server that is gone fails every question, each after a long wait.
 _GIVE_UP_AFTER = 3
-_SAID_EVERY = 20
+_WITNESSES = 30
+_SETTLED = 0.15
+_PAUSE_S = 0.3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,6 +152,15 @@ class Arm:
             self._failed(error)
             return None
 
+    async def settled(self, before: Sequence[float], until: float) -> None:
+        """Wait until the machine is about as quick as it was, but not for ever."""
+        while self.failed == 0 and time.monotonic() < until:
+            told = [await self.witness_ms() for _ in range(_WITNESSES)]
+            times = [ms for ms in told if ms is not None]
+            if not times or gating.drift(before, [statistics.median(times)]) <= _SETTLED:
+                return
+            await asyncio.sleep(_PAUSE_S)
+
     async def plans(self, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
         """Return the shape of the plan by which each group is searched."""
         shapes = {}
@@ -231,6 +247,28 @@ class Clock:
             for at in range(count)
         ]
 
+    def calm(self, fewest: int) -> Clock:
+        """Return the quieter half of the repetitions, at least so many, by what the witness says.
+
+        It knows nothing of what is measured, so that choosing by it takes nobody's side.
+        """
+        size = self.least_of
+        count = len(self.witnesses) // size
+        loud = [sum(self.witnesses[at * size : (at + 1) * size]) for at in range(count)]
+        kept = sorted(sorted(range(count), key=loud.__getitem__)[: max(fewest, -(-count // 2))])
+        places = [at * size + place for at in kept for place in range(size)]
+        return Clock(
+            least_of=size,
+            witnesses=[self.witnesses[place] for place in places],
+            taken={
+                group: {
+                    case: [times[place] for place in places if place < len(times)]
+                    for case, times in cases.items()
+                }
+                for group, cases in self.taken.items()
+            },
+        )
+
     def times(self) -> dict[str, dict[str, float]]:
         """Return the mean of the repetitions, by group and question."""
         found = {}
@@ -259,12 +297,6 @@ def check(answers: Mapping[str, Mapping[str, Seen]]) -> None:
                     f"before any change, a search of {name} fails: {one.error}. Mend that first, or "
                     "say --no-measure"
                 )
-
-
-def progress(say: Callable[[str], None], done: int, total: int, what: str = "answers") -> None:
-    """Say how far a measurement is, now and then."""
-    if done % _SAID_EVERY == 0:
-        say(f"measuring: {done} of {total} ({what})")
 
 
 def by_turns(groups: Sequence[Group]) -> list[tuple[Group, Question]]:

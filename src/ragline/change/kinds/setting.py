@@ -33,8 +33,25 @@ _BELOW_A_SESSION = ("configuration file", "default", "override", "environment va
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    needs_restart: bool = False
+    guc: Guc | None = None
     is_behind: bool = False
+
+    def takes_restart(self) -> bool:
+        return self.guc is not None and self.guc.needs_restart
+
+    def runs_with(self, want: Value) -> bool:
+        """Whether the server runs with a value already, its files having been changed since."""
+        guc = self.guc
+        if guc is None or guc.is_chosen_by_server:
+            return False
+        if guc.source != "configuration file":
+            return want is None and guc.source in _BELOW_A_SESSION
+        if guc.source_file is None:  # not for us to see
+            return False
+        if want is None:
+            return not server.is_auto(guc.source_file)
+        text = guc_values.as_text(guc.name, want)
+        return server.is_auto(guc.source_file) and guc_values.is_same(guc, text, guc.setting)
 
 
 class Setting:
@@ -90,7 +107,7 @@ class Setting:
                 is_hidden = guc.source not in _BELOW_A_SESSION
                 # A reload too many does no harm; one too few would leave the old value in effect.
                 self._known[target] = _Known(
-                    guc.needs_restart, behind is not None or (is_hidden and not guc.needs_restart)
+                    guc, behind is not None or (is_hidden and not guc.needs_restart)
                 )
         return guc_values.as_value(target, _auto_text(lines, target))
 
@@ -100,7 +117,9 @@ class Setting:
         Where the file says `want` already and the server does not yet run with it, only the latter.
         """
         known = self._known.get(target, _Known())
-        effect = _restart(target, want) if known.needs_restart else _reload(target)
+        # A restart that was planned and never came is not made up for: nobody loses his connection.
+        needs_restart = known.takes_restart() and not known.runs_with(want)
+        effect = _restart(target, want) if needs_restart else _reload(target)
         if now == want:
             return [effect] if known.is_behind else []
         statement = (
@@ -130,7 +149,7 @@ class Setting:
                 raise guc_checks.explained(error, f"`{step.text}` was refused") from error
             lines = await server.file_settings(session)
         # A value that takes a restart is never "applied" by reading the files.
-        takes_restart = self._known.get(step.target, _Known()).needs_restart
+        takes_restart = self._known.get(step.target, _Known()).takes_restart()
         for line in _lines_of(lines, step.target):
             if line.is_auto and line.error is not None and (line.is_broken or not takes_restart):
                 raise PreconditionFailed(
@@ -170,7 +189,7 @@ class Setting:
                 return None
             raise
         before = self._known.get(target, _Known())
-        self._known[target] = _Known(guc.needs_restart, before.is_behind)
+        self._known[target] = _Known(guc, before.is_behind)
         return guc
 
 
@@ -302,23 +321,21 @@ async def _why_not(site: Site, target: str, want: Value) -> str | None:
 
 async def _why_behind(session: Session, guc: Guc, lines: Sequence[FileSetting]) -> str | None:
     """Return in what a session differs from the server's files; None where it cannot be seen."""
-    if guc.is_pending:
+    if guc.is_pending and guc.is_chosen_by_server:
         return f"{guc.name} is {guc.setting} until the server restarts"
     if guc.source == "command line":
         return f"{guc.name} = {guc.setting} comes from the command line, which outranks the files"
     if guc.source not in _BELOW_A_SESSION:
         return None  # this user or database has a value of its own, which hides the server's
+    # Not by `pending_restart`: it stays where a value was taken back before the restart came.
     asked = next((line.value for line in reversed(_lines_of(lines, guc.name))), None)
+    until = " until the server restarts" if guc.needs_restart else ""
     if asked is None:
         is_old = guc.source == "configuration file"
-        return (
-            f"{guc.name} is still {guc.setting}, from a file that says so no more"
-            if is_old
-            else None
-        )
+        return f"{guc.name} is still {guc.setting}, of no file any more{until}" if is_old else None
     if await guc_checks.is_in_effect(session, guc, asked):
         return None
-    return f"{guc.name} is {guc.setting}, and the files say {asked}"
+    return f"{guc.name} is {guc.setting}{until}, and the files say {asked}"
 
 
 def _lines_of(lines: Sequence[FileSetting], name: str) -> list[FileSetting]:

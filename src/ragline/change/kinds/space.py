@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ragline.change.kind import Site
-from ragline.core import hnsw, languages
+from ragline.change.wanted_space import (
+    INDEX_FROM_CHUNKS,
+    Wanted,
+    completed,
+    facts_of,
+    value_of,
+)
+from ragline.core import hnsw
 from ragline.core.change import Action, Arm, Phase, Step, Trial, Value
-from ragline.core.hnsw import Graph, Storage
 from ragline.db import collections, locks, spaces
 from ragline.db.pool import Connection
 from ragline.db.spaces import Collection, NewSpace
 from ragline.errors import ModelError, NotFound, PreconditionFailed, RaglineError, UsageError
-from ragline.models.accounting import Metered
-from ragline.models.embed import Embedder
 from ragline.rag import backfill, calibration
 from ragline.rag.backfill import Progress
-from ragline.rag.compose import passage
 from ragline.rag.query import query
 from ragline.rag.search import search_collections
 
-_WHOLE = tuple(field.name for field in fields(NewSpace))
-_ASKED = ("model", "storage", "metric")
-_STORAGES = ("vector", "halfvec")
-_METRICS = ("cosine", "l2", "inner_product")
-# Below this, an exact scan is as fast as the index.
-_INDEX_FROM_CHUNKS = 500
-_RATE_CHUNKS = 16
 _CONFIRMED_WITH = 5
 _NEAR = 1e-3
 _SAY_EVERY_S = 5.0
@@ -43,6 +36,10 @@ class Space:
     name = "space"
     is_cluster_wide = False
 
+    def __init__(self) -> None:
+        # What `wanted` found that a space takes, for the plan to show.
+        self._weighed: dict[str, Wanted] = {}
+
     async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
         """Return the facts of the space that is wanted: of a configured model, or just as one was."""
         known = await _collection(site, target)
@@ -52,22 +49,9 @@ class Space:
                 f"collection {target!r} has no vectors yet: `ragline ingest` with a model makes its "
                 "first space, and needs no change for it"
             )
-        said = asked(want)
-        if set(asked) == set(_WHOLE):
-            facts, model = facts_of(asked), None
-        else:
-            model = await _model_named(site, asked, active.facts)
-            facts = NewSpace(
-                model_id=model.facts.model_id,
-                weights_hash=model.facts.weights_hash,
-                dimension=model.facts.dimension,
-                metric=_choice(asked, "metric", _METRICS, active.facts.metric),
-                storage=_choice(asked, "storage", _STORAGES, active.facts.storage),
-                normalised=model.facts.normalised,
-                languages=model.facts.languages,
-            )
-        warnings = () if facts == active.facts else await _warnings(site, known, facts, model)
-        return value_of(facts), warnings
+        found = await completed(site, known, active, want)
+        self._weighed[target] = found
+        return value_of(found.facts), found.warnings
 
     async def read(self, site: Site, target: str) -> Value:
         """Return the facts of the space that searches use; None without vectors."""
@@ -78,7 +62,9 @@ class Space:
         """Return the steps to another space; what is there already is taken as it is."""
         if now == want or want is None:
             return []
-        facts = facts_of(asked(want))
+        facts = facts_of(want)
+        found = self._weighed.get(target)
+        takes = found if found and found.facts == facts else None
         kept = f"{facts.model_id}, {facts.dimension} dimensions, {facts.metric}, {facts.storage}"
 
         def step(phase: Phase, action: Action, text: str, **more: Any) -> Step:
@@ -92,7 +78,7 @@ class Space:
                 **more,
             )
 
-        return [
+        steps = [
             step(
                 "prepare",
                 "sql",
@@ -100,7 +86,13 @@ class Space:
                 lock="share row exclusive on ragline.chunk",
                 blocks="who writes documents, for a moment; never searches",
             ),
-            step("prepare", "fill", f"embed with {facts.model_id} what the space lacks"),
+            step(
+                "prepare",
+                "fill",
+                f"embed with {facts.model_id} what the space lacks",
+                disk_bytes=takes.disk_bytes if takes else 0,
+                expected_s=takes.seconds if takes else None,
+            ),
             step(
                 "prepare",
                 "build",
@@ -115,6 +107,9 @@ class Space:
                 blocks="who writes documents of this collection, for a moment; never searches",
             ),
         ]
+        # Beyond this no index holds it.
+        is_indexed = facts.dimension <= hnsw.LARGEST["halfvec"]
+        return [one for one in steps if is_indexed or one.action != "build"]
 
     async def run(self, site: Site, step: Step) -> None:
         """Do one step; what was done before is found and left."""
@@ -132,7 +127,7 @@ class Space:
         """Read the space in use back: its facts, its vectors, its index, and what searches find."""
         known = await _collection(site, target)
         active = known.active
-        if want is None or active is None or active.facts != facts_of(asked(want)):
+        if want is None or active is None or active.facts != facts_of(want):
             found = None if active is None else value_of(active.facts)
             raise PreconditionFailed(
                 f"collection {target!r} should be searched by {want}, and is by {found}: somebody "
@@ -147,7 +142,7 @@ class Space:
         """Return both spaces: each question is embedded by each one's own model."""
         if now is None or want is None:
             return None
-        found = [await _space_like(site, target, facts_of(asked(value))) for value in (now, want)]
+        found = [await _space_like(site, target, facts_of(value)) for value in (now, want)]
         return (
             {target: Trial(space_id=found[0].id)},
             {target: Trial(space_id=found[1].id)},
@@ -155,7 +150,7 @@ class Space:
 
     async def tidy(self, site: Site, target: str, keep: Value) -> None:
         """Drop every space of the collection but the one in use and the one to keep."""
-        kept = None if keep is None else facts_of(asked(keep))
+        kept = None if keep is None else facts_of(keep)
         async with (await site.app.pool("admin")).connection() as connection:
             known = await spaces.collection(connection, target)
             for space in known.spaces if known else ():
@@ -251,8 +246,8 @@ async def _index_is_due(connection: Connection, known: Collection, space: spaces
     if space.facts.dimension > hnsw.LARGEST["halfvec"]:
         return False
     _, chunks = await spaces.tokens_and_chunks(connection, known.id)
-    if chunks >= _INDEX_FROM_CHUNKS or known.active is None:
-        return chunks >= _INDEX_FROM_CHUNKS
+    if chunks >= INDEX_FROM_CHUNKS or known.active is None:
+        return chunks >= INDEX_FROM_CHUNKS
     return await collections.index_state(connection, known.active.id) is not None
 
 

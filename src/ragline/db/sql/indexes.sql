@@ -106,6 +106,16 @@ where l.database = (select oid from pg_catalog.pg_database where datname = curre
       'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
   )
 
+-- users --
+-- transactions whose end the drop of an index waits for, after it has made it invalid
+select distinct l.pid, l.virtualtransaction as transaction
+from pg_catalog.pg_locks l
+join pg_catalog.pg_index i on i.indrelid = l.relation
+join pg_catalog.pg_class x on x.oid = i.indexrelid
+where l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+  and x.relnamespace = 'ragline'::regnamespace::oid and x.relname = $1
+  and l.granted and l.pid <> pg_catalog.pg_backend_pid()
+
 -- builds_in_flight --
 -- what a killed client left, and what somebody else is at: by the index, or, before there is one, by
 -- the statement

@@ -22,7 +22,7 @@ select
 
 -- setting --
 select name, vartype, context, unit, min_val, max_val, enumvals, setting, boot_val, source,
-       pending_restart
+       sourcefile, pending_restart
 from pg_catalog.pg_settings where lower(name) = lower($1)
 
 -- setting_names --
