@@ -5,6 +5,8 @@ SHELL := /bin/sh
 .PHONY: help setup demo test lint bench docs lock clean
 
 PYTHON ?= python3
+# Each runs whole files of tests on a PostgreSQL of its own; much of the time is waiting.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -35,7 +37,7 @@ lint: $(READY) ## ruff, mypy --strict, the import contract
 
 test: $(READY) ## every test, on a real PostgreSQL
 	$(BIN)/ragline model fetch --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Three of them share a corpus; the one that changes documents comes last.
 bench: $(READY) ## speed and quality, as interleaved ratios against hand-written baselines

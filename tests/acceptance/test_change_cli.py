@@ -87,7 +87,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, said: str) -> Non
         (f"search {COLLECTION} depth=3", 2, "depth"),
         ("setting work_mem=8MB --judge llm", 2, "--dataset"),
         ("setting work_mem=8MB --policy nowhere.toml", 2, "nowhere.toml"),
-        ("setting work_mem=8MB --filter lang=", 2, "lang"),
+        ("setting work_mem=8MB --filter lang=", 2, "expected a value"),
         ("setting work_mem=8MB --collection nowhere", 2, "nowhere"),
         ("setting work_mem=8MB --dataset nowhere", 2, "nowhere"),
         ("--file nowhere.toml", 2, "nowhere.toml"),

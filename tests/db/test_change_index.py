@@ -246,6 +246,15 @@ async def test_another_m_is_built_beside_switched_to_and_put_back_at_once(
     assert await there(db) == {"embedding_1_hnsw": True}
 
 
+async def test_an_index_that_searches_do_not_use_is_not_confirmed(kb: Place) -> None:
+    await kb.change("kb", {"m": 24})
+    kb.site.app.trials["kb"] = Trial(slot=1)
+    with pytest.raises(PreconditionFailed, match="is valid, but searches of 'kb' do not use it"):
+        await kb.kind.confirm(kb.site, "kb", SECOND)
+    kb.site.app.trials.clear()
+    await kb.kind.confirm(kb.site, "kb", SECOND)
+
+
 async def test_the_plan_says_what_a_statement_of_the_server_would(kb: Place, db: Db) -> None:
     found = await vector_index.seen(kb.site, "kb")
     assert found

@@ -567,11 +567,16 @@ def killing_at(point: str) -> Callable[[str], None]:
 
 
 async def test_lost_connection_leaves_it_to_the_next_command(site: Site, notes: Db) -> None:
-    verdicts(site).error = DatabaseUnreachable("gone")
+    async def after(asked: Asked, before: Mapping[str, Any]) -> Judgement:
+        note(site).broken = DatabaseUnreachable("gone for good")
+        raise DatabaseUnreachable("gone")
+
+    verdicts(site).after = after  # type: ignore[method-assign]
     id_ = await planned(site, PART)
-    with pytest.raises(DatabaseUnreachable):
+    with pytest.raises(DatabaseUnreachable, match=rf"gone for good. Change {id_} is open"):
         await loop.apply(site, id_)
-    assert (await loop.whole(site, id_)).entry.state == "measuring"
+    assert (await loop.whole(site, id_)).entry.state == "undoing"
+    note(site).broken = None
     (settled,) = await settling.settle(site)
     assert (settled.id, settled.state) == (id_, "undone")
     assert await text(notes) == "old"
@@ -587,9 +592,9 @@ async def test_two_databases_of_a_server_never_change_it_at_once(
         db = await connect(dsn)
         await db.execute("create table public.note (name text primary key, text text not null)")
         await db.execute("insert into public.note values ('a', 'old')")
-        verdicts(site).error = DatabaseUnreachable("gone")
+        site.reached = killing_at("measuring")
         first = await planned(site, SHARED)
-        with pytest.raises(DatabaseUnreachable):
+        with pytest.raises(Killed):
             await loop.apply(site, first)
         second = await planned(other, SHARED)
         with pytest.raises(Conflict, match=f"change {first} of database '{own_dsn.database}'"):
@@ -598,6 +603,29 @@ async def test_two_databases_of_a_server_never_change_it_at_once(
         await settling.settle(site)
         assert (await loop.apply(other, second)).state == "kept"
         await db.close()
+
+
+async def test_place_taken_for_a_change_that_never_opened_is_given_back(
+    own_dsn: Dsn, site: Site, notes: Db, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    async with own_database(own_dsn) as dsn, opened(dsn, folder, None) as app:
+        other = make_site(app, dsn, folder)
+        db = await connect(dsn)
+        await db.execute("create table public.note (name text primary key, text text not null)")
+        await db.close()
+        second = await planned(other, SHARED)
+        site.reached = killing_at("cluster-taken")
+        first = await planned(site, SHARED)
+        with pytest.raises(Killed):
+            await loop.apply(site, first)
+        # Whoever is in its way is told to have it resumed there.
+        with pytest.raises(Conflict, match="`ragline change resume` there first"):
+            await loop.apply(other, second)
+        site.reached = lambda _point: None
+        await loop.resume(site)
+        assert (await loop.apply(other, second)).state == "kept"
 
 
 async def test_place_of_a_dropped_database_is_free(
@@ -610,17 +638,17 @@ async def test_place_of_a_dropped_database_is_free(
         db = await connect(dsn)
         await db.execute("create table public.note (name text primary key, text text not null)")
         await db.close()
-        verdicts(other).error = DatabaseUnreachable("gone")
+        other.reached = killing_at("measuring")
         id_ = await planned(other, SHARED)
-        with pytest.raises(DatabaseUnreachable):
+        with pytest.raises(Killed):
             await loop.apply(other, id_)
     assert (await loop.apply(site, await planned(site, SHARED))).state == "kept"
 
 
 async def test_where_the_ledger_was_rewound_the_journal_counts(site: Site, notes: Db) -> None:
-    verdicts(site).error = DatabaseUnreachable("gone")
+    site.reached = killing_at("measuring")
     id_ = await planned(site, SHARED)
-    with pytest.raises(DatabaseUnreachable):
+    with pytest.raises(Killed):
         await loop.apply(site, id_)
     key = (await loop.whole(site, id_)).entry.key
     # A restored backup of the database from before the change, and the note as it is now.

@@ -109,7 +109,8 @@ async def test_the_same_on_both_sides_passes_at_the_first_rung(gate: Gate) -> No
     assert found.rung == "identical"
     assert found.overlap == 1.0
     assert not rows(found, "fail")
-    assert found.status == "pass" or found.is_too_noisy, found.reason
+    # On a machine that others use as well, times may stay undecided.
+    assert found.status == "pass" or "p50_ms" in found.reason
 
 
 async def test_little_memory_is_quicker_and_loses_what_a_filter_allows(

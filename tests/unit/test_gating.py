@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragline.core import asking, gating
+from ragline.core import asking, gating, paired_times
 from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gating import Terms
 from ragline.core.measuring import Found
@@ -20,7 +20,7 @@ from ragline.core.policies import Line, Policy
 
 K = 10
 TERMS = Terms(quality_margin=0.01, latency_margin=0.25, looks=1)
-QUIET = replace(TERMS, noise=dict.fromkeys(("docs", "docs where a = 1", gating.ALL), 0.02))
+QUIET = replace(TERMS, noise=dict.fromkeys(("docs", "docs where a = 1", paired_times.ALL), 0.02))
 
 
 def group(name: str = "docs", n: int = 60, *, is_known: bool = False) -> Group:
@@ -168,7 +168,7 @@ def test_a_noisy_group_decides_nothing_unless_its_plan_changed() -> None:
 
 def test_a_machine_too_noisy_for_the_margin_decides_nothing_about_time() -> None:
     groups = (group(n=200),)
-    noisy = replace(TERMS, noise={gating.ALL: 0.4, "docs": 0.4})
+    noisy = replace(TERMS, noise={paired_times.ALL: 0.4, "docs": 0.4})
 
     for ms in (2.0, 3.2):
         parts = gating.judged(groups, side(groups), side(groups, ms={"docs": ms}), noisy)
@@ -237,29 +237,35 @@ def test_repeated_figures_give_the_noise_of_their_means() -> None:
     repeats = {
         "docs": [{f"q{at}": ms * (1 + at) for at in range(40)} for ms in (2.0, 2.1, 1.9, 2.0)]
     }
-    figures = gating.repeated_figures(repeats)
-    assert figures["docs"] == figures[gating.ALL] == pytest.approx([1.0, 1.05, 0.95, 1.0])
+    figures = paired_times.repeated_figures(repeats)
+    assert figures["docs"] == figures[paired_times.ALL] == pytest.approx([1.0, 1.05, 0.95, 1.0])
 
-    one, more = (gating.repeated_noise(figures, after)["docs"] for after in (1, 8))
+    one, more = (paired_times.repeated_noise(figures, after)["docs"] for after in (1, 8))
 
     assert 0.05 < more < one < 0.5
-    assert gating.repeated_noise({"docs": [2.0, 2.1]}, 2) == {}
+    assert paired_times.repeated_noise({"docs": [2.0, 2.1]}, 2) == {}
 
 
 def test_a_machine_that_others_began_to_use_is_a_noisy_one() -> None:
-    noise = {gating.ALL: 0.05}
+    noise = {paired_times.ALL: 0.05}
 
-    assert gating.witnessed(noise, [0.2, 0.2], [0.2, 0.21]) == noise
-    assert gating.witnessed(noise, [0.2, 0.2], [0.3, 0.3])[gating.ALL] == pytest.approx(0.5)
-    assert gating.witnessed(noise, [0.3, 0.3], [0.2, 0.2])[gating.ALL] == pytest.approx(0.5)
+    assert paired_times.witnessed(noise, [0.2, 0.2], [0.2, 0.21]) == noise
+    assert paired_times.witnessed(noise, [0.2, 0.2], [0.3, 0.3])[paired_times.ALL] == pytest.approx(
+        0.5
+    )
+    assert paired_times.witnessed(noise, [0.3, 0.3], [0.2, 0.2])[paired_times.ALL] == pytest.approx(
+        0.5
+    )
 
 
 def test_pairs_that_differ_by_nothing_have_no_noise() -> None:
     times = {"docs": {f"q{at}": 1.0 + at % 7 for at in range(100)}}
     slower = {"docs": {case: 1.3 * ms for case, ms in times["docs"].items()}}
 
-    assert gating.paired_noise(times, times, 1)["docs"] == pytest.approx(0.0, abs=1e-9)
-    assert gating.paired_noise(times, slower, 1)["docs"] >= 0.29
+    for widths in paired_times.paired_noise(times, times, 1):
+        assert widths == pytest.approx({"docs": 0.0, paired_times.ALL: 0.0}, abs=1e-9)
+    for widths in paired_times.paired_noise(times, slower, 1):
+        assert widths == pytest.approx({"docs": 0.3, paired_times.ALL: 0.3}, abs=1e-6)
 
 
 def test_sides_and_groups_come_back_from_plain_values() -> None:

@@ -91,15 +91,15 @@ def repair(data_dir: Path, *, below: Path) -> Journal | None:
 def _read(path: Path) -> Journal | None:
     try:
         found = json.loads(path.read_text())
+        parts = tuple(Part(**part) for part in found.pop("parts"))
+        return Journal(parts=parts, snapshot=tuple(found.pop("snapshot")), **found)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise PreconditionFailed(
             f"the journal {path} cannot be read ({error}): it says what an interrupted change left. "
             "Look at it; remove it once postgresql.auto.conf is as it should be"
         ) from error
-    parts = tuple(Part(**part) for part in found.pop("parts"))
-    return Journal(parts=parts, snapshot=tuple(found.pop("snapshot")), **found)
 
 
 def _folder(data_dir: Path) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +30,10 @@ from ragline.errors import (
 
 KEEP_FOR_S = 7 * 86400.0
 EXPIRES_IN_S = 3600.0
+_HOW = {
+    "kept": "is kept", "undone": "was put back", "inconclusive": "was put back",
+    "undoing": "is put back as soon as the server is restarted",
+}  # fmt: skip
 _ON_A_WORD = Judgement(status="pass", reason="not measured, on somebody's word", rung="nothing")
 
 
@@ -83,33 +89,31 @@ async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Ent
     where even putting it back failed.
     """
     await settling.settle(site)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        entry = await ledger.one(connection, id_)
-    if entry.state not in ("planned", "preparing"):
-        raise Conflict(f"change {entry.id} is {entry.state} already; plan it again")
-    _check_not_expired(entry)
-    async with turns.preparing(site, entry.id):
-        fresh = await _refuse_stale(site, entry)
-        await _refuse_rivals(site, entry)
-        await _prepare(site, entry, fresh)
-    async with turns.taken(site) as turn:
-        fresh = await _refuse_stale(site, entry)
-        entry = await turn.open(entry, [part.now for part in fresh.parts])
+    await _applicable(site, id_)
+    async with AsyncExitStack() as held:
+        # Held until it is open, so that nobody gives it up, or applies it too, in between.
+        async with turns.preparing(site, id_):
+            entry = await _applicable(site, id_)
+            fresh = await _refuse_stale(site, entry)
+            await _refuse_rivals(site, entry)
+            await _prepare(site, entry, fresh)
+            turn = await held.enter_async_context(turns.taken(site))
+            fresh = await _refuse_stale(site, entry)
+            entry = await turn.open(entry, [part.now for part in fresh.parts])
         return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
 
 
 async def undo(site: Site, id_: int) -> Entry:
     """Take a kept change back, or end an open one; returns the entry that says so."""
     await settling.settle(site)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        entry = await ledger.one(connection, id_)
+    entry = await ledger_entry(site, id_)
     if entry.state == "preparing":
-        return await _given_up(site, entry)
+        return await _given_up(site, id_)
     if entry.is_open:
         async with turns.taken(site) as turn:
-            return await settling.put_back(turn, entry, "taken back by hand", "undone")
+            entry = await ledger_entry(site, id_)
+            if entry.is_open:
+                return await settling.put_back(turn, entry, "taken back by hand", "undone")
     if entry.state != "kept":
         raise Conflict(f"change {entry.id} is {entry.state}: there is nothing to take back")
     if entry.undone_by is not None:
@@ -175,10 +179,24 @@ def _check_parts(site: Site, parts: Sequence[Part]) -> None:
             raise UsageError(
                 f"{part.kind!r} is no kind of change; there are {', '.join(sorted(site.kinds))}"
             )
+        if not _is_plain(part):
+            raise UsageError(
+                f"{part.kind} {part.target!r} = {part.want!r} holds what PostgreSQL cannot store: only "
+                "JSON's values, and text without NUL, are kept in the ledger"
+            )
     named = [(part.kind, part.target) for part in parts]
     for kind, target in named:
         if named.count((kind, target)) > 1:
             raise UsageError(f"{kind} {target} is named twice; say once what it should be")
+
+
+def _is_plain(part: Part) -> bool:
+    try:
+        said = json.dumps([part.target, part.want], ensure_ascii=False, allow_nan=False)
+        said.encode()
+    except (TypeError, ValueError):
+        return False
+    return "\\u0000" not in said.replace("\\\\", "")
 
 
 async def _plan(site: Site, parts: Sequence[Part]) -> Plan:
@@ -230,12 +248,16 @@ def _completed(site: Site, found: Plan, asked: Asked) -> Asked:
     return replace(asked, collections=tuple(collections), **more)
 
 
-def _check_not_expired(entry: Entry) -> None:
+async def _applicable(site: Site, id_: int) -> Entry:
+    entry = await ledger_entry(site, id_)
+    if entry.state not in ("planned", "preparing"):
+        raise Conflict(f"change {entry.id} is {entry.state} already; plan it again")
     if entry.state == "planned" and entry.expires_at <= datetime.now(UTC):
         raise StalePlan(
             f"the plan of change {entry.id} expired at {entry.expires_at:%Y-%m-%d %H:%M} UTC; plan "
             "it again"
         )
+    return entry
 
 
 async def _refuse_stale(site: Site, entry: Entry) -> Plan:
@@ -289,8 +311,11 @@ async def _tidied(site: Site, entry: Entry, keep: Sequence[changes.Value]) -> No
         await site.kinds[part.kind].tidy(site, part.target, value)
 
 
-async def _given_up(site: Site, entry: Entry) -> Entry:
-    async with turns.preparing(site, entry.id):
+async def _given_up(site: Site, id_: int) -> Entry:
+    async with turns.preparing(site, id_):
+        entry = await ledger_entry(site, id_)
+        if entry.state != "preparing":
+            raise Conflict(f"change {id_} is {entry.state} by now; see `ragline change show {id_}`")
         now = [await site.kinds[part.kind].read(site, part.target) for part in entry.parts]
         await _tidied(site, entry, now)
         return await turns.move(
@@ -311,16 +336,25 @@ async def _decided(turn: Turn, entry: Entry, fresh: Plan, *, keep_inconclusive: 
             if verdict.status != "pass":
                 verdict = replace(verdict, reason=f"kept on somebody's word: {verdict.reason}")
             return await _kept(turn, entry, fresh, verdict)
-    except DatabaseUnreachable:
-        raise  # whatever command comes next settles it
-    except (RaglineError, asyncio.CancelledError) as error:
-        reason = str(error) or "interrupted"
-        await settling.put_back(turn, entry, reason, "undone")
-        if isinstance(error, RaglineError):
-            error.args = (f"{reason}. Change {entry.id} was put back",)
+    except (Exception, asyncio.CancelledError) as error:
+        await _broken_off(turn, entry, error)
         raise
     end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
     return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+
+
+async def _broken_off(turn: Turn, entry: Entry, error: BaseException) -> None:
+    """Put back what an error ended, whatever it was, and say so in it."""
+    reason = str(error) or "interrupted"
+    try:
+        ended = await settling.put_back(turn, entry, reason, "undone")
+    except DatabaseUnreachable as lost:
+        raise DatabaseUnreachable(
+            f"{lost}. Change {entry.id} is open: the next command settles it, or `ragline change "
+            "resume`"
+        ) from error
+    if isinstance(error, RaglineError):
+        error.args = (f"{reason}. Change {entry.id} {_HOW[ended.state]}",)
 
 
 async def ledger_entry(site: Site, id_: int) -> Entry:
@@ -333,6 +367,7 @@ async def ledger_entry(site: Site, id_: int) -> Entry:
 async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
     """Return the verdict; None when the change waits for somebody to restart the server."""
     site, asked = turn.site, _asked(entry)
+    await turn.journal(entry)
     arms = await _arms(site, fresh)
     if arms is not None and asked is not None:
         await turn.move(entry, "applying", "")
@@ -348,7 +383,7 @@ async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
     in_effect = [step for step in fresh.steps if step.phase != "prepare"]
     for number, step in enumerate(in_effect, start=1):
         if step.action == "restart" and site.restart is None:
-            await turn.wait_for_restart(entry)
+            await turn.wait_for_restart(entry, "applied")
             return None
         await turn.run(entry, step, f"{step.phase}:{number}", "do")
     await _confirmed(turn, entry, fresh)
@@ -391,7 +426,7 @@ async def _arms(site: Site, fresh: Plan) -> tuple[Arm, Arm] | None:
     sides: tuple[dict[str, Trial], dict[str, Trial]] = ({}, {})
     for part in fresh.parts:
         kind: Kind = site.kinds[part.kind]
-        if part.now == part.want:
+        if not kind.steps(part.target, part.now, part.want):
             continue
         arms = await kind.arms(site, part.target, part.now, part.want)
         if arms is None:
@@ -424,8 +459,13 @@ def _asked(entry: Entry) -> Asked | None:
 
 
 async def _went_on(site: Site, entry: Entry) -> Entry:
-    """Go on with a change whose restart somebody has done meanwhile."""
+    """Go on with a change whose restart somebody has done meanwhile, or with putting it back."""
     async with turns.taken(site) as turn:
+        entry = await ledger_entry(site, entry.id)
+        if not entry.waits_for:
+            return entry  # another process was faster
+        if entry.state == "undoing":
+            return await settling.put_back(turn, entry, "put back after a restart", "undone")
         fresh = Plan(
             parts=tuple(
                 PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)
@@ -434,24 +474,49 @@ async def _went_on(site: Site, entry: Entry) -> Entry:
             steps=(),
             hash=entry.plan_hash,
         )
-        for part in fresh.parts:
-            await site.kinds[part.kind].confirm(site, part.target, part.want)
-        asked = _asked(entry)
+        await _confirm_restarted(site, entry)
         try:
-            verdict = await _measured(turn, entry, asked, entry.before)
-        except (RaglineError, asyncio.CancelledError) as error:
-            await settling.put_back(turn, entry, str(error) or "interrupted", "undone")
+            verdict = await _measured(turn, entry, _asked(entry), entry.before)
+            if verdict.status == "pass":
+                return await _kept(turn, entry, fresh, verdict)
+        except (Exception, asyncio.CancelledError) as error:
+            await _broken_off(turn, entry, error)
             raise
-        if verdict.status == "pass":
-            return await _kept(turn, entry, fresh, verdict)
         end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
         return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+
+
+async def _confirm_restarted(site: Site, entry: Entry) -> None:
+    try:
+        for part in entry.parts:
+            await site.kinds[part.kind].confirm(site, part.target, part.want)
+    except RaglineError as error:
+        raise PreconditionFailed(
+            f"change {entry.id} waits for a restart: {error}. Restart the server and run `ragline "
+            f"change resume` again, or `ragline change undo {entry.id}`"
+        ) from error
+
+
+async def _refuse_later(site: Site, entry: Entry) -> None:
+    """Taking an older change back would take back what came after it, unasked."""
+    pool = await site.app.pool("admin")
+    for part in entry.parts:
+        async with pool.connection() as connection:
+            later = await ledger.later_change(connection, entry.id, part.kind, part.target)
+        if later is None or await site.kinds[part.kind].read(site, part.target) == part.want:
+            continue
+        raise Conflict(
+            f"{part.kind} {part.target} is no longer as change {entry.id} made it: change {later} came "
+            f"after it. Take that one back first (`ragline change undo {later}`), or plan what it "
+            "should be"
+        )
 
 
 async def _reversed(site: Site, entry: Entry) -> Entry:
     """Take a kept change back by a change of its own, which nothing has to judge."""
     if entry.snapshot is None:
         raise AssertionError("a kept change has its snapshot")
+    await _refuse_later(site, entry)
     parts = [
         Part(kind=part.kind, target=part.target, want=was)
         for part, was in zip(reversed(entry.parts), reversed(entry.snapshot), strict=True)

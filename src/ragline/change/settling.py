@@ -18,13 +18,16 @@ from ragline.core import change as changes
 from ragline.core.change import Entry, Part, Plan, PlannedPart, State, Value
 from ragline.db import cluster, ledger
 from ragline.errors import (
-    Conflict,
     DatabaseUnreachable,
     NotFound,
-    PreconditionFailed,
     RaglineError,
     UndoFailed,
 )
+
+
+class _Waits(Exception):
+    """The server has to be restarted by a person before what was is in effect again."""
+
 
 # The server may need a moment to notice that the process of a change is gone.
 _PATIENCE_S = 5.0
@@ -63,10 +66,12 @@ async def put_back(
 ) -> Entry:
     """Undo an open change by its snapshot, read the effect back, and close it.
 
-    Raises UndoFailed where that does not work; it stays open then, and `resume` tries again.
+    Where a person has to restart the server for it, it waits. Raises UndoFailed where it does not
+    work; it stays open then, and `resume` tries again.
     """
-    if entry.snapshot is None:
-        entry = await _reread(turn.site, entry)
+    entry = await _reread(turn.site, entry)
+    if entry.closed_at is not None:
+        return entry  # interrupted after it was decided, or ended by another process
     if entry.snapshot is None:
         raise AssertionError("an open change has its snapshot")
     started = time.monotonic()
@@ -75,7 +80,9 @@ async def put_back(
         await _undo(turn, entry, entry.parts, entry.snapshot)
     except DatabaseUnreachable:
         raise
-    except (RaglineError, OSError) as error:
+    except _Waits as why:
+        return await turn.wait_for_restart(entry, "undoing", f" ({why})")
+    except Exception as error:
         await turn.move(entry, "failed", f"could not be put back: {error}")
         raise UndoFailed(
             f"change {entry.id} ({entry.title}) could not be put back: {error}. Mend that, then run "
@@ -129,8 +136,11 @@ async def retire(site: Site) -> None:
         try:
             async with turns.taken(site):
                 await _retired(site, entry)
-        except Conflict:
-            return  # somebody is at a change; another time
+        except DatabaseUnreachable:
+            raise
+        except (RaglineError, asyncpg.PostgresError) as error:
+            # Another time: nobody's command has to wait for what is only left over.
+            site.say(f"what change {entry.id} replaced is kept a little longer: {error}")
 
 
 async def _retired(site: Site, entry: Entry) -> None:
@@ -138,7 +148,10 @@ async def _retired(site: Site, entry: Entry) -> None:
     for part in entry.parts:
         async with pool.connection() as connection:
             later = await ledger.later_change(connection, entry.id, part.kind, part.target)
-        if later is None:
+        if later is not None:
+            continue
+        # A target that was removed took all that with it.
+        with contextlib.suppress(NotFound):
             now = await site.kinds[part.kind].read(site, part.target)
             if now == part.want:
                 await site.kinds[part.kind].tidy(site, part.target, now)
@@ -161,7 +174,7 @@ async def _settled(turn: Turn, id_: int) -> Entry:
         except RaglineError as error:
             return await put_back(turn, entry, f"it could not be kept: {error}", "undone")
         return await turn.close(entry, "kept", entry.reason)
-    reason = entry.reason if entry.verdict else f"interrupted while {entry.state}"
+    reason = entry.verdict["reason"] if entry.verdict else f"interrupted while {entry.state}"
     return await put_back(turn, entry, reason, "undone")
 
 
@@ -218,11 +231,8 @@ async def _restarted_by_somebody(turn: Turn, pairs: Sequence[tuple[Part, Value]]
     try:
         for part, was in pairs:
             await turn.site.kinds[part.kind].confirm(turn.site, part.target, was)
-    except PreconditionFailed as error:
-        raise PreconditionFailed(
-            f"what was is in the server's files again, and the server has to be restarted for it "
-            f"({error})"
-        ) from error
+    except RaglineError as error:
+        raise _Waits(str(error)) from error
 
 
 async def _reread(site: Site, entry: Entry) -> Entry:
@@ -244,11 +254,14 @@ async def _by_journal(site: Site) -> list[Entry]:
         return []
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
-        entry = await ledger.by_key(connection, found.key)
         open_ = [hold for hold in await ledger.unsettled(connection) if hold.entry.key == found.key]
     if open_ and open_[0].entry.is_open:
         return []  # somebody is at it, or it waits
-    async with turns.taken(site) as turn:
+    async with turns.taken(site, patience_s=_PATIENCE_S) as turn:
+        if journal.read(site.data_dir, server) != found:
+            return []  # decided meanwhile
+        async with pool.connection() as connection:
+            entry = await ledger.by_key(connection, found.key)
         if entry is not None and entry.closed_at is not None:
             await turn.release(entry)
             return []

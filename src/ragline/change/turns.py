@@ -6,10 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -21,18 +21,23 @@ from ragline.db import cluster, ledger, locks, server
 from ragline.db.ledger import Hold
 from ragline.errors import Conflict, PreconditionFailed, RaglineError
 
+_Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _LOCK = "change"
 _PREPARING = "change.prepare"
-_RESTART_S = 120.0
+# A command of the user's may take 5 minutes and its server one more, and twice where it is repaired.
+_RESTART_S = 800.0
 _RELOAD_S = 10.0
+_RENEWED_S = 2.0
 
 
 @dataclass(slots=True)
 class Turn:
-    """The right to make a change, held by this process."""
+    """The right to make a change, held by this process as long as its session lives."""
 
     site: Site
-    journalled: str | None = None
+    _held: AsyncExitStack
+    _session: _Session
 
     async def open(self, entry: Entry, snapshot: Sequence[Value]) -> Entry:
         """Take the one place, and commit the snapshot: after a crash it is all there is."""
@@ -45,10 +50,13 @@ class Turn:
                 await self._give_back_cluster(entry)
             raise
         self.site.reached("snapshotted")
-        if entry.is_cluster_wide:
-            await self._write_journal(opened, snapshot)
-            self.site.reached("journalled")
         return opened
+
+    async def journal(self, entry: Entry) -> None:
+        """Write the file beside the ledger for a change that can stop the server."""
+        if entry.is_cluster_wide:
+            await self._write_journal(entry)
+            self.site.reached("journalled")
 
     async def move(
         self,
@@ -63,6 +71,7 @@ class Turn:
         undo_ms: float | None = None,
     ) -> Entry:
         """Bring a change to a state, as its owner."""
+        await self._hold_on(entry)
         return await move(
             self.site,
             entry.id,
@@ -77,14 +86,16 @@ class Turn:
 
     async def run(self, entry: Entry, step: Step, point: str, direction: str) -> None:
         """Do a step, with what all parts of a change share: one reload, one restart."""
+        await self._hold_on(entry)
         await run(self.site, entry, step, point, direction)
+        await self._hold_on(entry)
 
-    async def wait_for_restart(self, entry: Entry) -> None:
+    async def wait_for_restart(self, entry: Entry, state: State, why: str = "") -> Entry:
         """Leave the change as it is until somebody has restarted the server."""
-        await self.move(
+        return await self.move(
             entry,
-            "applied",
-            "waiting for a restart: restart the server, then run `ragline change resume`",
+            state,
+            "waiting for a restart: restart the server, then run `ragline change resume`" + why,
             waits_for="restart",
         )
 
@@ -95,8 +106,31 @@ class Turn:
         self.site.reached("closing")
         closed = await self.move(entry, state, reason, undo_ms=undo_ms)
         self.site.reached("closed")
-        await self.release(entry)
+        try:
+            await self.release(entry)
+        except (RaglineError, asyncpg.PostgresError, OSError) as error:
+            # It is decided, and stays so; the next command gives back what is left.
+            self.site.say(f"change {entry.id} is {state}, and still holds its place: {error}")
         return closed
+
+    async def _hold_on(self, entry: Entry) -> None:
+        """Take the right again where the server forgot it, as in a restart.
+
+        Raises Conflict where another process has taken the change over meanwhile.
+        """
+        if not self._session.is_closed():
+            return
+        await self._held.aclose()
+        session = await self._held.enter_async_context(_held(self.site, _LOCK, 0, _RENEWED_S))
+        pool = await self.site.app.pool("admin")
+        async with pool.connection() as connection:
+            is_ours = await ledger.owner(connection, entry.id) == owner.me()
+        if session is None or not is_ours:
+            raise Conflict(
+                f"the connection that held change {entry.id} was lost, and another process has taken "
+                f"it over: `ragline change show {entry.id}` says what became of it"
+            )
+        self._session = session
 
     async def release(self, entry: Entry) -> None:
         """Give back what an ended change still holds beside the ledger."""
@@ -144,7 +178,7 @@ class Turn:
         async with self.site.session(cluster.DATABASE) as session:
             await cluster.give_back(session, entry.key)
 
-    async def _write_journal(self, entry: Entry, snapshot: Sequence[Value]) -> None:
+    async def _write_journal(self, entry: Entry) -> None:
         restart = self.site.restart
         folder = None if restart is None else restart.data_directory
         settings: Mapping[str, str] = {}
@@ -160,7 +194,7 @@ class Turn:
                 database=self.site.dsn.database,
                 title=entry.title,
                 parts=entry.parts,
-                snapshot=tuple(snapshot),
+                snapshot=entry.snapshot or (),
                 is_cluster_wide=entry.is_cluster_wide,
                 opened_at=datetime.now(UTC).isoformat(),
                 data_directory=None if folder is None else str(folder),
@@ -172,33 +206,38 @@ class Turn:
 @asynccontextmanager
 async def taken(site: Site, *, patience_s: float = 0.0) -> AsyncIterator[Turn]:
     """Hold the right to make changes in this database; raise Conflict where another process has it."""
-    async with _held(site, _LOCK, 0, patience_s) as is_ours:
-        if not is_ours:
+    async with AsyncExitStack() as held:
+        session = await held.enter_async_context(_held(site, _LOCK, 0, patience_s))
+        if session is None:
             raise Conflict(
                 "another process is at a change of this database: `ragline change watch` shows it; "
                 "try again when it is done"
             )
-        yield Turn(site)
+        yield Turn(site, held, session)
 
 
 @asynccontextmanager
 async def preparing(site: Site, id_: int) -> AsyncIterator[None]:
     """Hold the right to prepare one change."""
-    async with _held(site, _PREPARING, id_) as is_ours:
-        if not is_ours:
+    async with _held(site, _PREPARING, id_) as session:
+        if session is None:
             raise Conflict(f"another process prepares change {id_}; `ragline change watch {id_}`")
         yield
 
 
 @asynccontextmanager
-async def _held(site: Site, what: str, number: int, patience_s: float = 0.0) -> AsyncIterator[bool]:
-    pool = await site.app.pool("admin")
-    # Lost with the server in a restart: meanwhile `restarting_until` and the owner tell that we live.
+async def _held(
+    site: Site, what: str, number: int, patience_s: float = 0.0
+) -> AsyncIterator[_Session | None]:
+    """Lend the session that holds a lock; None where another one has it.
+
+    It is no pooled connection: a small server's pool has a single one, and this one lies idle for long.
+    """
     async with (
-        pool.connection() as connection,
-        locks.tried(connection, what, number, patience_s=patience_s) as is_ours,
+        site.session(settings={"idle_session_timeout": "0"}) as session,
+        locks.tried(session, what, number, patience_s=patience_s) as is_ours,
     ):
-        yield is_ours
+        yield session if is_ours else None
 
 
 async def is_held(site: Site, hold: Hold) -> bool:
@@ -208,10 +247,8 @@ async def is_held(site: Site, hold: Hold) -> bool:
     if owner.is_dead(hold.owner) and hold.owner is not None:
         # Its connection may live on for a moment, until the server notices.
         return False
-    async with _held(site, what, number) as is_free:
-        if not is_free:
-            return True
-    return hold.restarting_until is not None and hold.restarting_until > datetime.now(UTC)
+    async with _held(site, what, number) as session:
+        return session is None or hold.is_restarting
 
 
 async def move(

@@ -340,6 +340,7 @@ async def _applied(
 
     if too_early := await _too_early(site, said):
         raise PreconditionFailed(too_early)
+    await change_options.check(site.app, asked)
     found = await _tuned(site, said)
     for warning in found.warnings:
         output.note(f"warning: {warning}")

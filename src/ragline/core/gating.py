@@ -1,4 +1,4 @@
-"""A change judged by searches before and after it: which questions are asked, and what they show.
+"""A change judged by searches before and after it: what they show, and how sure that is.
 
 Every sort of question to a collection is a group with red lines of its own, so that what one of them
 loses is not thinned out by the others. All lines of quality share one probability of a false alarm
@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from ragline.core import redline, stats
-from ragline.core.asking import Answers, Group, Side, Times, is_identical, overlap
+from ragline.core import paired_times, redline, stats
+from ragline.core.asking import Answers, Group, Side, is_identical, overlap
 from ragline.core.gate import Judgement, Rung
+from ragline.core.paired_times import Pairs, paired
 from ragline.core.policies import LATENCY, TIMES, Line, Policy
 from ragline.core.redline import Row, Verdict
 from ragline.core.runs import Figure
@@ -21,8 +22,6 @@ from ragline.core.stats import Outcome
 
 LOOKS = 4
 """How often a measurement that decides nothing is judged while it is extended."""
-ALL = "all questions"
-"""The name of what is said of the times of all groups together."""
 _LATENCY = "p50_ms"
 _DRAWS_PER_LINE = 20
 _MOST_SAID = 3
@@ -33,12 +32,14 @@ class Terms:
     """By what two sides are judged. `floors` go beside the margins.
 
     `noise` is the half width of the machine's own noise by group; without one no latency is judged.
+    `spread` is what chance may do besides, as far as that is known: it is seen in each comparison.
     """
 
     quality_margin: float
     latency_margin: float
     floors: Policy | None = None
     noise: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
     looks: int = LOOKS
     seed: int = 1
 
@@ -82,7 +83,7 @@ def judged(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> Pa
     undecided = {row.metric for row in latencies if row.status == "inconclusive"}
     noisy = tuple(
         name
-        for name, width in terms.noise.items()
+        for name, width in (dict(terms.noise) | dict(terms.spread)).items()
         if width > terms.latency_margin and of_group(_LATENCY, name) in undecided
     )
     return Parts(
@@ -187,60 +188,26 @@ def _latencies(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -
     What is asked of one group alone is little and therefore noisy: it can only fail, unless its plan
     changed, since that is how one sort of question gets slower and no other.
     """
-    together, rows, others = _Pairs(), [], set(changed(before.plans, now.plans))
+    together, rows, others = Pairs(), [], set(changed(before.plans, now.plans))
     floors: list[Row] = []
     for group in groups:
-        pairs = _paired(before.times.get(group.name, {}), now.times.get(group.name, {}))
+        pairs = paired(before.times.get(group.name, {}), now.times.get(group.name, {}))
         if not pairs.now:
             continue
         together = together.joined(group.name, pairs)
         floors += _time_floors(group, pairs, terms)
         row = _latency(group.name, pairs, terms)
         if row.status == "inconclusive" and group.name not in others:
-            row = replace(row, status="not judged", reason=f"{row.reason}; {ALL} decide")
+            row = replace(
+                row, status="not judged", reason=f"{row.reason}; {paired_times.ALL} decide"
+            )
         rows.append(row)
     if not rows:
         return ()
-    return (*_alarmed((_latency(ALL, together, terms), *rows), terms), *floors)
+    return (*_alarmed((_latency(paired_times.ALL, together, terms), *rows), terms), *floors)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Times of the same questions, in the order in which they were asked."""
-
-    before: dict[str, float] = field(default_factory=dict)
-    now: dict[str, float] = field(default_factory=dict)
-
-    def joined(self, name: str, other: _Pairs) -> _Pairs:
-        """Return both; a question's id says where it stood, so that neighbours in time stay so."""
-        before = self.before | {f"{case} {name}": ms for case, ms in other.before.items()}
-        now = self.now | {f"{case} {name}": ms for case, ms in other.now.items()}
-        return _Pairs(
-            {case: before[case] for case in sorted(before)},
-            {case: now[case] for case in sorted(now)},
-        )
-
-    def in_proportion(self) -> _Pairs:
-        """Return each question's time in proportion to what it took before, which is the middle time.
-
-        The middle of the proportions varies half as much as the proportion of the middles: questions
-        differ by much more than a change does.
-        """
-        if not self.before:
-            return self
-        middle = stats.quantile(list(self.before.values()), 0.5)
-        return _Pairs(
-            dict.fromkeys(self.before, middle),
-            {case: middle * ms / self.before[case] for case, ms in self.now.items()},
-        )
-
-
-def _paired(before: Mapping[str, float], now: Mapping[str, float]) -> _Pairs:
-    shared = [case for case in now if case in before]
-    return _Pairs({case: before[case] for case in shared}, {case: now[case] for case in shared})
-
-
-def _latency(name: str, pairs: _Pairs, terms: Terms) -> Row:
+def _latency(name: str, pairs: Pairs, terms: Terms) -> Row:
     even = pairs.in_proportion()
     line = Line(metric=_LATENCY, margin=terms.latency_margin)
     noise = {_LATENCY: terms.noise[name]} if name in terms.noise else {}
@@ -248,7 +215,7 @@ def _latency(name: str, pairs: _Pairs, terms: Terms) -> Row:
     return replace(row, metric=of_group(_LATENCY, name))
 
 
-def _time_floors(group: Group, pairs: _Pairs, terms: Terms) -> list[Row]:
+def _time_floors(group: Group, pairs: Pairs, terms: Terms) -> list[Row]:
     lines = [
         line
         for line in (terms.floors.lines if terms.floors else ())
@@ -260,7 +227,7 @@ def _time_floors(group: Group, pairs: _Pairs, terms: Terms) -> list[Row]:
 
 
 def _time_rows(
-    lines: Sequence[Line], pairs: _Pairs, terms: Terms, noise: Mapping[str, float]
+    lines: Sequence[Line], pairs: Pairs, terms: Terms, noise: Mapping[str, float]
 ) -> list[Row]:
     figures: dict[str, Figure | None] = {
         line.metric: Figure(
@@ -294,80 +261,6 @@ def _alarmed(rows: Sequence[Row], terms: Terms) -> tuple[Row, ...]:
     )
 
 
-def repeated_figures(
-    repeats: Mapping[str, Sequence[Mapping[str, float]]],
-) -> dict[str, list[float]]:
-    """Return, by group and for all questions, how each repetition's times lie to the mean of all.
-
-    `repeats` are the times of all questions of a group, as often as they were measured.
-    """
-    proportions: dict[str, list[list[float]]] = {}
-    for group, times in repeats.items():
-        if not times:
-            continue
-        means = {case: math.fsum(one[case] for one in times) / len(times) for case in times[0]}
-        proportions[group] = [[one[case] / mean for case, mean in means.items()] for one in times]
-    count = min(map(len, proportions.values()), default=0)
-    if count:
-        every = list(proportions.values())
-        proportions[ALL] = [[x for group in every for x in group[at]] for at in range(count)]
-    return {name: [stats.quantile(one, 0.5) for one in some] for name, some in proportions.items()}
-
-
-def repeated_noise(figures: Mapping[str, Sequence[float]], after: int) -> dict[str, float]:
-    """Return how far the mean of `after` repetitions may lie from that of the earlier ones.
-
-    `figures` are what `repeated_figures` gave; means of several move less than one.
-    """
-    return {
-        name: math.expm1(
-            math.log1p(stats.half_width(values, is_ratio=True))
-            * math.sqrt((1 / len(values) + 1 / max(1, after)) / 2)
-        )
-        for name, values in figures.items()
-        if len(values) >= stats.FEWEST_REPEATS
-    }
-
-
-def witnessed(
-    noise: Mapping[str, float], before: Sequence[float], now: Sequence[float]
-) -> dict[str, float]:
-    """Return the noise, no less than what a question that no change concerns differs by.
-
-    One after the other, a machine that others begin to use looks like a change for the worse.
-    """
-    width = drift(before, now)
-    return {name: max(own, width) for name, own in noise.items()}
-
-
-def drift(before: Sequence[float], now: Sequence[float]) -> float:
-    """Return by which share the machine itself became slower, or quicker; 0 where nobody looked."""
-    if not before or not now:
-        return 0.0
-    was, is_now = (math.fsum(times) / len(times) for times in (before, now))
-    return math.expm1(abs(math.log(is_now / was)))
-
-
-def paired_noise(one: Times, again: Times, seed: int) -> dict[str, float]:
-    """Return the far end of the interval in which middle times differ by themselves, by group."""
-    together, found = _Pairs(), {}
-    for group, times in one.items():
-        pairs = _paired(times, again.get(group, {}))
-        together = together.joined(group, pairs)
-        found[group] = pairs
-    widths = {}
-    for name, pairs in (found | {ALL: together}).items():
-        if len(pairs.now) < 2:
-            continue
-        even = pairs.in_proportion()
-        drawn = stats.block_bootstrap(
-            list(even.now.values()), list(even.before.values()), share=0.5, seed=seed
-        )
-        if ends := drawn.interval():
-            widths[name] = math.expm1(max(abs(end) for end in ends))
-    return widths
-
-
 # -- what is said of it ----------------------------------------------------------------------------
 
 
@@ -395,7 +288,7 @@ def judgement(
             **{f"{name} before": shape for name, shape in before.plans.items()},
             **{f"{name} after": shape for name, shape in now.plans.items()},
         },
-        noise=dict(terms.noise),
+        noise=dict(terms.noise) | dict(terms.spread),
         is_too_noisy=bool(parts.too_noisy),
         seconds=seconds,
     )

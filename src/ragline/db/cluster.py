@@ -54,18 +54,33 @@ class Holder:
 
 async def take(session: Session, *, database: str, change_id: int, key: str) -> None:
     """Take the place for a change, or raise Conflict naming who has it. Taken before, it stays."""
-    await _prepare(session)
-    sql = queries.block("cluster", "take_place")
-    for _ in range(2):
-        if await session.fetchval(sql, database, change_id, key) is not None:
-            return
-        held = await holder(session)
-        if held is None:
-            continue  # given back between the two questions
+    try:
+        await _prepare(session)
+        held = await _taken(session, database, change_id, key)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PreconditionFailed(
+            f"changes of settings and roles keep a row in database {DATABASE!r}, and this user may "
+            f"not make or write it ({error}). As a superuser run there `create schema if not exists "
+            "ragline_cluster authorization <this user>`; where the schema is there already, `grant "
+            "usage on schema ragline_cluster to <this user>` and `grant select, insert, update, "
+            "delete on ragline_cluster.open_change to <this user>`"
+        ) from error
+    if held is not None:
         raise Conflict(
             f"change {held.change_id} of database {held.database!r} is open, and settings and roles "
             "belong to the whole server: run `ragline change resume` there first"
         )
+
+
+async def _taken(session: Session, database: str, change_id: int, key: str) -> Holder | None:
+    """Take the place and return None, or return who has it."""
+    sql = queries.block("cluster", "take_place")
+    for _ in range(2):
+        if await session.fetchval(sql, database, change_id, key) is not None:
+            return None
+        if (held := await holder(session)) is not None:
+            return held
+        # Given back between the two questions.
     raise Conflict("other changes take the server's place all the time; try again")
 
 
@@ -103,12 +118,6 @@ async def _prepare(session: Session) -> None:
             return
         async with session.transaction():
             await session.execute(_MAKE)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PreconditionFailed(
-            f"changes of settings and roles keep a row in database {DATABASE!r}, and this user may "
-            f"not make or write it ({error}): as a superuser run there `create schema "
-            "ragline_cluster authorization <this user>`, then try again"
-        ) from error
     except (
         asyncpg.UniqueViolationError,
         asyncpg.DuplicateTableError,

@@ -31,11 +31,11 @@ class DoneStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Who is at a change. `restarting_until` is set while the server itself goes away for a moment."""
+    """Who is at a change. `is_restarting`: they have the server go away for a moment."""
 
     entry: Entry
     owner: str | None
-    restarting_until: datetime | None
+    is_restarting: bool
 
 
 async def add(
@@ -123,7 +123,7 @@ async def unsettled(connection: Connection) -> list[Hold]:
     """Return changes that are being prepared, or in effect and not decided, oldest first."""
     rows = await connection.fetch(queries.block("ledger", "unsettled_changes"))
     return [
-        Hold(entry=_entry(row), owner=row["owner"], restarting_until=row["restarting_until"])
+        Hold(entry=_entry(row), owner=row["owner"], is_restarting=row["is_restarting"])
         for row in rows
     ]
 
@@ -169,7 +169,15 @@ async def move(
             f"change {holder} is open, and there is one at a time: see `ragline change show "
             f"{holder}`, then `ragline change resume`"
         ) from error
+    except asyncpg.RestrictViolationError as error:
+        raise Conflict(f"{error}; `ragline change show {id_}` says who ended it") from error
     return await one(connection, id_)
+
+
+async def owner(connection: Connection, id_: int) -> str | None:
+    """Return who brought a change to the state that it is in."""
+    found: str | None = await connection.fetchval("select owner from change where id = $1", id_)
+    return found
 
 
 async def expect_restart(connection: Connection, id_: int, seconds: float) -> None:

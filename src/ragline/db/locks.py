@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from ragline.db.pool import Connection
+
+Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
 _PAUSE_S = 0.1
 _TRIES = 5
@@ -39,7 +41,7 @@ async def held(connection: Connection, what: str, number: int) -> AsyncIterator[
 
 @asynccontextmanager
 async def tried(
-    connection: Connection, what: str, number: int, *, patience_s: float = 0.0
+    connection: Db, what: str, number: int, *, patience_s: float = 0.0
 ) -> AsyncIterator[bool]:
     """Hold the lock of one thing where it is free, or becomes free soon; say whether it is held."""
     name = f"ragline.{what}"

@@ -258,7 +258,8 @@ def _nearest(
     settings = f"pg_catalog.set_config('hnsw.ef_search', ${at + 1:d}, true)"
     if scope:
         # Out of order by a little and sorted again, it is quicker and finds more than in strict order.
-        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', '{mode or 'relaxed_order'}', true) {_FAR}"
+        order = mode or "relaxed_order"
+        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', '{order}', true) {_FAR}"
     elif mode:
         settings += f" || pg_catalog.set_config('hnsw.iterative_scan', '{mode}', true)"
     walked = f"""

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from ragline.core import asking, gating
+from ragline.core import asking, gating, paired_times
 from ragline.core.asking import Group, Seen, Side
 from ragline.core.budget import Workload
 from ragline.core.change import Arm as Trials
@@ -33,7 +33,7 @@ from ragline.rag.app import App
 OpenApp = Callable[[Workload, Mapping[str, Trial]], AbstractAsyncContextManager[App]]
 
 # Of so many times of a question the least one counts, each time it is measured.
-_LEAST_OF = 2
+_LEAST_OF = 3
 # The machine's noise should be this part of the margin, if that can be had in this part of the budget.
 _CALM = 1 / 3
 _PART_FOR_NOISE = 1 / 3
@@ -161,9 +161,11 @@ class Gate:
                 await self._timed(arm, left, clock, repeats)
                 clocks.append(clock)
                 # What the machine was like decides which of them counts, not what came out.
-                best = min(clocks, key=lambda one: gating.drift(before["witnesses"], one.witnesses))
-                noise = gating.repeated_noise(before["figures"], repeats)
-                noise = gating.witnessed(noise, before["witnesses"], best.witnesses)
+                best = min(
+                    clocks, key=lambda one: paired_times.drift(before["witnesses"], one.witnesses)
+                )
+                noise = paired_times.repeated_noise(before["figures"], repeats)
+                noise = paired_times.witnessed(noise, before["witnesses"], best.witnesses)
                 terms = gate_dataset.terms(asked, noise)
                 now = replace(now, times=best.times())
                 parts = await asyncio.to_thread(gating.judged, left, was, now, terms)
@@ -272,14 +274,16 @@ def _is_same(known: Seen, found: list[Found] | str, k: int) -> bool:
 
 
 def _figures(clock: Clock, groups: Sequence[Group]) -> dict[str, list[float]]:
-    return gating.repeated_figures({group.name: clock.figures(group.name) for group in groups})
+    return paired_times.repeated_figures(
+        {group.name: clock.figures(group.name) for group in groups}
+    )
 
 
 def _is_calm(clock: Clock, groups: Sequence[Group], asked: Asked) -> bool:
     """Whether the noise is known, and small enough for the margin to be seen."""
     quiet = clock.calm(_FEWEST_REPEATS)
-    noise = gating.repeated_noise(_figures(quiet, groups), gate_searches.REPEATS)
-    return noise.get(gating.ALL, math.inf) <= asked.latency_margin * _CALM
+    noise = paired_times.repeated_noise(_figures(quiet, groups), gate_searches.REPEATS)
+    return noise.get(paired_times.ALL, math.inf) <= asked.latency_margin * _CALM
 
 
 def _still_there(arm: Arm, groups: Sequence[Group]) -> tuple[tuple[Group, ...], list[str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ragline.core import gating
+from ragline.core import gating, paired_times
 from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gate import Asked, Judgement
 from ragline.evals import gate_dataset, gate_questions, gate_searches
@@ -46,7 +47,8 @@ class Pair:
             # Where quality is lost already, the times are but to be shown.
             await self._timed(groups, 1 if is_lost else gate_searches.REPEATS)
             times, again, wanted = (clock.least() for clock in self.clocks)
-            terms = gate_dataset.terms(asked, gating.paired_noise(times, again, asked.seed))
+            noise, spread = paired_times.paired_noise(times, again, asked.seed)
+            terms = replace(gate_dataset.terms(asked, noise), spread=spread)
             before = Side(answers=self.was, times=times, plans=plans[0], contents=self._space(0))
             now = Side(answers=self.now, times=wanted, plans=plans[1], contents=self._space(2))
             parts = await asyncio.to_thread(gating.judged, groups, before, now, terms)

@@ -14,6 +14,7 @@ from ragline.core.access import UNMEASURED
 from ragline.core.asking import Group, Question
 from ragline.core.gate import Asked
 from ragline.core.results import CollectionFacts
+from ragline.core.stats import MINIMUM
 from ragline.db import collections, samples
 from ragline.errors import ModelError, PreconditionFailed
 from ragline.rag.app import App
@@ -97,7 +98,7 @@ async def _of_collection(
         if model is None:
             notes.append(f"{facts.name!r} is asked no words: its model is not configured")
             return groups, notes
-    known = await _known(app, facts, max(1, asked.questions // 2), k)
+    known = await _known(app, facts, max(MINIMUM, asked.questions // 2))
     if known:
         name = f"words of {facts.name}"
         group = Group(
@@ -163,7 +164,7 @@ async def more(app: App, groups: Sequence[Group], count: int, seed: int) -> tupl
 async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question, ...]:
     facts = await app.collection(group.collection)
     if group.is_known:
-        known = await _known(app, facts, count + len(group.questions), group.k)
+        known = await _known(app, facts, count + len(group.questions))
         had = {(one.chunks, one.text) for one in group.questions}
         new = [one for one in known if (one.chunks, one.text) not in had][:count]
         first = len(group.questions)
@@ -180,7 +181,7 @@ async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question
     return _asked(asking.pairs(sorted(ids), count, seed, but), len(group.questions))
 
 
-async def _known(app: App, facts: CollectionFacts, count: int, k: int) -> list[Question]:
+async def _known(app: App, facts: CollectionFacts, count: int) -> list[Question]:
     """Return questions in the words of chunks drawn at random: one sentence of each."""
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from ragline.core import asking, gating, languages
+from ragline.core import asking, languages, paired_times
 from ragline.core.asking import Group, Question, Seen
 from ragline.core.filters import Filter, from_text
 from ragline.core.measuring import Found
@@ -157,7 +157,7 @@ class Arm:
         while self.failed == 0 and time.monotonic() < until:
             told = [await self.witness_ms() for _ in range(_WITNESSES)]
             times = [ms for ms in told if ms is not None]
-            if not times or gating.drift(before, [statistics.median(times)]) <= _SETTLED:
+            if not times or paired_times.drift(before, [statistics.median(times)]) <= _SETTLED:
                 return
             await asyncio.sleep(_PAUSE_S)
 

@@ -36,7 +36,8 @@ select c.*, extract(epoch from c.keep_for)::float8 as keep_for_s,
 from change c order by c.id desc limit $1
 
 -- unsettled_changes --
-select c.*, extract(epoch from c.keep_for)::float8 as keep_for_s, null::bigint as undone_by
+select c.*, extract(epoch from c.keep_for)::float8 as keep_for_s, null::bigint as undone_by,
+       coalesce(c.restarting_until > clock_timestamp(), false) as is_restarting
 from change c
 where c.closed_at is null and c.state <> 'planned'
 order by c.id
