@@ -30,7 +30,7 @@ import numpy as np
 
 import corpus  # for its path to the tests' own data
 import measure
-from command import Command
+from command import PROGRAM, Command
 from gated import ClusteredEmbedder, fill
 from measure import Figure
 from ragline.change import loop
@@ -183,7 +183,7 @@ def _killed(config: Config) -> list[Figure]:
                 raise SystemExit(f"not killed at {point}: {done.stderr}")
             began = time.perf_counter()
             settled = subprocess.run(
-                [sys.executable, "-m", "ragline.cli", "change", "resume", "--json"],
+                [PROGRAM, "change", "resume", "--json"],
                 env=ragline.environment, capture_output=True, text=True, timeout=600,
             )  # fmt: skip
             took.append(time.perf_counter() - began)

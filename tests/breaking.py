@@ -20,9 +20,9 @@ from command import PREFIX, Command
 from conftest import connect
 from ragline import config as configuration
 from ragline import wiring
+from ragline.change import settling
 from ragline.change.kind import Site
 from ragline.config import Config
-from ragline.core.change import Part
 from ragline.ops import autoconf, embedded
 from ragline.rag import ingest
 from trials import Fixed
@@ -248,8 +248,10 @@ _LEFT = {
 }
 
 
-async def tidied(site: Site, parts: tuple[Part, ...]) -> None:
-    """Drop what a kept change keeps beside: as if the time of its immediate undo were over."""
-    for part in parts:
-        kind = site.kinds[part.kind]
-        await kind.tidy(site, part.target, await kind.read(site, part.target))
+async def retire(ground: Ground, site: Site) -> None:
+    """Drop what kept changes keep beside: the time of their immediate undo is over."""
+    async with ground.looking() as db:
+        await db.execute(
+            "update change set retire_at = clock_timestamp() where retire_at is not null"
+        )
+    await settling.settle(site)

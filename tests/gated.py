@@ -34,13 +34,15 @@ class ClusteredEmbedder:
     `noise` is added to what is asked, not to what is stored: a model whose questions lie badly.
     """
 
-    def __init__(self, count: int = TRAP_CHUNKS, *, noise: float = 0.0) -> None:
-        self.clusters, self.vectors = clustered(count)
+    def __init__(
+        self, count: int = TRAP_CHUNKS, *, noise: float = 0.0, dimension: int = DIMENSION
+    ) -> None:
+        self.clusters, self.vectors = clustered(count, dimension)
         self._noise = noise
         self.facts = ModelFacts(
             model_id=f"clustered-{noise:g}",
-            weights_hash=blake2b(f"clustered {noise}".encode()).hexdigest()[:64],
-            dimension=DIMENSION,
+            weights_hash=blake2b(f"clustered {noise} {dimension}".encode()).hexdigest()[:64],
+            dimension=dimension,
             normalised=True,
             languages=(),
             max_tokens=256,
@@ -48,7 +50,7 @@ class ClusteredEmbedder:
 
     async def embed_query(self, text: str) -> Vector:
         row = self._row(text)
-        drawn = np.random.default_rng(row).normal(size=DIMENSION).astype(np.float32)
+        drawn = np.random.default_rng(row).normal(size=self.facts.dimension).astype(np.float32)
         vector: Vector = self.vectors[row] + np.float32(self._noise) * drawn
         return vector / np.float32(np.linalg.norm(vector))
 
@@ -67,23 +69,27 @@ class ClusteredEmbedder:
         return int(found[0]) % len(self.vectors) if found else 0
 
 
-def clustered(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return each vector's cluster, and the vectors, of length 1, shape (count, DIMENSION)."""
+def clustered(
+    count: int, dimension: int = DIMENSION
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return each vector's cluster, and the vectors, of length 1, shape (count, dimension)."""
     generator = np.random.default_rng(1)
-    centers = generator.normal(size=(CLUSTERS, DIMENSION)) * 0.6
+    centers = generator.normal(size=(CLUSTERS, dimension)) * 0.6
     own = generator.integers(CLUSTERS, size=count)
-    vectors = (centers[own] + generator.normal(size=(count, DIMENSION))).astype(np.float32)
+    vectors = (centers[own] + generator.normal(size=(count, dimension))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return own, vectors
 
 
-async def fill(app: App, dsn: Dsn, count: int, name: str = COLLECTION) -> None:
+async def fill(
+    app: App, dsn: Dsn, count: int, name: str = COLLECTION, *, dimension: int = DIMENSION
+) -> None:
     """Fill a collection with so many chunks of a document each, and build its index.
 
     Set by set: through an ingest it takes 4 ms a document. `own` is the cluster, `half` goes along with
     nothing.
     """
-    embedder = ClusteredEmbedder(count)
+    embedder = ClusteredEmbedder(count, dimension=dimension)
     pool = await app.pool("admin")
     async with pool.connection() as connection:
         await collections.add(

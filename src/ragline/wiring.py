@@ -169,11 +169,11 @@ def _put_right(config: Config, port: int | None, error: EmbeddedServerError) -> 
 
 
 async def settle(app: App) -> list[Entry]:
-    """Bring to an end what an interrupted change left; costs a query where nothing is."""
+    """End what changes left, broken off or kept long enough; costs two queries where nothing is."""
     pool = await app.pool("admin")
     async with pool.connection() as connection:
-        left = await ledger.unsettled(connection)
-    if not left and not (app.config.data_dir / "changes").is_dir():
+        is_left = await ledger.unsettled(connection) or await ledger.to_retire(connection)
+    if not is_left and not (app.config.data_dir / "changes").is_dir():
         return []
     from ragline.change import settling
 

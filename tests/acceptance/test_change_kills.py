@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, pairwise
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
@@ -240,15 +240,21 @@ def ground() -> Iterator[Ground]:
 
 @dataclass(kw_only=True)
 class Course:
-    """A scenario under way: what there is without its change, and with it, and the points passed."""
+    """A scenario under way, and the points that it passes undisturbed.
+
+    `initial` is what there was before the test; `before` and `after` what there is without the change
+    that is killed, and with it. Where that takes back another one, it begins with the other one kept.
+    """
 
     ground: Ground
     scenario: Scenario
     parts: tuple[Part, ...]
-    before: Facts
+    initial: Facts
+    before: Facts | None = None
     after: Facts | None = None
     passed: list[str] = field(default_factory=list)
     preparations: Iterator[int] = field(default_factory=count)
+    at: str = "undisturbed"
 
     async def job(self) -> Job:
         """Return what a process is to do, with what it needs in place."""
@@ -268,8 +274,7 @@ class Course:
     async def learn(self) -> None:
         """Make the change undisturbed, and take it back."""
         job = await self.job()
-        if job.undoes is not None and self.after is None:
-            self.after, self.before = self.before, await breaking.fingerprint(self.ground)
+        self.before = await self.same(self.before)
         async with self.ground.site(self.scenario.status) as site:
             passed = change_process.recorded(site)
             if self.scenario.is_blind:
@@ -280,13 +285,12 @@ class Course:
             self.passed = list(passed)  # what follows is no part of it
             entry = await newest(site)
             if entry.state == "kept":
-                found = await breaking.fingerprint(self.ground)
-                assert self.after in (None, found)
-                self.after = found
+                self.after = await self.same(self.after)
             await self.take_back(site, entry, job)
 
     async def kill(self, point: str, way: Way) -> None:
         """Kill at a point; then let the next command settle it, look at all there is, and go back."""
+        self.at = f"{point}, {way}"
         job = await self.job()
         process = change_process.start(
             self.ground.environment,
@@ -310,8 +314,7 @@ class Course:
             entry = await self.settle(site)
             settled_s = time.monotonic() - began
             assert entry.state in ("planned", "kept", "undone", "inconclusive"), entry
-            expected = self.after if entry.state == "kept" else self.before
-            assert await breaking.fingerprint(self.ground) == expected, (point, way, entry)
+            await self.same(self.after if entry.state == "kept" else self.before)
             assert await breaking.leftovers(self.ground) == [], (point, way, entry)
             await self.take_back(site, entry, job)
         killed.append(
@@ -323,6 +326,12 @@ class Course:
                 settled_s=settled_s,
             )
         )
+
+    async def same(self, expected: Facts | None) -> Facts:
+        """Return all there is, which must be as expected, where something is."""
+        found = await breaking.fingerprint(self.ground)
+        assert expected is None or found == expected, (self.at, *_differences(found, expected))
+        return found
 
     def first(self, begin: str) -> str:
         """Return the first point whose name begins so."""
@@ -342,9 +351,22 @@ class Course:
             await loop.undo(site, entry.id)
         elif job.undoes is not None and entry.state != "kept":
             await loop.undo(site, job.undoes)
-        await breaking.tidied(site, self.parts)
-        found = await breaking.fingerprint(self.ground)
-        assert found == (self.before if job.undoes is None else self.after)
+        await breaking.retire(self.ground, site)
+        await self.same(self.initial)
+
+
+def _differences(found: Facts, expected: Facts) -> list[str]:
+    """Return what there is and should not be, and the other way round, in few words."""
+    said = []
+    for name in found:
+        one, other = ([str(row) for row in _listed(facts[name])] for facts in (found, expected))
+        said += [f"{name}: {row} is there" for row in one if row not in other]
+        said += [f"{name}: {row} is missing" for row in other if row not in one]
+    return said
+
+
+def _listed(facts: Any) -> list[Any]:
+    return list(facts.items()) if isinstance(facts, dict) else list(facts)
 
 
 async def newest(site: Site) -> Entry:
@@ -369,7 +391,7 @@ async def test_killed_anywhere_a_change_is_kept_or_undone_entirely(
         ground=ground,
         scenario=scenario,
         parts=parts_of(ground, scenario),
-        before=await breaking.fingerprint(ground),
+        initial=await breaking.fingerprint(ground),
     )
     await course.learn()
     points = scenario.points(course.passed)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from test_change_loop import (
 )
 
 from conftest import opened
+from ragline import wiring
 from ragline.change import loop, owner, settling, turns
 from ragline.change.kind import Site
 from ragline.config import Config
@@ -38,11 +40,13 @@ from ragline.db import cluster
 from ragline.errors import (
     Conflict,
     DatabaseUnreachable,
+    LockTimeout,
     NotFound,
     PoolTimeout,
     PreconditionFailed,
     UsageError,
 )
+from ragline.rag import ingest
 from ragline.wiring import open_app
 
 PASS = Judgement(status="pass", reason="as good", rung="recall")
@@ -375,3 +379,109 @@ async def test_what_no_text_may_hold_is_refused(site: Site, target: str) -> None
     ):
         with pytest.raises(UsageError, match="holds what PostgreSQL cannot store"):
             await loop.plan(site, [part], None)
+
+
+async def test_what_was_tried_and_is_held_by_somebody_is_dropped_later(
+    site: Site, notes: Db
+) -> None:
+    kind = note(site, "sign")
+    tidy = kind.tidy
+
+    async def held(site: Site, target: str, keep: Value) -> None:
+        raise LockTimeout("somebody reads it")
+
+    kind.tidy = held  # type: ignore[method-assign]
+    verdicts(site).status = "fail"
+    entry = await loop.apply(site, await planned(site, SIGN))
+    assert (entry.state, entry.reason) == ("undone", "recall says fail")
+    assert await notes.fetch("select from public.beside")
+    kind.tidy = tidy  # type: ignore[method-assign]
+    await settling.settle(site)
+    assert not await notes.fetch("select from public.beside")
+    assert (await loop.whole(site, entry.id)).entry.retire_at is None
+
+
+async def test_change_that_came_to_wait_meanwhile_is_not_settled(
+    site: Site, notes: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(site).restarts = True
+    entry = await loop.apply(site, await planned(site, PART))
+    await notes.execute("update change set waits_for = null")
+
+    async def is_held(site: Site, hold: object) -> bool:
+        await notes.execute("update change set waits_for = 'restart'")
+        return False
+
+    monkeypatch.setattr(turns, "is_held", is_held)
+    assert await settling.settle(site) == []
+    assert (await loop.whole(site, entry.id)).entry.state == "applied"
+
+
+async def test_user_who_may_not_write_is_told_so(own_dsn: Dsn, notes: Db, tmp_path: Path) -> None:
+    async with another(own_dsn, tmp_path) as site:
+        id_ = await planned(site, SHARED)
+        dsn = site.dsn
+        read_only = ("options", "-c default_transaction_read_only=on")
+        site.dsn = replace(dsn, options=(*dsn.options, read_only))
+        with pytest.raises(PreconditionFailed, match="lets nothing be written"):
+            await loop.apply(site, id_)
+        site.dsn = dsn
+        assert (await loop.apply(site, id_)).state == "kept"
+
+
+async def test_plans_that_expired_long_ago_are_forgotten(site: Site, notes: Db) -> None:
+    old = await loop.plan(site, [SIGN], None, expires_in_s=-2 * 86400)
+    assert old is not None
+    kind = note(site, "sign")
+    kind.broken = PreconditionFailed("no room")
+    broken_off = await planned(site, Part(kind="sign", target="t", want="new"), asked=None)
+    with pytest.raises(PreconditionFailed):
+        await loop.apply(site, broken_off)
+    await notes.execute("update change set expires_at = now() - interval '2 days'")
+    new = await planned(site, PART)
+    assert [entry.id for entry in await loop.entries(site)] == [new]
+
+
+async def test_interrupted_by_hand_it_says_what_became_of_the_change(site: Site, notes: Db) -> None:
+    said: list[str] = []
+    site.say = said.append
+    started = asyncio.Event()
+    measuring(site, started, asyncio.Event())
+    id_ = await planned(site, PART)
+    task = asyncio.create_task(loop.apply(site, id_))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert said[-1] == f"interrupted. Change {id_} was put back"
+    assert await text(notes) == "old"
+
+
+async def test_every_command_that_settles_drops_what_was_kept_long_enough(
+    own_dsn: Dsn, tmp_path: Path
+) -> None:
+    config = Config(dsn=own_dsn, data_dir=tmp_path)
+    async with wiring.open_site(config) as site:
+        await ingest.ingest_texts(site.app, [ingest.Text(source="a", text="The tide.")], "kb")
+        part = Part(kind="search", target="kb", want={"k": 5})
+        entry = await loop.plan(site, [part], None, keep_for_s=0)
+        assert entry is not None
+        assert (await loop.apply(site, entry.id)).retire_at is not None
+        assert await wiring.settle(site.app) == []
+        assert (await loop.whole(site, entry.id)).entry.retire_at is None
+
+
+async def test_what_is_only_tried_is_not_planned_upon(
+    own_dsn: Dsn, site: Site, notes: Db, tmp_path: Path
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+    measuring(site, started, go_on)
+    id_ = await planned(site, PART)
+    task = asyncio.create_task(loop.apply(site, id_))
+    await started.wait()
+    async with another(own_dsn, tmp_path) as other:
+        with pytest.raises(Conflict, match=f"change {id_} .* is measuring and of the same thing"):
+            await loop.plan(other, [PART], None)
+        assert await loop.plan(other, [SIGN], None) is not None
+    go_on.set()
+    assert (await task).state == "kept"

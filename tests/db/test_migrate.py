@@ -802,3 +802,46 @@ async def test_asyncpg_is_refused_what_it_may_not_read(own_dsn: Dsn) -> None:
     finally:
         await db.execute("drop role reader_without_rights")
         await db.close()
+
+
+async def test_vector_indexes_go_down_and_up_with_their_vectors(empty: Dsn, tmp_path: Path) -> None:
+    """Before there were slots a space had one index, without a predicate: it becomes slot 0."""
+    await asyncio.to_thread(apply, empty)
+    async with opened(empty, tmp_path, FakeEmbedder()) as app:
+        texts = [ingest.Text(source=f"t{n}", text=f"ant {n} bee {n % 7}") for n in range(600)]
+        await ingest.ingest_texts(app, texts, "kb")
+        asked = query("ant 5 bee 5", "kb", k=5, method="vector")
+        before = [hit.source for hit in (await search_collections(app, asked)).hits]
+    # A second slot, as a change leaves it, is what searches use.
+    ask(
+        empty,
+        """
+        insert into ragline.space_index (space_id, slot, storage, m) values (1, 2, 'halfvec', 8);
+        do $build$ begin execute ragline.space_index_statement(1, 2, false); end $build$;
+        update ragline.embedding_space set index_slot = 2;
+        """,
+    )
+    assert indexes(empty) == {"embedding_1_hnsw": True, "embedding_1_hnsw_2": True}
+
+    for _ in range(2):
+        await asyncio.to_thread(downgrade, empty, "0005")
+        assert indexes(empty) == {"embedding_1_hnsw": False}
+        await asyncio.to_thread(apply, empty)
+        assert indexes(empty) == {"embedding_1_hnsw_0": False}
+        assert ask(empty, "select index_slot from ragline.embedding_space") == 0
+        assert ask(empty, "select slot || storage from ragline.space_index") == "0vector"
+        async with opened(empty, tmp_path, FakeEmbedder()) as app:
+            found = [hit.source for hit in (await search_collections(app, asked)).hits]
+        assert found == before
+
+
+def indexes(dsn: Dsn) -> dict[str, bool]:
+    """Return the vector indexes, and whether each has a predicate."""
+    found = ask(
+        dsn,
+        """
+        select json_object_agg(indexrelid::regclass::text, indpred is not null)
+        from pg_index where indexrelid::regclass::text like '%hnsw%' and indisvalid
+        """,
+    )
+    return {name.removeprefix("ragline."): has for name, has in (found or {}).items()}

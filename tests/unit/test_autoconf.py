@@ -104,3 +104,11 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(PreconditionFailed, match=r"say exactly jit = 'off'"):
         autoconf.repair(data, {"jit": "off"})
     assert other.read_text() == "work_mem = 1MB\n"
+
+
+def test_what_a_person_is_told_to_write_holds_no_password(tmp_path: Path) -> None:
+    (tmp_path / autoconf.NAME).mkdir()
+    before = {"jit": "off", "primary_conninfo": "host=a password=sesame"}
+    with pytest.raises(PreconditionFailed, match="jit = 'off'; primary_conninfo as before") as said:
+        autoconf.repair(tmp_path, before)
+    assert "sesame" not in str(said.value)

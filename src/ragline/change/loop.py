@@ -55,6 +55,7 @@ async def plan(
     await settling.settle(site)
     _check_parts(site, parts)
     found = await _plan(site, parts)
+    await _refuse_rivals(site, parts)
     if not found.is_needed:
         return None
     asked = None if asked is None else _completed(site, found, asked)
@@ -95,7 +96,7 @@ async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Ent
         async with turns.preparing(site, id_):
             entry = await _applicable(site, id_)
             fresh = await _refuse_stale(site, entry)
-            await _refuse_rivals(site, entry)
+            await _refuse_rivals(site, entry.parts, entry.id)
             await _prepare(site, entry, fresh)
             turn = await held.enter_async_context(turns.taken(site))
             fresh = await _refuse_stale(site, entry)
@@ -270,14 +271,14 @@ async def _refuse_stale(site: Site, entry: Entry) -> Plan:
     return fresh
 
 
-async def _refuse_rivals(site: Site, entry: Entry) -> None:
-    """Two changes of one thing would drop what the other has beside it."""
-    targets = {(part.kind, part.target) for part in entry.parts}
+async def _refuse_rivals(site: Site, parts: Sequence[Part], id_: int | None = None) -> None:
+    """Two changes of one thing would drop what the other has beside it, and see what is only tried."""
+    targets = {(part.kind, part.target) for part in parts}
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
         left = [hold.entry for hold in await ledger.unsettled(connection)]
     for other in left:
-        if other.id != entry.id and targets & {(part.kind, part.target) for part in other.parts}:
+        if other.id != id_ and targets & {(part.kind, part.target) for part in other.parts}:
             raise Conflict(
                 f"change {other.id} ({other.title}) is {other.state} and of the same thing: see "
                 f"`ragline change show {other.id}`; end it with `ragline change resume` or `ragline "
@@ -307,8 +308,7 @@ async def _prepare(site: Site, entry: Entry, fresh: Plan) -> None:
 
 
 async def _tidied(site: Site, entry: Entry, keep: Sequence[changes.Value]) -> None:
-    for part, value in zip(entry.parts, keep, strict=True):
-        await site.kinds[part.kind].tidy(site, part.target, value)
+    await settling.tidied(site, list(zip(entry.parts, keep, strict=True)))
 
 
 async def _given_up(site: Site, id_: int) -> Entry:
@@ -353,8 +353,11 @@ async def _broken_off(turn: Turn, entry: Entry, error: BaseException) -> None:
             f"{lost}. Change {entry.id} is open: the next command settles it, or `ragline change "
             "resume`"
         ) from error
+    said = f"{reason}. Change {entry.id} {_HOW[ended.state]}"
     if isinstance(error, RaglineError):
-        error.args = (f"{reason}. Change {entry.id} {_HOW[ended.state]}",)
+        error.args = (said,)
+    else:
+        turn.site.say(said)
 
 
 async def ledger_entry(site: Site, id_: int) -> Entry:
@@ -465,7 +468,8 @@ async def _went_on(site: Site, entry: Entry) -> Entry:
         if not entry.waits_for:
             return entry  # another process was faster
         if entry.state == "undoing":
-            return await settling.put_back(turn, entry, "put back after a restart", "undone")
+            reason = entry.verdict["reason"] if entry.verdict else "put back after a restart"
+            return await settling.put_back(turn, entry, reason, "undone")
         fresh = Plan(
             parts=tuple(
                 PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)

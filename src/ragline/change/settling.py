@@ -48,7 +48,11 @@ async def settle(site: Site) -> list[Entry]:
         if entry.state == "preparing" or entry.waits_for or await turns.is_held(site, hold):
             continue
         async with turns.taken(site, patience_s=_PATIENCE_S) as turn:
-            settled.append(await _settled(turn, entry.id))
+            entry = await _reread(site, entry)
+            if (
+                entry.is_open and not entry.waits_for
+            ):  # else it came to an end, or to a rest, meanwhile
+                settled.append(await _settled(turn, entry))
     if await _has_journal(site):
         settled += await _by_journal(site)
     if not left:
@@ -89,6 +93,7 @@ async def put_back(
             "`ragline change resume`"
         ) from error
     undo_ms = (time.monotonic() - started) * 1000
+    await _tidied(turn.site, entry)
     end = _end(entry, verdict, end)
     return await turn.close(entry, end, reason, undo_ms=undo_ms)
 
@@ -145,7 +150,8 @@ async def retire(site: Site) -> None:
 
 async def _retired(site: Site, entry: Entry) -> None:
     pool = await site.app.pool("admin")
-    for part in entry.parts:
+    is_kept = entry.state == "kept"
+    for part, was in zip(entry.parts, entry.snapshot or (), strict=True):
         async with pool.connection() as connection:
             later = await ledger.later_change(connection, entry.id, part.kind, part.target)
         if later is not None:
@@ -153,19 +159,14 @@ async def _retired(site: Site, entry: Entry) -> None:
         # A target that was removed took all that with it.
         with contextlib.suppress(NotFound):
             now = await site.kinds[part.kind].read(site, part.target)
-            if now == part.want:
+            if now == (part.want if is_kept else was):
                 await site.kinds[part.kind].tidy(site, part.target, now)
     async with pool.connection() as connection:
         await ledger.retired(connection, entry.id)
 
 
-async def _settled(turn: Turn, id_: int) -> Entry:
+async def _settled(turn: Turn, entry: Entry) -> Entry:
     """Finish a change that was to be kept, put any other back."""
-    pool = await turn.site.app.pool("admin")
-    async with pool.connection() as connection:
-        entry = await ledger.one(connection, id_)
-    if not entry.is_open:
-        return entry
     if entry.state == "keeping":
         try:
             await finish(turn, entry, _as_planned(entry))
@@ -199,9 +200,40 @@ async def _undo(
             await turn.run(entry, step, f"undo:{number}", "undo")
     site.reached("put-back")
     for part, was in pairs:
-        kind = site.kinds[part.kind]
-        await kind.confirm(site, part.target, was)
-        await kind.tidy(site, part.target, was)
+        await site.kinds[part.kind].confirm(site, part.target, was)
+
+
+async def _tidied(site: Site, entry: Entry) -> None:
+    """Drop what was tried. What somebody holds is dropped by a later command: it is not in use."""
+    try:
+        for part, was in zip(entry.parts, entry.snapshot or (), strict=True):
+            with contextlib.suppress(NotFound):
+                await tidied(site, [(part, was)])
+    except DatabaseUnreachable:
+        raise
+    except (RaglineError, asyncpg.PostgresError) as error:
+        site.say(f"what change {entry.id} tried is dropped later: {error}")
+        pool = await site.app.pool("admin")
+        async with pool.connection() as connection:
+            await ledger.retire(connection, entry.id)
+
+
+async def tidied(site: Site, pairs: Sequence[tuple[Part, Value]]) -> None:
+    """Drop what lies beside the value of each part that is in effect.
+
+    But not what an earlier kept change replaced: until its time is over, taking it back is immediate.
+    """
+    pool = await site.app.pool("admin")
+    async with pool.connection() as connection:
+        retained = await ledger.retained(connection)
+    replaced = [
+        (part.kind, part.target, part.want, was)
+        for entry in retained
+        for part, was in zip(entry.parts, entry.snapshot or (), strict=False)
+    ]
+    for part, now in pairs:
+        found = [was for *thing, was in replaced if thing == [part.kind, part.target, now]]
+        await site.kinds[part.kind].tidy(site, part.target, found[0] if found else now)
 
 
 async def _steps_back(site: Site, pairs: Sequence[tuple[Part, Value]]) -> list[changes.Step]:

@@ -19,7 +19,7 @@ from ragline.change.kind import Site
 from ragline.core.change import Entry, State, Step, Value
 from ragline.db import cluster, ledger, locks, server
 from ragline.db.ledger import Hold
-from ragline.errors import Conflict, PreconditionFailed, RaglineError
+from ragline.errors import ConfigError, Conflict, PreconditionFailed, RaglineError
 
 _Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -155,18 +155,27 @@ class Turn:
                 await cluster.give_back(session, held.key)
 
     async def _take_cluster(self, entry: Entry) -> None:
-        database = self.site.dsn.database
-        async with self.site.session(cluster.DATABASE) as session:
-            try:
-                await cluster.take(session, database=database, change_id=entry.id, key=entry.key)
-            except Conflict:
-                held = await cluster.holder(session)
-                if held is None or held.database != database or await self._is_open(held.key):
-                    raise
-                # Killed between taking the place and opening, or between closing and giving it back.
-                await cluster.give_back(session, held.key)
-                await cluster.take(session, database=database, change_id=entry.id, key=entry.key)
+        try:
+            async with self.site.session(cluster.DATABASE) as session:
+                await self._take_place(session, entry)
+        except ConfigError as error:
+            raise PreconditionFailed(
+                "settings and roles belong to all databases of a server, so a change of them keeps a "
+                f"row in database {cluster.DATABASE!r}: {error}"
+            ) from error
         self.site.reached("cluster-taken")
+
+    async def _take_place(self, session: _Session, entry: Entry) -> None:
+        database = self.site.dsn.database
+        try:
+            await cluster.take(session, database=database, change_id=entry.id, key=entry.key)
+        except Conflict:
+            held = await cluster.holder(session)
+            if held is None or held.database != database or await self._is_open(held.key):
+                raise
+            # Killed between taking the place and opening, or between closing and giving it back.
+            await cluster.give_back(session, held.key)
+            await cluster.take(session, database=database, change_id=entry.id, key=entry.key)
 
     async def _is_open(self, key: str) -> bool:
         pool = await self.site.app.pool("admin")

@@ -179,7 +179,7 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
         is_active = index.slot == found.space.index_slot
         if is_active and (not index.is_there or index.is_valid or await _is_built(site, index)):
             continue
-        if not is_active and kept is not None and index.slot == kept.slot and index.serves:
+        if not is_active and kept is not None and index.serves == kept:
             continue
         if index.is_there:
             await building.stopped(site, index.name)

@@ -114,7 +114,7 @@ def plan(
     if not apply_now:
         output.emit(planned, as_json=as_json, text=change_text.plan(planned))
         return
-    output.note(change_text.plan(planned))
+    output.note(change_text.plan(planned, is_next=False))
     _apply(planned.id, keep_inconclusive, data_dir, quiet=quiet, as_json=as_json)
 
 
@@ -197,16 +197,16 @@ def watch(
         output.emit({"line": line}, as_json=as_json, text=line)
 
     async def until_decided(site: Site) -> None:
-        shown = 0
+        shown, watched = 0, number
         while True:
-            found = await loop.whole(site, number)
+            found = await loop.whole(site, watched)
+            watched = found.entry.id  # the newest of now, also when another one is planned
             lines = change_text.progress(found)
             for line in lines[shown:]:
                 say(line)
             shown = len(lines)
-            if found.entry.closed_at is not None or found.entry.waits_for:
-                return
-            if found.entry.state == "planned":
+            is_at_rest = found.entry.waits_for or found.entry.state in ("planned", "failed")
+            if is_at_rest or found.entry.closed_at is not None:
                 return
             await asyncio.sleep(0.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from ragline.core.change import Entry
 
 WAITS = 3
+_HASH = re.compile("[0-9a-f]{64}")
+_SHOWN_OF_HASH = 12
 _FAILED, _INCONCLUSIVE, _UNDO_FAILED = 4, 5, 6
 _CODES = {"kept": 0, "undone": _FAILED, "inconclusive": _INCONCLUSIVE, "failed": _UNDO_FAILED}
 
@@ -21,20 +24,40 @@ def exit_code(entry: Entry) -> int:
     return WAITS if entry.waits_for else _CODES.get(entry.state, 1)
 
 
-def plan(entry: Entry) -> str:
-    """Return a plan with everything somebody should know before it is applied."""
+def plan(entry: Entry, *, is_next: bool = True) -> str:
+    """Return a plan with everything somebody should know before it is applied.
+
+    `is_next`: with the line that applies it, where that is not done at once.
+    """
     lines = [f"change {entry.id} (plan {entry.plan_hash}): {on_one_line(entry.title)}"]
     for part in entry.plan["parts"]:
         lines.append(
-            f"  {part['kind']} {on_one_line(part['target'])}: {value(part['now'])} -> "
-            f"{value(part['want'])}"
+            f"  {part['kind']} {on_one_line(part['target'])}: {difference(part['now'], part['want'])}"
         )
         lines += [f"    warning: {on_one_line(warning)}" for warning in part["warnings"]]
     lines += steps(entry.plan["steps"])
     lines.append(f"undo: {entry.undo}")
     lines.append(_measured(entry.asked))
-    lines.append(f"next: ragline change apply {entry.id}   (until {entry.expires_at:%H:%M} UTC)")
+    if is_next:
+        lines.append(
+            f"next: ragline change apply {entry.id}   (until {entry.expires_at:%H:%M} UTC)"
+        )
     return "\n".join(lines)
+
+
+def difference(now: object, want: object) -> str:
+    """Return what a value is and shall be; of one with several facts those that differ.
+
+    >>> difference({"m": 16, "storage": "vector"}, {"m": 24, "storage": "vector"})
+    'm 16 -> 24'
+    >>> difference(None, "32MB")
+    'default -> 32MB'
+    """
+    if not isinstance(now, Mapping) or not isinstance(want, Mapping):
+        return f"{value(now)} -> {value(want)}"
+    names = [name for name in {**now, **want} if now.get(name) != want.get(name)]
+    said = [f"{name} {value(now.get(name))} -> {value(want.get(name))}" for name in names]
+    return ", ".join(said) or "as it is"
 
 
 def _step(number: int, step: Mapping[str, Any]) -> Iterable[str]:
@@ -91,10 +114,10 @@ def table(entries: Sequence[Entry]) -> str:
         took = "-" if entry.undo_ms is None else f"{entry.undo_ms:,.0f} ms"
         lines.append(
             f"{entry.id:>5}  {_state(entry):<13} {entry.planned_at:%Y-%m-%d %H:%M}  {took:>10}  "
-            f"{on_one_line(entry.title)[:100]}"
+            f"{_cut(entry.title, 100)}"
         )
         if entry.reason:
-            lines.append(f"{'':<50} {on_one_line(entry.reason)[:160]}")
+            lines.append(f"{'':<50} {_cut(entry.reason, 160)}")
         if entry.state == "kept" and entry.undone_by is None:
             lines.append(f"{'':<50} undo: {entry.undo}")
     return "\n".join(lines)
@@ -108,7 +131,10 @@ def _state(entry: Entry) -> str:
 
 def ended(entry: Entry) -> str:
     """Return how a change ended, with the lines of its verdict."""
-    lines = [f"change {entry.id} is {entry.state}: {on_one_line(entry.reason or entry.title)}"]
+    said = f"is {entry.state}: {on_one_line(entry.reason or entry.title)}"
+    if entry.undoes is not None and entry.state == "kept":
+        said = f"took change {entry.undoes} back: {on_one_line(entry.title)}"
+    lines = [f"change {entry.id} {said}"]
     lines += verdict(entry.verdict)
     if entry.undo_ms is not None:
         lines.append(f"  putting it back took {entry.undo_ms:,.0f} ms")
@@ -119,32 +145,50 @@ def ended(entry: Entry) -> str:
 
 def verdict(found: Mapping[str, Any] | None) -> list[str]:
     """Return the lines of a verdict: each with n, interval and the smallest drop it could have seen."""
-    if not found:
+    if not found or found["rung"] == "nothing":
         return []
     lines = [f"  verdict {found['status']} (by {found['rung']}, {found['seconds']:.1f} s)"]
-    lines += [
-        f"    {row['status']:<12} {row['line']}: {on_one_line(str(row['reason']))}"
-        f"{_n(row)}{_interval(row)}{_detectable(row)}"
-        for row in found["rows"]
-    ]
+    lines += [f"    {row['status']:<12} {_row(row)}" for row in found["rows"]]
     if found.get("is_too_noisy"):
         lines.append("    the machine is too noisy for the margin of latency")
     return lines
 
 
-def _n(row: Mapping[str, Any]) -> str:
-    return f"; n = {row['n']}" if row.get("n") else ""
+def _row(row: Mapping[str, Any]) -> str:
+    said = f"{row['metric']}{_figures(row)}: {on_one_line(str(row['reason'])) or row['line']}"
+    facts = [
+        f"n = {row['n']}" if row.get("n") else "",
+        _interval(row),
+        _detectable(row),
+    ]
+    return "; ".join([said, *filter(None, facts)])
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    if row.get("value") is None:
+        return ""
+    unit = f" {row['unit']}" if row.get("unit") else ""
+    now = f"{row['value']:.4g}{unit}"
+    return f" {now}" if row.get("baseline") is None else f" {row['baseline']:.4g}{unit} -> {now}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     if row.get("low") is None or row.get("high") is None:
         return ""
-    return f" [{row['low']:+.4f}, {row['high']:+.4f}]"
+    form = "+.1%" if row.get("is_ratio") else "+.4f"
+    return f"by [{row['low']:{form}}, {row['high']:{form}}]"
 
 
 def _detectable(row: Mapping[str, Any]) -> str:
     seen = row.get("detectable")
-    return "" if seen is None else f"; would have seen {seen:.3g}"
+    if seen is None:
+        return ""
+    return f"would have seen {seen:{'.0%' if row.get('is_ratio') else '.3g'}}"
+
+
+def _cut(text: str, length: int) -> str:
+    line = on_one_line(text)
+    return line if len(line) <= length else line[: length - 2].rstrip() + " …"
 
 
 def whole(found: Whole) -> str:
@@ -164,7 +208,7 @@ def whole(found: Whole) -> str:
     lines.append("  history:")
     lines += [
         f"    {line.at:%Y-%m-%d %H:%M:%S}  {line.state:<12} {line.by_user:<14} "
-        f"{on_one_line(line.reason)[:200]}"
+        f"{_cut(line.reason, 200)}"
         for line in found.history
     ]
     if found.steps:
@@ -177,15 +221,14 @@ def whole(found: Whole) -> str:
         lines.append(f"  putting it back took {entry.undo_ms:,.0f} ms")
     if entry.retire_at is not None:
         lines.append(f"  what it replaced is kept until {entry.retire_at:%Y-%m-%d %H:%M} UTC")
-    lines.append(f"  undo: {entry.undo}")
+    if entry.is_open or (entry.state == "kept" and entry.undone_by is None):
+        lines.append(f"  undo: {entry.undo}")
     return "\n".join(lines)
 
 
 def progress(found: Whole) -> list[str]:
     """Return the states and ended steps of a change in the order of time."""
-    said = [
-        (line.at, f"{line.state}  {on_one_line(line.reason)}".rstrip()) for line in found.history
-    ]
+    said = [(line.at, f"{line.state}  {_cut(line.reason, 200)}".rstrip()) for line in found.history]
     said += [
         (step.ended_at, f"  done: {on_one_line(step.text)}")
         for step in found.steps
@@ -204,11 +247,13 @@ def value(found: object) -> str:
         return "default"
     if isinstance(found, Mapping):
         said = ", ".join(
-            f"{name} {value(item)}" for name, item in found.items() if item is not None
+            f"{name} {value(item)}" for name, item in found.items() if item not in (None, [], ())
         )
         return said or "all defaults"
     if isinstance(found, Sequence) and not isinstance(found, str):
         return ", ".join(map(str, found))
+    if isinstance(found, str) and _HASH.fullmatch(found):
+        return found[:_SHOWN_OF_HASH]
     return on_one_line(str(found))
 
 

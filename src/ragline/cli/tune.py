@@ -350,7 +350,7 @@ async def _applied(
     entry = await loop.plan(site, parts, asked, title=found.title, keep_for_s=keep_for_s)
     if entry is None:
         return None
-    output.note(change_text.plan(entry))
+    output.note(change_text.plan(entry, is_next=False))
     return await loop.apply(site, entry.id, keep_inconclusive=keep_inconclusive)
 
 

@@ -146,6 +146,11 @@ def why_refused(name: str) -> str | None:
     return _REFUSED.get(name.lower())
 
 
+def is_confidential(name: str) -> bool:
+    """Whether a setting's value may hold a password."""
+    return _REFUSED.get(name.lower()) == _CONFIDENTIAL
+
+
 def normal(name: str, want: Value) -> str | list[str]:
     """Return a wanted value in the form of `read`: a text, or a list of texts for a list.
 

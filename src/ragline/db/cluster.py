@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from ragline.db import queries
+from ragline.db.pool import quoted
 from ragline.errors import Conflict, PreconditionFailed
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ async def take(session: Session, *, database: str, change_id: int, key: str) -> 
         await _prepare(session)
         held = await _taken(session, database, change_id, key)
     except asyncpg.InsufficientPrivilegeError as error:
+        user = quoted(await session.fetchval("select current_user::text"))
         raise PreconditionFailed(
-            f"changes of settings and roles keep a row in database {DATABASE!r}, and this user may "
-            f"not make or write it ({error}). As a superuser run there `create schema if not exists "
-            "ragline_cluster authorization <this user>`; where the schema is there already, `grant "
-            "usage on schema ragline_cluster to <this user>` and `grant select, insert, update, "
-            "delete on ragline_cluster.open_change to <this user>`"
+            f"changes of settings and roles keep a row in database {DATABASE!r}, and user {user} may "
+            f"not make or write it ({error}). As a superuser run there `create schema "
+            f"ragline_cluster authorization {user}`; where that is there already, `grant usage on "
+            f"schema ragline_cluster to {user}` and `grant select, insert, update, delete on "
+            f"ragline_cluster.open_change to {user}`"
         ) from error
     if held is not None:
         raise Conflict(

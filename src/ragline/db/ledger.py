@@ -129,8 +129,14 @@ async def unsettled(connection: Connection) -> list[Hold]:
 
 
 async def to_retire(connection: Connection) -> list[Entry]:
-    """Return kept changes whose time of immediate undo is over."""
+    """Return changes beside which something lies that nobody needs any more."""
     rows = await connection.fetch(queries.block("ledger", "changes_to_retire"))
+    return [_entry(row) for row in rows]
+
+
+async def retained(connection: Connection) -> list[Entry]:
+    """Return kept changes whose old state is still there beside, newest first."""
+    rows = await connection.fetch(queries.block("ledger", "retained_changes"))
     return [_entry(row) for row in rows]
 
 
@@ -183,6 +189,11 @@ async def owner(connection: Connection, id_: int) -> str | None:
 async def expect_restart(connection: Connection, id_: int, seconds: float) -> None:
     """Say that the server is about to go away, and its locks with it."""
     await connection.execute(queries.block("ledger", "expect_restart"), id_, seconds)
+
+
+async def retire(connection: Connection, id_: int) -> None:
+    """Say that something is left beside a change that could not be dropped yet."""
+    await connection.execute(queries.block("ledger", "retire"), id_)
 
 
 async def retired(connection: Connection, id_: int) -> None:

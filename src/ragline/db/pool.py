@@ -394,12 +394,13 @@ async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it says something about locks, time or the connection, and not about the statement."""
+    """Whether it says something about locks, time or the server, and not about the statement."""
     return isinstance(
         error,
         asyncpg.LockNotAvailableError
         | asyncpg.QueryCanceledError
         | asyncpg.PostgresConnectionError
+        | asyncpg.ReadOnlySQLTransactionError
         | asyncpg.AdminShutdownError
         | asyncpg.CrashShutdownError
         | asyncpg.CannotConnectNowError,

@@ -17,7 +17,13 @@ Connect = Callable[[Dsn, Workload], Awaitable["asyncpg.Connection[asyncpg.Record
 
 
 def lost(dsn: Dsn, error: Exception) -> RaglineError:
-    """Return the error for a connection that broke while it was in use."""
+    """Return the error for a connection that broke while it was in use, or that may not write."""
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return PreconditionFailed(
+            f"{dsn.redacted()} lets nothing be written: {error}. It is a replica, or "
+            "default_transaction_read_only is on for this user: set DATABASE_URL to the primary "
+            "(target_session_attrs=read-write), or switch that off"
+        )
     if isinstance(error, asyncpg.PostgresError) and not isinstance(
         error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError
     ):
@@ -43,6 +49,11 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
             "password and pg_hba.conf"
         )
     reason = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return ConfigError(
+            f"user {dsn.user!r} may not use database {dsn.database!r}: {reason}. `grant connect on "
+            "database` to the user, or use another one"
+        )
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return DatabaseUnreachable(
             f"{dsn.redacted()} has no connection left: {reason}. Try again when other programs "
@@ -53,6 +64,11 @@ async def explain(dsn: Dsn, error: Exception, connect: Connect) -> RaglineError:
         return PreconditionFailed(
             f"the server at {dsn.redacted()} ended the first question to it: {reason}. Allow more than "
             "that: statement_timeout of the server, the database or the role"
+        )
+    if isinstance(error, asyncpg.DiskFullError):
+        return DatabaseUnreachable(
+            f"the server at {dsn.redacted()} has no space left for a connection: {reason}. Free some "
+            "space on its disk"
         )
     if "rejected SSL upgrade" in reason:
         return DatabaseUnreachable(

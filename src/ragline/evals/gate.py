@@ -24,10 +24,12 @@ from ragline.core.change import Arm as Trials
 from ragline.core.change import Trial
 from ragline.core.gate import Asked, Judgement
 from ragline.core.measuring import Found
+from ragline.core.stats import MINIMUM
 from ragline.errors import PreconditionFailed, RaglineError
 from ragline.evals import gate_dataset, gate_questions, gate_searches
 from ragline.evals.gate_pair import Pair
 from ragline.evals.gate_searches import Arm, Clock
+from ragline.models.embed import Vector
 from ragline.rag.app import App
 
 OpenApp = Callable[[Workload, Mapping[str, Trial]], AbstractAsyncContextManager[App]]
@@ -71,30 +73,36 @@ class Gate:
         self._reached("measure:before")
         floors = gate_dataset.floors(asked)
         clock = Clock(least_of=_LEAST_OF)
+        embedded: dict[tuple[str, str], Vector] = {}
         async with self._open(asked.workload, {}) as app:
             drawn = await gate_questions.drawn(app, asked)
             gate_dataset.check(asked, floors, drawn.groups)
             self._say(gate_questions.said(drawn))
-            arm = Arm(app=app, hits=asked.k)
+            arm = Arm(app=app, hits=asked.k, embedded=embedded)
             await arm.learn(drawn.groups)
+            began = time.monotonic()
             until = started + asked.budget_s * gate_searches.PART_FOR_ANSWERS
             groups, answers = await self._answers(arm, drawn.groups, until)
             gate_searches.check(answers)
             plans, contents = await arm.plans(groups), gate_searches.contents(arm)
-            await self._timed(arm, groups, clock)
+            timed = gate_searches.timed(groups, floors)
+            # An answer takes an exact search as well: what this leaves is a little less than could be.
+            each_s = _LEAST_OF * gate_searches.REPEATS * _each_s(answers, began)
+            timed = gate_searches.affordable(timed, each_s, asked.budget_s)
+            await self._timed(arm, timed, clock)
         until = time.monotonic() + asked.budget_s * _PART_FOR_NOISE
-        while not _is_calm(clock, groups, asked) and time.monotonic() < until:
+        while not _is_calm(clock, timed, asked) and time.monotonic() < until:
             async with self._open(asked.workload, {}) as app:
-                arm = Arm(app=app, hits=asked.k)
+                arm = Arm(app=app, hits=asked.k, embedded=embedded)
                 await arm.learn(groups)
-                await self._timed(arm, groups, clock)
+                await self._timed(arm, timed, clock)
         clock = clock.calm(_FEWEST_REPEATS)
         side = Side(answers=answers, times=clock.times(), plans=plans, contents=contents)
         run = await self._run_dataset(asked, groups, {}, "before")
         return {
             "groups": [asking.group_to_json(group) for group in groups],
             "side": asking.side_to_json(side),
-            "figures": _figures(clock, groups),
+            "figures": _figures(clock, timed),
             "witnesses": clock.witnesses,
             "notes": list(drawn.notes),
             "run": run,
@@ -141,8 +149,11 @@ class Gate:
             arm = Arm(app=app, hits=asked.k)
             await arm.learn(groups)
             left, said = _still_there(arm, groups)
+            is_too_little = _share_gone(groups, left) > _MOST_GONE
+            began = time.monotonic()
+            answers = await self._again(arm, left, was, started + asked.budget_s)
+            left = _answered(left, answers)
             was = _only(was, left)
-            answers = await self._again(arm, left, was)
             now = Side(
                 answers=answers,
                 times={},
@@ -150,15 +161,18 @@ class Gate:
                 contents=gate_searches.contents(arm),
             )
             is_lost = gating.is_lost(left, was.answers, answers, gate_dataset.terms(asked, {}))
-            # Where quality is lost already, the times are but to be shown.
-            repeats = 1 if is_lost else gate_searches.REPEATS
+            # Where it is decided already, the times are but to be shown.
+            repeats = 1 if is_lost or is_too_little else gate_searches.REPEATS
+            timed = gate_searches.timed(left, gate_dataset.floors(asked))
+            each_s = _LEAST_OF * repeats * _each_s(answers, began)
+            timed = gate_searches.affordable(timed, each_s, asked.budget_s)
             for look in range(1, gating.LOOKS + 1):
                 if look > 1:
                     self._say("measuring on: nothing is decided yet")
                     part = asked.budget_s * look / gating.LOOKS
                     await arm.settled(before["witnesses"], started + part)
                 clock = Clock(least_of=_LEAST_OF)
-                await self._timed(arm, left, clock, repeats)
+                await self._timed(arm, timed, clock, repeats)
                 clocks.append(clock)
                 # What the machine was like decides which of them counts, not what came out.
                 best = min(
@@ -169,9 +183,10 @@ class Gate:
                 terms = gate_dataset.terms(asked, noise)
                 now = replace(now, times=best.times())
                 parts = await asyncio.to_thread(gating.judged, left, was, now, terms)
-                if parts.is_decided or time.monotonic() - started > asked.budget_s:
+                is_over = time.monotonic() - started > asked.budget_s
+                if parts.is_decided or is_too_little or is_over:
                     break
-        if len(said) and parts.status == "pass" and _share_gone(groups, left) > _MOST_GONE:
+        if is_too_little and parts.status == "pass":
             parts = replace(parts, quality="inconclusive")
         judgement = gating.judgement(
             left, was, now, parts, terms,
@@ -201,13 +216,18 @@ class Gate:
         return gate_searches.without(groups, gone), answers
 
     async def _again(
-        self, arm: Arm, groups: Sequence[Group], was: Side
+        self, arm: Arm, groups: Sequence[Group], was: Side, until: float
     ) -> dict[str, dict[str, Seen]]:
-        """Return what all questions find now. The same chunks are worth what they were worth."""
+        """Return what the questions find now, as far as there is time: it may be much slower.
+
+        The same chunks are worth what they were worth.
+        """
         answers: dict[str, dict[str, Seen]] = {group.name: {} for group in groups}
         is_same_content = gate_searches.contents(arm) == was.contents
         turns = gate_searches.by_turns(groups)
         for number, (group, question) in enumerate(turns):
+            if time.monotonic() > until and number >= MINIMUM:
+                break
             self._advance("answers", number + 1, len(turns))
             found = await arm.found(group, question)
             known = was.answers[group.name][question.id]
@@ -269,6 +289,10 @@ class Gate:
 # -- small parts -----------------------------------------------------------------------------------
 
 
+def _each_s(answers: Mapping[str, Mapping[str, Seen]], began: float) -> float:
+    return (time.monotonic() - began) / max(1, sum(map(len, answers.values())))
+
+
 def _is_same(known: Seen, found: list[Found] | str, k: int) -> bool:
     return not isinstance(found, str) and known.chunks == tuple(hit.chunk_id for hit in found[:k])
 
@@ -302,13 +326,25 @@ def _still_there(arm: Arm, groups: Sequence[Group]) -> tuple[tuple[Group, ...], 
     return left, [said]
 
 
+def _answered(
+    groups: Sequence[Group], answers: Mapping[str, Mapping[str, Seen]]
+) -> tuple[Group, ...]:
+    return gate_searches.without(
+        groups,
+        {
+            group.name: {one.id for one in group.questions} - answers[group.name].keys()
+            for group in groups
+        },
+    )
+
+
 def _share_gone(groups: Sequence[Group], left: Sequence[Group]) -> float:
     asked, still = (sum(len(group.questions) for group in some) for some in (groups, left))
     return 1 - still / asked
 
 
 def _only(side: Side, groups: Sequence[Group]) -> Side:
-    """Return a side with nothing but these questions."""
+    """Return a side with nothing but what these questions found."""
     ids = {group.name: {one.id for one in group.questions} for group in groups}
 
     def kept(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -321,7 +357,6 @@ def _only(side: Side, groups: Sequence[Group]) -> Side:
     return replace(
         side,
         answers=kept(side.answers),
-        times=kept(side.times),
         plans={name: shape for name, shape in side.plans.items() if name in ids},
     )
 

@@ -15,6 +15,7 @@ from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gate import Asked, Judgement
 from ragline.evals import gate_dataset, gate_questions, gate_searches
 from ragline.evals.gate_searches import Advance, Arm, Clock, Say
+from ragline.models.embed import Vector
 from ragline.rag.app import App
 
 
@@ -27,9 +28,11 @@ class Pair:
         self.say = say
         self.advance = advance
         self.asked = asked
-        self.arms = [Arm(app=app, hits=asked.k) for app in apps]
+        embedded: dict[tuple[str, str], Vector] = {}
+        self.arms = [Arm(app=app, hits=asked.k, embedded=embedded) for app in apps]
         self.clocks = [Clock(least_of=1) for _ in apps]
         self.started = started
+        self.answers_s = 0.0
         self.lot = np.random.default_rng(asked.seed)
         self.was: dict[str, dict[str, Seen]] = {}
         self.now: dict[str, dict[str, Seen]] = {}
@@ -45,7 +48,7 @@ class Pair:
         is_lost = gating.is_lost(groups, self.was, self.now, gate_dataset.terms(asked, {}))
         for look in range(1, gating.LOOKS + 1):
             # Where quality is lost already, the times are but to be shown.
-            await self._timed(groups, 1 if is_lost else gate_searches.REPEATS)
+            await self._timed(self._affordable(groups), 1 if is_lost else gate_searches.REPEATS)
             times, again, wanted = (clock.least() for clock in self.clocks)
             noise, spread = paired_times.paired_noise(times, again, asked.seed)
             terms = replace(gate_dataset.terms(asked, noise), spread=spread)
@@ -79,12 +82,14 @@ class Pair:
             for group, question in gate_searches.by_turns(groups)
             if question.id not in self.was.get(group.name, {})
         ]
+        began = time.monotonic()
         until = self.started + self.asked.budget_s * gate_searches.PART_FOR_ANSWERS
         for number, (group, question) in enumerate(turns):
             if time.monotonic() > until and number >= gate_searches.FEWEST_QUESTIONS * len(groups):
                 break
             self.advance("answers", number + 1, len(turns))
             await self._both(group, question)
+        self.answers_s += time.monotonic() - began
         gate_searches.check(self.was)
         gone = {
             group.name: {one.id for one in group.questions} - self.was.get(group.name, {}).keys()
@@ -116,6 +121,14 @@ class Pair:
                 for at in self.lot.permutation(len(self.arms)).tolist():
                     ms = await self.arms[at].timed(group, question)
                     self.clocks[at].add(group, question, ms)
+
+    def _affordable(self, groups: Sequence[Group]) -> tuple[Group, ...]:
+        """Return the groups with the questions to be timed, as many as there is time for."""
+        timed = gate_searches.timed(groups, gate_dataset.floors(self.asked))
+        answered = sum(len(cases) for cases in self.was.values())
+        # An answer took about as many searches as there are arms.
+        each_s = gate_searches.REPEATS * self.answers_s / max(1, answered)
+        return gate_searches.affordable(timed, each_s, self.asked.budget_s)
 
     async def _extended(self, groups: tuple[Group, ...], look: int) -> tuple[Group, ...]:
         """Return the groups with as many questions more as there is time for, answered."""

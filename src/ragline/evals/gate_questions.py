@@ -23,6 +23,7 @@ from ragline.rag.search import target_of
 
 FEWEST_VECTORS = 10
 _MOST_COLLECTIONS = 3
+_MOST_NAMED = 5
 _MOST_CONDITIONS = 2
 _SAMPLED = 500
 _LEAST_SHARE, _LARGEST_SHARE = 0.02, 0.6
@@ -78,8 +79,13 @@ async def _chosen(app: App, asked: Asked) -> tuple[list[CollectionFacts], list[s
     chosen = (with_vectors or able)[:_MOST_COLLECTIONS]
     names = {one.name for one in chosen}
     left_out = [one.name for one in every if one.name not in names]
-    notes = [f"not measured: {', '.join(left_out)}"] if left_out and chosen else []
+    notes = [f"not measured: {_listed(left_out)}"] if left_out and chosen else []
     return [await app.collection(one.name, fresh=True) for one in chosen], notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 async def _of_collection(

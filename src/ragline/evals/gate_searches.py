@@ -14,7 +14,9 @@ from ragline.core import asking, languages, paired_times
 from ragline.core.asking import Group, Question, Seen
 from ragline.core.filters import Filter, from_text
 from ragline.core.measuring import Found
-from ragline.core.results import CollectionFacts
+from ragline.core.policies import LATENCY, Policy
+from ragline.core.results import CollectionFacts, Method
+from ragline.core.stats import MINIMUM
 from ragline.db import samples
 from ragline.errors import DatabaseUnreachable, ModelError, PreconditionFailed, RaglineError
 from ragline.evals.recall import midway
@@ -33,6 +35,8 @@ REPEATS = 2
 PART_FOR_ANSWERS = 1 / 2
 """Exact searches of a large collection may take this part of the budget; then fewer questions do."""
 FEWEST_QUESTIONS = 60
+TIMED = 60
+"""So many questions of a group are timed, and so many of all groups together at the least."""
 # A server that is gone fails every question, each after a long wait.
 _GIVE_UP_AFTER = 3
 _WITNESSES = 30
@@ -44,14 +48,17 @@ _PAUSE_S = 0.3
 class Arm:
     """An open ragline that is asked the questions of groups, and what it remembers of them.
 
-    `hits` is how many hits are asked for; None is what the collection's policy says.
+    `hits` is how many hits are asked for; None is what the collection's policy says. `embedded` are
+    questions' vectors by the model's weights and the text: shared by all arms of a measurement, no
+    model is paid twice for the same words.
     """
 
     app: App
     hits: int | None
+    embedded: dict[tuple[str, str], Vector] = field(default_factory=dict)
     facts: dict[str, CollectionFacts] = field(default_factory=dict)
     vectors: dict[tuple[str, int], Vector] = field(default_factory=dict)
-    of_words: dict[tuple[str, str], Vector | None] = field(default_factory=dict)
+    of_words: dict[tuple[str, Method, str], Vector | None] = field(default_factory=dict)
     conditions: dict[str, Filter] = field(default_factory=dict)
     failed: int = 0
     last_error: str = ""
@@ -82,20 +89,25 @@ class Arm:
 
     async def _learn_words(self, group: Group, question: Question) -> None:
         """Embed a question once: asked again, it shall cost the database's time and nobody's money."""
-        key = (group.collection, question.text)
-        facts = self.facts[group.collection]
-        if key in self.of_words or facts.space is None:
+        key = (group.collection, group.method, question.text)
+        space = self.facts[group.collection].space
+        if key in self.of_words or space is None:
             return
-        foreign = languages.foreign(question.text, facts.language, facts.space.languages)
-        model = await self.app.embedder_for(facts.space)
-        if model is None:
-            raise ModelError(
-                f"no configured model fits the vectors of {group.collection!r}, which are of "
-                f"{facts.space.model_id}: configure it, or say --no-measure"
-            )
-        # A hybrid search of production goes by words alone here.
-        is_by_words = foreign is not None and group.method == "hybrid"
-        self.of_words[key] = None if is_by_words else await model.embed_query(question.text)
+        language = self.facts[group.collection].language
+        if group.method == "hybrid" and languages.foreign(question.text, language, space.languages):
+            # A hybrid search of production goes by words alone here.
+            self.of_words[key] = None
+            return
+        words = (space.weights_hash, question.text)
+        if words not in self.embedded:
+            model = await self.app.embedder_for(space)
+            if model is None:
+                raise ModelError(
+                    f"no configured model fits the vectors of {group.collection!r}, which are of "
+                    f"{space.model_id}: configure it, or say --no-measure"
+                )
+            self.embedded[words] = await model.embed_query(question.text)
+        self.of_words[key] = self.embedded[words]
 
     def can_ask(self, group: Group, question: Question) -> bool:
         """Return whether what the question is made of is still there."""
@@ -187,7 +199,7 @@ class Arm:
 
     def _vector(self, group: Group, question: Question) -> Vector | None:
         if group.is_known:
-            return self.of_words.get((group.collection, question.text))
+            return self.of_words.get((group.collection, group.method, question.text))
         space = self.facts[group.collection].space
         one, other = (self.vectors[group.collection, chunk] for chunk in question.chunks)
         return midway(one, other, is_unit=space is not None and space.normalised)
@@ -308,6 +320,43 @@ def by_turns(groups: Sequence[Group]) -> list[tuple[Group, Question]]:
         for group in groups
         if place < len(group.questions)
     ]
+
+
+def timed(groups: Sequence[Group], floors: Policy | None) -> tuple[Group, ...]:
+    """Return the groups with the questions whose times are taken: all where a policy limits times.
+
+    Where there are few of them, as of a collection of five chunks, each is asked several times.
+    """
+    is_limited = any(LATENCY.fullmatch(line.metric) for line in floors.lines) if floors else False
+    at_most = None if is_limited else TIMED
+    cut = [replace(group, questions=group.questions[:at_most]) for group in groups]
+    count = sum(len(group.questions) for group in cut)
+    times = -(-TIMED // count) if count else 1
+    return tuple(
+        replace(
+            group,
+            questions=tuple(
+                replace(one, id=f"{one.id} {time}") if time else one
+                for time in range(times)
+                for one in group.questions
+            ),
+        )
+        for group in cut
+    )
+
+
+def affordable(groups: Sequence[Group], each_s: float, left_s: float) -> tuple[Group, ...]:
+    """Return the groups with as many questions as there is time for, but enough to be judged.
+
+    `each_s` is what one of them takes with all its repetitions: a change can make searches very slow.
+    """
+    most = max(MINIMUM, int(left_s / each_s)) if each_s > 0 else None
+    kept = {(group.name, question.id) for group, question in by_turns(groups)[:most]}
+    gone = {
+        group.name: {one.id for one in group.questions if (group.name, one.id) not in kept}
+        for group in groups
+    }
+    return without(groups, gone)
 
 
 def without(groups: Sequence[Group], gone: Mapping[str, set[str]]) -> tuple[Group, ...]:

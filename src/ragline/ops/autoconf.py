@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ragline.core.guc_values import is_confidential
 from ragline.errors import PreconditionFailed
 
 NAME = "postgresql.auto.conf"
@@ -110,7 +111,13 @@ def _quoted(value: str) -> str:
 
 
 def _listed(settings: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} = {_quoted(value)}" for name, value in settings.items()) or "nothing"
+    return (
+        "; ".join(
+            f"{name} as before" if is_confidential(name) else f"{name} = {_quoted(value)}"
+            for name, value in settings.items()
+        )
+        or "nothing"
+    )
 
 
 def _read(path: Path) -> tuple[str, os.stat_result | None]:

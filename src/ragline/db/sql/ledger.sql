@@ -45,7 +45,7 @@ order by c.id
 -- changes_to_retire --
 select c.*, extract(epoch from c.keep_for)::float8 as keep_for_s, null::bigint as undone_by
 from change c
-where c.retire_at <= clock_timestamp() and c.state = 'kept'
+where c.retire_at <= clock_timestamp() and c.closed_at is not null
 order by c.id
 
 -- move_change --
@@ -62,13 +62,23 @@ update change set
     opened_at = case $2 when 'snapshotted' then clock_timestamp() else opened_at end,
     applied_at = case $2 when 'applied' then clock_timestamp() else applied_at end,
     closed_at = case when $2 in ('kept', 'undone', 'inconclusive') then clock_timestamp() end,
-    retire_at = case when $2 = 'kept' then clock_timestamp() + keep_for end
+    retire_at = case when $2 = 'kept' then clock_timestamp() + keep_for else retire_at end
 where id = $1
 returning id
 
 -- expect_restart --
 update change set restarting_until = clock_timestamp() + $2::float8 * interval '1 second'
 where id = $1
+
+-- retire --
+update change set retire_at = clock_timestamp() where id = $1
+
+-- retained_changes --
+-- what these replaced is still there, so that taking them back is immediate
+select c.*, extract(epoch from c.keep_for)::float8 as keep_for_s, null::bigint as undone_by
+from change c
+where c.retire_at > clock_timestamp() and c.state = 'kept'
+order by c.id desc
 
 -- retired --
 update change set retire_at = null where id = $1
