@@ -159,8 +159,8 @@ def test_what_people_read_says_locks_restarts_loss_and_the_way_back(ragline: Com
     plan = ragline.run("change", "plan", "index", COLLECTION, "m=24")
     for said in ("create index concurrently", "locks: SHARE UPDATE EXCLUSIVE", "disk:"):
         assert said in plan.stdout.replace("CREATE INDEX CONCURRENTLY", "create index concurrently")
-    listed = ragline.run("change", "list").stdout
-    assert "planned" in listed
+    assert f"index {COLLECTION}: m 16 -> 24" in plan.stdout
+    assert "planned" in ragline.run("change", "list").stdout
 
 
 def test_a_stale_plan_is_refused(ragline: Command, ground: Ground) -> None:
@@ -189,7 +189,9 @@ def test_worse_is_put_back_with_exit_code_4(ragline: Command, ground: Ground) ->
     done = ragline.run("change", "plan", "search", COLLECTION, "k=3", "--apply", *_QUICK)
     assert done.returncode == 4, done.stderr
     assert "is undone" in done.stdout
-    assert "rows [kb" in done.stdout
+    assert "rows [kb] 1 -> 0.3: surely lower" in done.stdout
+    assert "p50_ms [all questions]" in done.stdout
+    assert "next:" not in done.stderr, "it was applied at once"
     assert looked(ground) == before
 
 
@@ -259,7 +261,8 @@ def test_one_change_at_a_time(ragline: Command, ground: Ground) -> None:
     assert kept["state"] == "kept"
     shown = ragline.json("change", "show", str(planned["id"]))
     assert shown["entry"]["state"] == "undone"
-    ragline.json("change", "undo", str(second["id"]))
+    undone = ragline.run("change", "undo", str(second["id"]))
+    assert f"took change {second['id']} back" in undone.stdout
     assert looked(ground) == before
 
 

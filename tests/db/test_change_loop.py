@@ -645,6 +645,34 @@ async def test_place_of_a_dropped_database_is_free(
     assert (await loop.apply(site, await planned(site, SHARED))).state == "kept"
 
 
+async def test_copy_of_a_database_never_touches_what_its_original_changes(
+    own_dsn: Dsn, site: Site, notes: Db
+) -> None:
+    site.reached = killing_at("measuring")
+    id_ = await planned(site, SHARED)
+    with pytest.raises(Killed):
+        await loop.apply(site, id_)
+    await notes.execute("update change set owner = null where id = $1", id_)
+    # As in a dump restored elsewhere: the change is open in the ledger, and the server knows nothing.
+    async with site.session(cluster.DATABASE) as session:
+        await session.execute("delete from ragline_cluster.open_change")
+    journal.remove(site.data_dir, await turns.system_id(site))
+    (settled,) = await settling.settle(site)
+    assert settled.state == "undone"
+    assert "copy" in settled.reason
+    assert await text(notes) == "new"
+
+
+async def test_wish_to_keep_what_is_undecided_outlives_a_restart(site: Site, notes: Db) -> None:
+    note(site).restarts = True
+    verdicts(site).status = "inconclusive"
+    entry = await loop.apply(site, await planned(site, PART, asked=Asked(keep_inconclusive=True)))
+    assert entry.waits_for == "restart"
+    (ended,) = await loop.resume(site)
+    assert ended.state == "kept"
+    assert "somebody's word" in ended.reason
+
+
 async def test_where_the_ledger_was_rewound_the_journal_counts(site: Site, notes: Db) -> None:
     site.reached = killing_at("measuring")
     id_ = await planned(site, SHARED)

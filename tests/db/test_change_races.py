@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +76,15 @@ async def another(dsn: Dsn, folder: Path) -> AsyncIterator[Site]:
 class CuttingOff(Restarts):
     """A restart as connections notice it: all of a database are gone."""
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, meanwhile: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
         self.db = db
+        self.meanwhile = meanwhile
 
     async def restart(self) -> None:
         await super().restart()
         await cut_off(self.db)
+        await self.meanwhile()
 
 
 async def cut_off(db: Db) -> None:
@@ -107,14 +109,19 @@ async def test_after_a_restart_the_change_is_still_its_makers(
     own_dsn: Dsn, site: Site, notes: Db, tmp_path: Path
 ) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
-    site.restart = CuttingOff(notes)
+
+    async def nothing_is_left() -> None:
+        async with another(own_dsn, tmp_path) as other:
+            assert await settling.settle(other) == []
+
+    site.restart = CuttingOff(notes, nothing_is_left)
     note(site).restarts = True
     measuring(site, started, go_on)
     id_ = await planned(site, PART)
     task = asyncio.create_task(loop.apply(site, id_))
     await started.wait()
+    await nothing_is_left()
     async with another(own_dsn, tmp_path) as other:
-        assert await settling.settle(other) == []
         with pytest.raises(Conflict, match="another process"):
             await loop.undo(other, id_)
     go_on.set()

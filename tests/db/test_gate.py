@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,7 +24,7 @@ from ragline.errors import PreconditionFailed, UsageError
 from ragline.evals.gate import Gate
 from ragline.models.embed_fake import FakeEmbedder
 
-QUICK = Asked(questions=40, budget_s=10.0)
+QUICK = Asked(questions=30, budget_s=6.0)
 EMBEDDER = ClusteredEmbedder()
 
 
@@ -44,6 +45,16 @@ def filled(template: Dsn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     asyncio.run(make())
     yield template.on(name)
     asyncio.run(_drop(template, name))
+
+
+@pytest.fixture(scope="module")
+def before(filled: Dsn, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What was measured there before any change; the clones are the same."""
+    folder = tmp_path_factory.mktemp("before")
+    found = asyncio.run(Gate(gated.opener(filled, folder, EMBEDDER)).before(QUICK))
+    # As the ledger keeps it.
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
 
 
 async def _drop(dsn: Dsn, name: str) -> None:
@@ -114,14 +125,13 @@ async def test_the_same_on_both_sides_passes_at_the_first_rung(gate: Gate) -> No
 
 
 async def test_little_memory_is_quicker_and_loses_what_a_filter_allows(
-    own_gate: Gate, place: Dsn
+    own_gate: Gate, place: Dsn, before: dict[str, Any]
 ) -> None:
-    before = await own_gate.before(QUICK)
     await execute(
         place, f"alter role ragline_serve in database {place.database} set work_mem = '64kB'"
     )
 
-    found = await own_gate.after(QUICK, json.loads(json.dumps(before)))
+    found = await own_gate.after(QUICK, before)
 
     assert found.status == "fail", found.reason
     lost = rows(found, "fail")
@@ -130,9 +140,9 @@ async def test_little_memory_is_quicker_and_loses_what_a_filter_allows(
     assert "ann_recall@10 [docs where own = " in found.reason
 
 
-async def test_what_changed_nothing_is_never_undone_for_its_quality(gate: Gate) -> None:
-    before = await gate.before(QUICK)
-
+async def test_what_changed_nothing_is_never_undone_for_its_quality(
+    gate: Gate, before: dict[str, Any]
+) -> None:
     found = await gate.after(QUICK, before)
 
     assert (found.rung, found.overlap) == ("identical", 1.0)
@@ -140,7 +150,9 @@ async def test_what_changed_nothing_is_never_undone_for_its_quality(gate: Gate) 
     assert found.status == "pass" or "p50_ms" in found.reason
 
 
-async def test_a_graph_of_few_neighbours_fails_on_recall(place: Dsn, own_gate: Gate) -> None:
+async def test_a_graph_of_few_neighbours_fails_on_recall(
+    place: Dsn, own_gate: Gate, before: dict[str, Any]
+) -> None:
     await execute(
         place,
         """
@@ -186,8 +198,9 @@ async def test_a_worse_embedding_model_fails_on_known_items(place: Dsn, tmp_path
     assert "known_mrr@10" in found.reason
 
 
-async def test_what_was_removed_meanwhile_is_counted_and_said(place: Dsn, own_gate: Gate) -> None:
-    before = await own_gate.before(QUICK)
+async def test_what_was_removed_meanwhile_is_counted_and_said(
+    place: Dsn, own_gate: Gate, before: dict[str, Any]
+) -> None:
     await execute(place, "delete from document where (metadata->>'own')::int < 5")
 
     found = await own_gate.after(QUICK, before)
@@ -197,8 +210,9 @@ async def test_what_was_removed_meanwhile_is_counted_and_said(place: Dsn, own_ga
     assert found.status != "pass"
 
 
-async def test_a_search_that_fails_afterwards_fails_the_change(place: Dsn, own_gate: Gate) -> None:
-    before = await own_gate.before(QUICK)
+async def test_a_search_that_fails_afterwards_fails_the_change(
+    place: Dsn, own_gate: Gate, before: dict[str, Any]
+) -> None:
     await execute(place, "alter table chunk rename column body to text")
 
     found = await own_gate.after(QUICK, before)
@@ -208,8 +222,9 @@ async def test_a_search_that_fails_afterwards_fails_the_change(place: Dsn, own_g
     assert "column content.body does not exist" in found.reason
 
 
-async def test_a_collection_that_is_gone_fails_the_change(place: Dsn, own_gate: Gate) -> None:
-    before = await own_gate.before(QUICK)
+async def test_a_collection_that_is_gone_fails_the_change(
+    place: Dsn, own_gate: Gate, before: dict[str, Any]
+) -> None:
     await execute(place, "delete from collection")
 
     found = await own_gate.after(QUICK, before)

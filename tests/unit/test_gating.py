@@ -178,6 +178,36 @@ def test_a_machine_too_noisy_for_the_margin_decides_nothing_about_time() -> None
         assert "more than the margin of 25.0%" in said.reason
 
 
+def test_what_is_slower_far_beyond_all_noise_fails_on_any_machine() -> None:
+    groups = (group(n=200),)
+    noisy = replace(TERMS, noise={paired_times.ALL: 2.0, "docs": 2.0})
+
+    parts = gating.judged(groups, side(groups), side(groups, ms={"docs": 20.0}), noisy)
+
+    assert parts.latency == "fail"
+    assert "two runs without a change differ by (200%)" in parts.rows[-1].reason
+
+
+@pytest.mark.parametrize(("slower", "outcome"), [(1.05, "pass"), (3.0, "fail")])
+def test_a_little_slower_may_stay_and_much_slower_may_not(slower: float, outcome: str) -> None:
+    groups = (group(n=60), group("docs where a = 1", 60))
+    ms = {one.name: 2.0 * slower for one in groups}
+
+    parts = gating.judged(groups, side(groups), side(groups, ms=ms), QUIET)
+
+    assert (parts.is_identical, parts.quality, parts.latency) == (True, "pass", outcome)
+
+
+def test_one_question_of_a_hundred_that_fails_is_enough() -> None:
+    groups = (group(n=100),)
+    now = side(groups)
+    broken = {**now.answers["docs"], "q0007": Seen(error="DatabaseError: out of memory")}
+
+    parts = gating.judged(groups, side(groups), replace(now, answers={"docs": broken}), QUIET)
+
+    assert parts.quality == "fail"
+
+
 def test_without_known_noise_no_time_is_judged() -> None:
     groups = (group(n=200),)
 

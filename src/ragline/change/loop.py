@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -91,17 +90,16 @@ async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Ent
     """
     await settling.settle(site)
     await _applicable(site, id_)
-    async with AsyncExitStack() as held:
-        # Held until it is open, so that nobody gives it up, or applies it too, in between.
-        async with turns.preparing(site, id_):
-            entry = await _applicable(site, id_)
-            fresh = await _refuse_stale(site, entry)
-            await _refuse_rivals(site, entry.parts, entry.id)
-            await _prepare(site, entry, fresh)
-            turn = await held.enter_async_context(turns.taken(site))
+    # Held until it is decided, so that nobody gives it up, or applies it too, in between.
+    async with turns.preparing(site, id_) as session:
+        entry = await _applicable(site, id_)
+        fresh = await _refuse_stale(site, entry)
+        await _refuse_rivals(site, entry.parts, entry.id)
+        await _prepare(site, entry, fresh)
+        async with turns.taken(site, session=session) as turn:
             fresh = await _refuse_stale(site, entry)
             entry = await turn.open(entry, [part.now for part in fresh.parts])
-        return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
+            return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
 
 
 async def undo(site: Site, id_: int) -> Entry:
@@ -329,18 +327,24 @@ async def _decided(turn: Turn, entry: Entry, fresh: Plan, *, keep_inconclusive: 
         verdict = await _judged(turn, entry, fresh)
         if verdict is None:
             return await ledger_entry(turn.site, entry.id)
-        is_kept = verdict.status == "pass" or (
-            verdict.status == "inconclusive" and keep_inconclusive
-        )
-        if is_kept:
-            if verdict.status != "pass":
-                verdict = replace(verdict, reason=f"kept on somebody's word: {verdict.reason}")
-            return await _kept(turn, entry, fresh, verdict)
+        if (good := _good(verdict, entry, keep_inconclusive=keep_inconclusive)) is not None:
+            return await _kept(turn, entry, fresh, good)
     except (Exception, asyncio.CancelledError) as error:
         await _broken_off(turn, entry, error)
         raise
     end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
     return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+
+
+def _good(verdict: Judgement, entry: Entry, *, keep_inconclusive: bool = False) -> Judgement | None:
+    """Return the verdict with which a change stays; None where it does not."""
+    asked = _asked(entry)
+    if verdict.status == "pass":
+        return verdict
+    is_wished = keep_inconclusive or (asked is not None and asked.keep_inconclusive)
+    if verdict.status == "inconclusive" and is_wished:
+        return replace(verdict, reason=f"kept on somebody's word: {verdict.reason}")
+    return None
 
 
 async def _broken_off(turn: Turn, entry: Entry, error: BaseException) -> None:
@@ -481,8 +485,8 @@ async def _went_on(site: Site, entry: Entry) -> Entry:
         await _confirm_restarted(site, entry)
         try:
             verdict = await _measured(turn, entry, _asked(entry), entry.before)
-            if verdict.status == "pass":
-                return await _kept(turn, entry, fresh, verdict)
+            if (good := _good(verdict, entry)) is not None:
+                return await _kept(turn, entry, fresh, good)
         except (Exception, asyncio.CancelledError) as error:
             await _broken_off(turn, entry, error)
             raise

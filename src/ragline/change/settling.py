@@ -133,7 +133,7 @@ async def free_place(site: Site) -> None:
 
 
 async def retire(site: Site) -> None:
-    """Drop what kept changes replaced, once the time of immediate undo is over."""
+    """Drop what nobody needs any more: what was replaced long enough ago, what was tried and held."""
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
         due = await ledger.to_retire(connection)
@@ -167,6 +167,13 @@ async def _retired(site: Site, entry: Entry) -> None:
 
 async def _settled(turn: Turn, entry: Entry) -> Entry:
     """Finish a change that was to be kept, put any other back."""
+    if entry.is_cluster_wide and not await turn.has_place(entry):
+        reason = (
+            "this database is a copy of the one whose change it is: settings and roles were not "
+            "touched from here"
+        )
+        await turn.move(entry, "undoing", reason)
+        return await turn.move(entry, "undone", reason)
     if entry.state == "keeping":
         try:
             await finish(turn, entry, _as_planned(entry))
@@ -297,6 +304,8 @@ async def _by_journal(site: Site) -> list[Entry]:
         if entry is not None and entry.closed_at is not None:
             await turn.release(entry)
             return []
+        if entry is not None and entry.is_open:
+            return []  # broken off meanwhile; the ledger knows
         put_back_entry = await _rewound(turn, found, entry)
         async with site.session(cluster.DATABASE) as session:
             await cluster.give_back(session, found.key)

@@ -154,6 +154,16 @@ class Turn:
             if entry is not None and not entry.is_open:
                 await cluster.give_back(session, held.key)
 
+    async def has_place(self, entry: Entry) -> bool:
+        """Return whether a change of this very database holds the server's place.
+
+        One that is open took it before it was opened. Where it has it not, the ledger is a copy: a dump
+        restored on another server, or a database made of another one as its template.
+        """
+        async with self.site.session(cluster.DATABASE) as session:
+            held = await cluster.holder(session)
+        return held is not None and (held.database, held.key) == (self.site.dsn.database, entry.key)
+
     async def _take_cluster(self, entry: Entry) -> None:
         try:
             async with self.site.session(cluster.DATABASE) as session:
@@ -213,40 +223,48 @@ class Turn:
 
 
 @asynccontextmanager
-async def taken(site: Site, *, patience_s: float = 0.0) -> AsyncIterator[Turn]:
+async def taken(
+    site: Site, *, patience_s: float = 0.0, session: _Session | None = None
+) -> AsyncIterator[Turn]:
     """Hold the right to make changes in this database; raise Conflict where another process has it."""
     async with AsyncExitStack() as held:
-        session = await held.enter_async_context(_held(site, _LOCK, 0, patience_s))
-        if session is None:
+        holder = await held.enter_async_context(_held(site, _LOCK, 0, patience_s, session))
+        if holder is None:
             raise Conflict(
                 "another process is at a change of this database: `ragline change watch` shows it; "
                 "try again when it is done"
             )
-        yield Turn(site, held, session)
+        yield Turn(site, held, holder)
 
 
 @asynccontextmanager
-async def preparing(site: Site, id_: int) -> AsyncIterator[None]:
-    """Hold the right to prepare one change."""
+async def preparing(site: Site, id_: int) -> AsyncIterator[_Session]:
+    """Hold the right to prepare one change; lends the session that holds it."""
     async with _held(site, _PREPARING, id_) as session:
         if session is None:
             raise Conflict(f"another process prepares change {id_}; `ragline change watch {id_}`")
-        yield
+        yield session
 
 
 @asynccontextmanager
 async def _held(
-    site: Site, what: str, number: int, patience_s: float = 0.0
+    site: Site,
+    what: str,
+    number: int,
+    patience_s: float = 0.0,
+    session: _Session | None = None,
 ) -> AsyncIterator[_Session | None]:
-    """Lend the session that holds a lock; None where another one has it.
+    """Lend the session that holds a lock, a new one unless it is given; None where another has it.
 
     It is no pooled connection: a small server's pool has a single one, and this one lies idle for long.
     """
-    async with (
-        site.session(settings={"idle_session_timeout": "0"}) as session,
-        locks.tried(session, what, number, patience_s=patience_s) as is_ours,
-    ):
-        yield session if is_ours else None
+    async with AsyncExitStack() as held:
+        if session is None:
+            session = await held.enter_async_context(
+                site.session(settings={"idle_session_timeout": "0"})
+            )
+        lock = locks.tried(session, what, number, patience_s=patience_s)
+        yield session if await held.enter_async_context(lock) else None
 
 
 async def is_held(site: Site, hold: Hold) -> bool:

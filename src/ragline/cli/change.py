@@ -102,6 +102,7 @@ def plan(
         quality_margin=quality_margin,
         latency_margin=latency_margin,
         budget=budget,
+        keep_inconclusive=keep_inconclusive,
         no_measure=no_measure,
     )
     parts = _parts(kind, words or [], file)
@@ -173,13 +174,16 @@ def undo(
 def resume(data_dir: DataDir = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Settle what an interrupted command left, and go on with what waited for a restart.
 
-    Every command that changes something does the first by itself.
+    Every command that changes something does the first by itself. Exit codes 4 and 5 are as for `apply`,
+    where something that went on was judged.
     """
     from ragline.change import loop
 
     settled = runtime.with_site(data_dir, loop.resume, quiet=quiet)
     text = "\n".join(change_text.ended(one) for one in settled) or "nothing was left open"
     output.emit({"changes": settled}, as_json=as_json, text=text)
+    if code := max((change_text.exit_code(one) for one in settled if one.verdict), default=0):
+        raise typer.Exit(code)
 
 
 @app.command()

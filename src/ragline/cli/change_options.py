@@ -128,6 +128,7 @@ def asked(
     quality_margin: float,
     latency_margin: float,
     budget: float,
+    keep_inconclusive: bool,
     no_measure: bool,
 ) -> Asked | None:
     """Return what is measured; None where nothing is, on somebody's word.
@@ -158,6 +159,7 @@ def asked(
         quality_margin=quality_margin,
         latency_margin=latency_margin,
         budget_s=budget,
+        keep_inconclusive=keep_inconclusive,
     )
 
 

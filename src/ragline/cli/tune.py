@@ -203,6 +203,7 @@ def apply(
         quality_margin=quality_margin,
         latency_margin=latency_margin,
         budget=budget,
+        keep_inconclusive=keep_inconclusive,
         no_measure=no_measure,
     )
     if not yes:

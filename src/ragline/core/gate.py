@@ -22,7 +22,7 @@ class Asked:
     with `answers` or a `judge` answered and judged where their contexts changed. `policy` is one of
     `ragline eval policy`, or a file's text; its lines go beside the margins. Margins: recall and rows
     may lose so much of 1, the middle latency so much of itself. `budget_s` is how long a measurement
-    that decides nothing is extended.
+    that decides nothing is extended; with `keep_inconclusive` the change then stays.
     """
 
     collections: tuple[str, ...] = ()
@@ -37,6 +37,7 @@ class Asked:
     quality_margin: float = 0.01
     latency_margin: float = 0.25
     budget_s: float = 120.0
+    keep_inconclusive: bool = False
     seed: int = 1
 
 

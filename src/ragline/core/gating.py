@@ -212,6 +212,14 @@ def _latency(name: str, pairs: Pairs, terms: Terms) -> Row:
     line = Line(metric=_LATENCY, margin=terms.latency_margin)
     noise = {_LATENCY: terms.noise[name]} if name in terms.noise else {}
     (row,) = _time_rows([line], even, terms, noise)
+    width = terms.noise.get(name, 0.0)
+    if width > terms.latency_margin:
+        # Too noisy for the margin is not too noisy for what lies far beyond both.
+        both = (1 + terms.latency_margin) * (1 + width) - 1
+        (far,) = _time_rows([replace(line, margin=both)], even, terms, {_LATENCY: 0.0})
+        if far.status == "fail":
+            said = f"{far.reason} and all that two runs without a change differ by ({width:.0%})"
+            row = replace(far, line=row.line, reason=said)
     return replace(row, metric=of_group(_LATENCY, name))
 
 

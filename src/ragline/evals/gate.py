@@ -31,6 +31,7 @@ from ragline.evals.gate_pair import Pair
 from ragline.evals.gate_searches import Arm, Clock
 from ragline.models.embed import Vector
 from ragline.rag.app import App
+from ragline.rag.filtering import Documents
 
 OpenApp = Callable[[Workload, Mapping[str, Trial]], AbstractAsyncContextManager[App]]
 
@@ -74,15 +75,17 @@ class Gate:
         floors = gate_dataset.floors(asked)
         clock = Clock(least_of=_LEAST_OF)
         embedded: dict[tuple[str, str], Vector] = {}
+        samples: dict[str, Documents] = {}
         async with self._open(asked.workload, {}) as app:
             drawn = await gate_questions.drawn(app, asked)
             gate_dataset.check(asked, floors, drawn.groups)
             self._say(gate_questions.said(drawn))
-            arm = Arm(app=app, hits=asked.k, embedded=embedded)
+            arm = Arm(app=app, hits=asked.k, embedded=embedded, samples=samples)
             await arm.learn(drawn.groups)
+            there, _ = gate_searches.askable([arm], drawn.groups)
             began = time.monotonic()
             until = started + asked.budget_s * gate_searches.PART_FOR_ANSWERS
-            groups, answers = await self._answers(arm, drawn.groups, until)
+            groups, answers = await self._answers(arm, there, until)
             gate_searches.check(answers)
             plans, contents = await arm.plans(groups), gate_searches.contents(arm)
             timed = gate_searches.timed(groups, floors)
@@ -93,7 +96,7 @@ class Gate:
         until = time.monotonic() + asked.budget_s * _PART_FOR_NOISE
         while not _is_calm(clock, timed, asked) and time.monotonic() < until:
             async with self._open(asked.workload, {}) as app:
-                arm = Arm(app=app, hits=asked.k, embedded=embedded)
+                arm = Arm(app=app, hits=asked.k, embedded=embedded, samples=samples)
                 await arm.learn(groups)
                 await self._timed(arm, timed, clock)
         clock = clock.calm(_FEWEST_REPEATS)
@@ -104,6 +107,7 @@ class Gate:
             "side": asking.side_to_json(side),
             "figures": _figures(clock, timed),
             "witnesses": clock.witnesses,
+            "samples": {name: list(documents) for name, documents in samples.items()},
             "notes": list(drawn.notes),
             "run": run,
             "seconds": time.monotonic() - started,
@@ -146,7 +150,7 @@ class Gate:
         was, notes = asking.side_from_json(before["side"]), [str(one) for one in before["notes"]]
         clocks: list[Clock] = []
         async with self._open(asked.workload, {}) as app:
-            arm = Arm(app=app, hits=asked.k)
+            arm = Arm(app=app, hits=asked.k, samples=dict(before["samples"]))
             await arm.learn(groups)
             left, said = _still_there(arm, groups)
             is_too_little = _share_gone(groups, left) > _MOST_GONE
@@ -312,12 +316,7 @@ def _is_calm(clock: Clock, groups: Sequence[Group], asked: Asked) -> bool:
 
 def _still_there(arm: Arm, groups: Sequence[Group]) -> tuple[tuple[Group, ...], list[str]]:
     """Return the groups without questions made of chunks that are gone, and how many those are."""
-    gone = {
-        group.name: {one.id for one in group.questions if not arm.can_ask(group, one)}
-        for group in groups
-    }
-    left = gate_searches.without(groups, gone)
-    lost = sum(map(len, gone.values()))
+    left, lost = gate_searches.askable([arm], groups)
     if not lost:
         return left, []
     said = f"{lost} questions could not be asked again: their chunks were removed meanwhile"

@@ -13,10 +13,12 @@ import numpy as np
 from ragline.core import gating, paired_times
 from ragline.core.asking import Group, Question, Seen, Side
 from ragline.core.gate import Asked, Judgement
+from ragline.errors import PreconditionFailed
 from ragline.evals import gate_dataset, gate_questions, gate_searches
 from ragline.evals.gate_searches import Advance, Arm, Clock, Say
 from ragline.models.embed import Vector
 from ragline.rag.app import App
+from ragline.rag.filtering import Documents
 
 
 class Pair:
@@ -29,10 +31,14 @@ class Pair:
         self.advance = advance
         self.asked = asked
         embedded: dict[tuple[str, str], Vector] = {}
-        self.arms = [Arm(app=app, hits=asked.k, embedded=embedded) for app in apps]
+        samples: dict[str, Documents] = {}
+        self.arms = [
+            Arm(app=app, hits=asked.k, embedded=embedded, samples=samples) for app in apps
+        ]
         self.clocks = [Clock(least_of=1) for _ in apps]
         self.started = started
         self.answers_s = 0.0
+        self.notes: list[str] = []
         self.lot = np.random.default_rng(asked.seed)
         self.was: dict[str, dict[str, Seen]] = {}
         self.now: dict[str, dict[str, Seen]] = {}
@@ -62,7 +68,7 @@ class Pair:
                 groups = await self._extended(groups, look)
         judgement = gating.judgement(
             groups, before, now, parts, terms,
-            notes=drawn.notes, seconds=time.monotonic() - self.started,
+            notes=[*drawn.notes, *dict.fromkeys(self.notes)], seconds=time.monotonic() - self.started,
         )  # fmt: skip
         return judgement, groups
 
@@ -77,6 +83,14 @@ class Pair:
         """Put the questions that are new to both arms; return the groups that there was time for."""
         for arm in self.arms:
             await arm.learn(groups)
+        groups, lost = gate_searches.askable(self.arms, groups)
+        if not groups:
+            raise PreconditionFailed(
+                "nothing that was drawn is in both arms: documents were removed, or a space is empty; "
+                "plan again, or say --no-measure"
+            )
+        if lost:
+            self.notes.append(f"{lost} questions were left out: their chunks are not in both arms")
         turns = [
             (group, question)
             for group, question in gate_searches.by_turns(groups)

@@ -95,31 +95,37 @@ async def _of_collection(
     groups, notes = await _midway(app, facts, asked, k)
     if asked.filters and not groups:
         notes.append(f"the filters were not put to {facts.name!r}: it has too few vectors")
-    model = None
-    if facts.space is not None:
-        try:
-            model = await app.embedder_for(facts.space)
-        except ModelError as error:
-            notes.append(f"the model of {facts.name!r} does not open: {error}")
-        if model is None:
-            notes.append(f"{facts.name!r} is asked no words: its model is not configured")
-            return groups, notes
     known = await _known(app, facts, max(MINIMUM, asked.questions // 2))
     if known:
         name = f"words of {facts.name}"
         group = Group(
-            name=name,
+            name=f"{name} alone",
             collection=facts.name,
-            method="hybrid" if facts.space else "lexical",
+            method="lexical",
             k=k,
             questions=tuple(known),
         )
-        groups.append(group)
-        if facts.space:
+        if await _has_model(app, facts, notes):
+            groups.append(replace(group, name=name, method="hybrid"))
             groups.append(replace(group, name=f"{name} by vectors", method="vector"))
+        groups.append(group)
     elif facts.chunks:
         notes.append(f"{facts.name!r} has no sentence of {_SHORTEST_WORDS} words to ask for")
     return groups, notes
+
+
+async def _has_model(app: App, facts: CollectionFacts, notes: list[str]) -> bool:
+    """Return whether words can be embedded as the collection's vectors are, or note why not."""
+    if facts.space is None:
+        return False
+    try:
+        model = await app.embedder_for(facts.space)
+    except ModelError as error:
+        model = None
+        notes.append(f"the model of {facts.name!r} does not open: {error}")
+    if model is None:
+        notes.append(f"{facts.name!r} is asked words without vectors: its model is not configured")
+    return model is not None
 
 
 async def _midway(

@@ -21,7 +21,9 @@ from ragline.db import samples
 from ragline.errors import DatabaseUnreachable, ModelError, PreconditionFailed, RaglineError
 from ragline.evals.recall import midway
 from ragline.models.embed import Vector
+from ragline.rag import filtering
 from ragline.rag.app import App
+from ragline.rag.filtering import Documents
 from ragline.rag.query import Query, query
 from ragline.rag.search import plan_of, search_collections, target_of
 
@@ -49,13 +51,15 @@ class Arm:
     """An open ragline that is asked the questions of groups, and what it remembers of them.
 
     `hits` is how many hits are asked for; None is what the collection's policy says. `embedded` are
-    questions' vectors by the model's weights and the text: shared by all arms of a measurement, no
-    model is paid twice for the same words.
+    questions' vectors by the model's weights and the text, `samples` what filters are estimated by.
+    All arms of a measurement share them: no model is paid twice for the same words, and no filter is
+    reached in two ways by chance.
     """
 
     app: App
     hits: int | None
     embedded: dict[tuple[str, str], Vector] = field(default_factory=dict)
+    samples: dict[str, Documents] = field(default_factory=dict)
     facts: dict[str, CollectionFacts] = field(default_factory=dict)
     vectors: dict[tuple[str, int], Vector] = field(default_factory=dict)
     of_words: dict[tuple[str, Method, str], Vector | None] = field(default_factory=dict)
@@ -72,7 +76,7 @@ class Arm:
             wanted = {
                 chunk
                 for group in groups
-                if group.collection == name and not group.is_known
+                if group.collection == name
                 for question in group.questions
                 for chunk in question.chunks
                 if (name, chunk) not in self.vectors
@@ -80,6 +84,9 @@ class Arm:
             pool = await self.app.pool(self.app.search_workload)
             async with pool.connection() as connection:
                 found = await samples.vectors_of(connection, target_of(facts), sorted(wanted))
+                if name not in self.samples:
+                    self.samples[name] = await filtering.drawn(connection, target_of(facts), facts)
+            self.app.samples[facts.id] = filtering.lasting(facts, self.samples[name])
             self.vectors |= {(name, chunk): vector for chunk, vector in found.items()}
         for group in groups:
             if group.filter is not None:
@@ -94,7 +101,8 @@ class Arm:
         if key in self.of_words or space is None:
             return
         language = self.facts[group.collection].language
-        if group.method == "hybrid" and languages.foreign(question.text, language, space.languages):
+        is_foreign = languages.foreign(question.text, language, space.languages) is not None
+        if group.method == "lexical" or (group.method == "hybrid" and is_foreign):
             # A hybrid search of production goes by words alone here.
             self.of_words[key] = None
             return
@@ -110,9 +118,9 @@ class Arm:
         self.of_words[key] = self.embedded[words]
 
     def can_ask(self, group: Group, question: Question) -> bool:
-        """Return whether what the question is made of is still there."""
-        if group.is_known:
-            return True
+        """Return whether what the question is made of is there, and can be found by its vector."""
+        if self.facts[group.collection].space is None:
+            return group.is_known
         return all((group.collection, chunk) in self.vectors for chunk in question.chunks)
 
     async def found(self, group: Group, question: Question) -> list[Found] | str:
@@ -343,6 +351,20 @@ def timed(groups: Sequence[Group], floors: Policy | None) -> tuple[Group, ...]:
         )
         for group in cut
     )
+
+
+def askable(arms: Sequence[Arm], groups: Sequence[Group]) -> tuple[tuple[Group, ...], int]:
+    """Return the groups with what all arms can be asked, and how many questions that leaves out.
+
+    Documents come and go: a space beside the one in use lacks what was written a moment ago.
+    """
+    gone = {
+        group.name: {
+            one.id for one in group.questions if not all(arm.can_ask(group, one) for arm in arms)
+        }
+        for group in groups
+    }
+    return without(groups, gone), sum(map(len, gone.values()))
 
 
 def affordable(groups: Sequence[Group], each_s: float, left_s: float) -> tuple[Group, ...]:

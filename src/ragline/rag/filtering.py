@@ -26,6 +26,10 @@ _LONGEST_REMEMBERED = 500
 _MOST_SAMPLES = 50
 
 
+Documents: TypeAlias = Sequence[tuple[Mapping[str, Any], int]]
+"""Metadata of documents, and of how many of the chunks drawn each is."""
+
+
 @dataclass(slots=True)
 class Sample:
     """Metadata of some chunks, drawn a moment ago, and what was found out with it."""
@@ -33,7 +37,7 @@ class Sample:
     taken_at: float
     facts: CollectionFacts
     space_id: int | None
-    documents: list[tuple[Mapping[str, Any], int]]
+    documents: Documents
     calibration: Calibration | None
     plans: dict[tuple[Filter, int, bool], Plan] = field(default_factory=dict)
 
@@ -75,8 +79,7 @@ async def plan(
         fresh = await collections.one(connection, facts.name)
         if fresh is None or fresh.id != facts.id:
             fresh = facts
-        size = _LARGE_SAMPLE_CHUNKS if fresh.chunks > _LARGE_CHUNKS else _SAMPLE_CHUNKS
-        documents = await samples.metadata(connection, target, chunks=fresh.chunks, size=size)
+        documents = await drawn(connection, target, fresh)
         # A space on trial is not the one that is in use now.
         measured = _calibration(facts) or (
             _calibration(fresh) if _space_id(fresh) == _space_id(facts) else None
@@ -95,6 +98,21 @@ async def plan(
             sample.plans.clear()
         sample.plans[key] = made
     return made
+
+
+async def drawn(connection: Connection, target: Target, facts: CollectionFacts) -> Documents:
+    """Return metadata of some chunks, drawn now."""
+    size = _LARGE_SAMPLE_CHUNKS if facts.chunks > _LARGE_CHUNKS else _SAMPLE_CHUNKS
+    return await samples.metadata(connection, target, chunks=facts.chunks, size=size)
+
+
+def lasting(facts: CollectionFacts, documents: Documents) -> Sample:
+    """Return a sample that time does not end.
+
+    Who compares two ways of searching gives both the same one: with another, a filter may be reached in
+    another way, which is no difference between them.
+    """
+    return Sample(math.inf, facts, _space_id(facts), documents, _calibration(facts))
 
 
 def _made(sample: Sample, condition: Filter, k: int, *, is_exact: bool) -> Plan:
@@ -132,6 +150,6 @@ def _is_old(sample: Sample, facts: CollectionFacts) -> bool:
     return (
         facts.epoch > sample.facts.epoch
         or _space_id(facts) != sample.space_id
-        or (measured is not None and measured is not sample.calibration)
+        or (measured is not None and measured != sample.calibration)
         or time.monotonic() - sample.taken_at > _SAMPLE_LASTS_S
     )

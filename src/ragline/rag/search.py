@@ -211,7 +211,9 @@ async def plan_of(app: App, query: Query) -> tuple[str, ...]:
     vectors, *_ = await _question_vectors(app, query, [facts])
     vector = vectors.get(facts.space.weights_hash) if facts.space else None
     target, k = target_of(facts), query.k or facts.policy.k or HITS
-    method = "lexical" if _foreign_language(query, facts) else _possible(query.method, facts, vector)
+    method = (
+        "lexical" if _foreign_language(query, facts) else _possible(query.method, facts, vector)
+    )
     ask = _compose(query, k, facts, method, vector)
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:

@@ -29,7 +29,9 @@ where o.key = excluded.key
 returning change_id
 
 -- holder --
-select database, change_id, key from ragline_cluster.open_change
+-- by what the database is called now
+select d.datname as database, o.change_id, o.key
+from ragline_cluster.open_change o join pg_catalog.pg_database d on d.oid = o.database_oid
 
 -- forget_dropped --
 delete from ragline_cluster.open_change o
