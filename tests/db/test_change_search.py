@@ -87,6 +87,14 @@ async def test_knobs_without_effect_are_said(site: Site) -> None:
     assert "has no vector index" in warnings[0]
 
 
+async def test_fewer_hits_are_said_to_be_measured_as_a_loss(site: Site) -> None:
+    _, warnings = await KIND.wanted(site, "kb", {"k": 3})
+    assert "fewer than the 10 hits of today" in warnings[0]
+    assert "--k 3" in warnings[0]
+    _, warnings = await KIND.wanted(site, "kb", {"k": 20})
+    assert not warnings
+
+
 async def test_without_vectors_nothing_of_them_has_an_effect(own_dsn: Dsn, tmp_path: Path) -> None:
     async with opened(own_dsn, tmp_path, None) as app:
         await ingest.ingest_texts(app, [ingest.Text(source="a", text="some words")], "kb")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WAITS = 3
 _HASH = re.compile("[0-9a-f]{64}")
 _SHOWN_OF_HASH = 12
+_SEEN = re.compile("; a change of [^;]+ would have been found four times in five")
+_ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
+_FOLDED = 3
 _FAILED, _INCONCLUSIVE, _UNDO_FAILED = 4, 5, 6
 _CODES = {"kept": 0, "undone": _FAILED, "inconclusive": _INCONCLUSIVE, "failed": _UNDO_FAILED}
 
@@ -148,14 +151,30 @@ def verdict(found: Mapping[str, Any] | None) -> list[str]:
     if not found or found["rung"] == "nothing":
         return []
     lines = [f"  verdict {found['status']} (by {found['rung']}, {found['seconds']:.1f} s)"]
-    lines += [f"    {row['status']:<12} {_row(row)}" for row in found["rows"]]
+    same = [row for row in found["rows"] if _is_same(row)]
+    others = [row for row in found["rows"] if len(same) < _FOLDED or not _is_same(row)]
+    # What decided comes first.
+    others.sort(key=lambda row: _ORDER.get(row["status"], len(_ORDER)))
+    lines += [f"    {row['status']:<12} {_row(row)}" for row in others]
+    if len(same) >= _FOLDED:
+        counts = sorted(row["n"] for row in same)
+        lines.append(
+            f"    {'pass':<12} {len(same)} lines of quality: {same[0]['reason']}; "
+            f"n = {counts[0]} to {counts[-1]} each"
+        )
     if found.get("is_too_noisy"):
         lines.append("    the machine is too noisy for the margin of latency")
     return lines
 
 
+def _is_same(row: Mapping[str, Any]) -> bool:
+    return row["status"] == "pass" and str(row["reason"]).startswith("unchanged by construction")
+
+
 def _row(row: Mapping[str, Any]) -> str:
-    said = f"{row['metric']}{_figures(row)}: {on_one_line(str(row['reason'])) or row['line']}"
+    # What could have been seen stands at the end of the line.
+    reason = _SEEN.sub("", on_one_line(str(row["reason"])))
+    said = f"{row['metric']}{_figures(row)}: {reason or row['line']}"
     facts = [
         f"n = {row['n']}" if row.get("n") else "",
         _interval(row),

@@ -32,9 +32,7 @@ class Pair:
         self.asked = asked
         embedded: dict[tuple[str, str], Vector] = {}
         samples: dict[str, Documents] = {}
-        self.arms = [
-            Arm(app=app, hits=asked.k, embedded=embedded, samples=samples) for app in apps
-        ]
+        self.arms = [Arm(app=app, hits=asked.k, embedded=embedded, samples=samples) for app in apps]
         self.clocks = [Clock(least_of=1) for _ in apps]
         self.started = started
         self.answers_s = 0.0

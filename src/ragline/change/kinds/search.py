@@ -32,7 +32,8 @@ class Search:
             if value is not None and value != getattr(now, name)
         }
         warnings = await _without_effect(site, facts, changed)
-        return search_policy.to_json(policy), (*warnings, *_short_of_rows(policy))
+        said = (*warnings, *_short_of_rows(policy), *_fewer_hits(now, policy))
+        return search_policy.to_json(policy), said
 
     async def read(self, site: Site, target: str) -> Value:
         """Return all fields of the policy in force."""
@@ -144,6 +145,14 @@ def _short_of_rows(policy: SearchPolicy) -> list[str]:
         return []
     said = f"ef_search {policy.ef_search} is less than the {k} hits asked for"
     return [f"{said}: the vector index hands over no more than that at first"]
+
+
+def _fewer_hits(now: SearchPolicy, policy: SearchPolicy) -> list[str]:
+    before, after = now.k or HITS, policy.k or HITS
+    if after >= before:
+        return []
+    said = f"k {after} returns fewer than the {before} hits of today, which is measured as a loss"
+    return [f"{said}: add --k {after} to judge the first {after} alone"]
 
 
 async def _without_effect(
