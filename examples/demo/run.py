@@ -111,6 +111,7 @@ async def _demo(options: argparse.Namespace) -> None:
     if options.json:
         options.json.write_text(json.dumps(asdict(figures), indent=1) + "\n")
     await _changes(data_dir)
+    _go_on(run)
     below = [
         f"{name} is {value:.3f}, its floor {FLOORS[name]:.2f}"
         for name, value in figures.named().items()
@@ -242,7 +243,7 @@ async def _changes(data_dir: Path) -> None:
     settings = config.load(data_dir=data_dir)
     with output.bars(shown=True) as advance:
         async with open_site(settings, advance=advance) as site:
-            await _change(site, "index", {"m": 16, "ef_construction": 200}, "kept")
+            await _change(site, "index", {"m": 24, "ef_construction": 200}, "kept")
             await _change(site, "search", {"ef_search": 1}, "undone")
             print("\nThe ledger")
             print(change_text.table(await loop.entries(site, 4)))
@@ -280,6 +281,9 @@ def _print(figures: Figures, run: Run, *, verbose: bool) -> None:
         print(f"  {name:<10} {value:.3f}  (floor {FLOORS[name]:.2f})  {says[name]}")
     if verbose:
         print("\n".join(["", "not cited:", *figures.misses]))
+
+
+def _go_on(run: Run) -> None:
     print(
         '\nGo on:\n  .venv/bin/ragline ask "how do I pin an exact version?" -c demo'
         "\n  .venv/bin/ragline ingest PATH... -c mine"
