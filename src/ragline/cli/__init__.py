@@ -31,6 +31,7 @@ def _mount() -> None:
         model,
         search,
         serve,
+        snapshot,
         tune,
     )
     from ragline.cli import eval as evaluation
@@ -44,6 +45,7 @@ def _mount() -> None:
     app.add_typer(evaluation.app, name="eval")
     app.add_typer(change.app, name="change")
     app.add_typer(tune.app, name="tune")
+    app.add_typer(snapshot.app, name="snapshot")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")
     app.add_typer(dsn.app, name="dsn")

@@ -121,7 +121,7 @@ class Guc:
     @property
     def is_chosen_by_server(self) -> bool:
         """Whether its running value may be the server's own choice, and so tells nothing of a file."""
-        return self.name.lower() in _COMPUTED
+        return is_chosen_by_server(self.name)
 
     @property
     def needs_restart(self) -> bool:
@@ -132,6 +132,16 @@ class Guc:
     def is_of_session(self) -> bool:
         """Whether a session may set it, so that the server can be asked what it makes of a value."""
         return self.context in ("user", "superuser")
+
+
+def is_chosen_by_server(name: str) -> bool:
+    """Return whether the server chooses a setting's value where it is 0 or -1."""
+    return name.lower() in _COMPUTED
+
+
+def is_of_one_session(name: str) -> bool:
+    """Return whether a setting belongs to a session or a transaction, and tells nothing of a server."""
+    return _REFUSED.get(name.lower()) == _OF_A_SESSION
 
 
 def is_list(name: str) -> bool:

@@ -12,7 +12,7 @@ _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 FILES = (
     "catalog", "cluster", "collections", "documents", "evals", "indexes", "ledger", "lexical",
-    "policies", "relevance", "server", "spaces", "tuning",
+    "policies", "relevance", "server", "snapshots", "spaces", "tuning",
 )  # fmt: skip
 
 

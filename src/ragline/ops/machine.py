@@ -68,6 +68,40 @@ def shared_memory_bytes() -> int | None:
     return shm.f_blocks * shm.f_frsize
 
 
+def postgres_bytes(backend: int, root: Path | None = None) -> int | None:
+    """Return the memory that all processes of a server take, what they share counted once.
+
+    `backend` is one of them. None where this system does not say, or not to this user.
+    """
+    processes = (root or ROOT) / "proc"
+    postmaster = _parent(processes / str(backend))
+    if "postgres" not in _read(processes / str(backend) / "comm") or postmaster is None:
+        return None
+    family = [processes / str(postmaster)]
+    try:
+        found = [one for one in processes.iterdir() if one.name.isdigit()]
+    except OSError:
+        return None
+    family += [one for one in found if _parent(one) == postmaster]
+    shares = [(one, _pss(one)) for one in family]
+    known = [share for _, share in shares if share is not None]
+    # A process may have ended meanwhile; one that is there and does not say makes the sum wrong.
+    if not known or any(share is None and one.exists() for one, share in shares):
+        return None
+    return sum(known)
+
+
+def _parent(process: Path) -> int | None:
+    # The name stands in brackets, and may hold anything.
+    words = _read(process / "stat").rpartition(")")[2].split()
+    return int(words[1]) if len(words) > 1 else None
+
+
+def _pss(process: Path) -> int | None:
+    found = re.search(r"^Pss:\s+(\d+) kB$", _read(process / "smaps_rollup"), re.MULTILINE)
+    return int(found.group(1)) * _KIB if found else None
+
+
 def cores(root: Path | None = None) -> int:
     """Return how many cores this process may use: those it may run on, or less by a quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -58,7 +58,7 @@ async def server(dsn: Dsn, rules: Rules) -> Seen:
     return Seen(
         version=said["version_num"] // 10000,
         system=_system(said["said"]),
-        is_here=all(_is_here(host) for host in dsn.hosts),
+        is_here=is_here(dsn),
         data_directory=None if folder is None else Path(folder.setting),
         settings=settings,
         of_roles=of_roles,
@@ -88,8 +88,12 @@ def _system(said: str) -> System:
     return "darwin" if "darwin" in platform else "other"
 
 
-def _is_here(host: Host) -> bool:
+def is_here(dsn: Dsn) -> bool:
     """Return whether a server seems to be on this machine; a forwarded port looks so as well."""
+    return all(_is_here(host) for host in dsn.hosts)
+
+
+def _is_here(host: Host) -> bool:
     if host.is_socket or host.host == "localhost":
         return True
     try:

@@ -1,0 +1,149 @@
+"""From now back to a snapshot: the parts of a change, and what no change of ours puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ragline.core import guc_values
+from ragline.core.budget import ROLES
+from ragline.core.change import Part
+from ragline.core.snapshots import (
+    CONNECTION_LIMIT,
+    Contents,
+    Fact,
+    Group,
+    Told,
+    compared,
+    differing,
+    shown,
+    source_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """What a plan does not put back, and what to do about it."""
+
+    group: str
+    name: str
+    what_to_do: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayBack:
+    """The parts of a change that leads from now to a snapshot, and what it leaves out."""
+
+    parts: tuple[Part, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def way_back(was: Contents, now: Contents) -> WayBack:
+    """Return what leads from now to a snapshot: settings and roles of ours by a change, the rest not."""
+    parts: list[Part] = []
+    left: list[LeftOut] = []
+    for found in (*_files_back(was, now), *_roles_back(was, now)):
+        if isinstance(found, Part):
+            parts.append(found)
+        else:
+            left.append(found)
+    told = compared(was, now)
+    put_back = {part.target.lower() for part in parts if part.kind == "setting"}
+    named = {one.name for one in left}
+    for one in told.differences:
+        if one.group == "settings" and one.name.lower() not in put_back | named:
+            left.append(_setting_left(one))
+        elif one.group not in ("settings", "files", "roles"):
+            left.append(_other_left(one))
+    left += [
+        LeftOut(group=one.group, name="", what_to_do=f"not compared: {one.reason}")
+        for one in told.not_compared
+    ]
+    return WayBack(parts=tuple(parts), left_out=tuple(left))
+
+
+def _files_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
+    before, after = was.get("files", Group()), now.get("files", Group())
+    if before.unknown or after.unknown:
+        return  # said as not compared
+    lines = [
+        {f["name"]: f for f in side.facts.values() if f.get("auto")} for side in (before, after)
+    ]
+    for name in sorted({*lines[0], *lines[1]}):
+        then, here = lines[0].get(name), lines[1].get(name)
+        if _value(then) == _value(here):
+            continue
+        reason = guc_values.why_refused(name)
+        if then is not None and "hash" in then:
+            reason = "its value may hold a secret, so the snapshot has only a hash of it"
+        if reason is not None:
+            statement = f"alter system set or reset {name} by hand"
+            yield LeftOut(group="settings", name=name, what_to_do=f"{reason}; {statement}")
+        else:
+            want = None if then is None else guc_values.as_value(name, then.get("value"))
+            yield Part(kind="setting", target=name, want=want)
+
+
+def _value(fact: Fact | None) -> object:
+    return None if fact is None else (fact.get("value"), fact.get("hash"))
+
+
+def _roles_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
+    before, after = was.get("roles", Group()), now.get("roles", Group())
+    for one in differing("roles", before, after):
+        fact = one.was or one.now or {}
+        role, name = fact["role"], fact["name"]
+        is_ours = role in ROLES.values() and (fact["is_here"] or name == CONNECTION_LIMIT)
+        is_there = f"{role}.{CONNECTION_LIMIT}" in after.facts
+        if is_ours and is_there and "hash" not in (one.was or {}):
+            want = (one.was or {}).get("value")
+            if name != CONNECTION_LIMIT:
+                want = guc_values.as_value(name, want)
+            yield Part(kind="role", target=f"{role}.{name}", want=want)
+        elif is_ours and not is_there:
+            todo = "the role is gone: `ragline migrate apply` makes it, then plan again"
+            yield LeftOut(group="roles", name=one.name, what_to_do=todo)
+        else:
+            todo = f"was {shown(one.was)}; ragline changes its own roles only: use alter role"
+            yield LeftOut(group="roles", name=one.name, what_to_do=todo)
+
+
+def _setting_left(one: Told) -> LeftOut:
+    was = (one.was or {}).get("source")
+    now = (one.now or {}).get("source")
+    if (one.was or {}).get("value") == (one.now or {}).get("value") and was == now:
+        todo = "only whether it waits for a restart differs"
+    else:
+        where = source_of(one.now if one.now is not None else one.was)
+        todo = f"was {shown(one.was)}; now not by ALTER SYSTEM ({where}): mend it there"
+    return LeftOut(group=one.group, name=one.name, what_to_do=todo)
+
+
+_TODO = {
+    "extensions": "was version {version}: `create extension` or `alter extension … update to`",
+    "versions": "was {value}: install that version",
+    "hardware": "was {value}: nothing that a change could do",
+    "sizes": "sizes follow the content; `vacuum full` or `reindex` where they grew alone",
+    "content": "ingest the documents of then again, or restore a backup of that time",
+}
+
+
+def _other_left(one: Told) -> LeftOut:
+    was = one.was or {}
+    if one.group == "schema":
+        todo = _schema_back(one)
+    elif one.was is None:
+        todo = "was not there then: drop it if nobody needs it"
+    else:
+        todo = _TODO.get(one.group, "put it back by hand").format_map(
+            {"version": was.get("version"), "value": was.get("value")}
+        )
+    return LeftOut(group=one.group, name=one.name, what_to_do=todo)
+
+
+def _schema_back(one: Told) -> str:
+    if one.was is None:
+        return "was not there then: drop it, or undo the change or migration that made it"
+    if definition := one.was.get("definition"):
+        return f"build it again, or undo the change that took it: {definition}"
+    return "undo the migration that changed it, or restore a backup of that time"

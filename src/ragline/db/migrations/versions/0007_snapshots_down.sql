@@ -1,0 +1,2 @@
+drop table snapshot;
+drop function keep_snapshots;
