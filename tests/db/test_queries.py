@@ -71,7 +71,10 @@ _ADMIN_ONLY = {
 }  # fmt: skip
 
 # "user" is who the DSN names: settings and roles are beyond the roles of workloads.
-_WHO = {"evals": ("eval", "admin"), "ledger": ("admin",), "cluster": ("user",), "server": ("user",)}
+_WHO = {
+    "evals": ("eval", "admin"), "ledger": ("admin",), "cluster": ("user",), "server": ("user",),
+    "snapshots": ("admin", "user"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import typer
 
 from ragline.cli import change_text, output, runtime
 from ragline.cli.options import AsJson, DataDir
+from ragline.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,12 +41,11 @@ def take(
 ) -> None:
     """Keep what is there now. Values that may hold a secret are kept as a hash."""
     from ragline.core import snapshots
-    from ragline.errors import UsageError
 
     if name is not None:
         snapshots.check_name(name)
-    if len(note) > 2000 or "\0" in note:
-        raise UsageError("--note takes at most 2000 characters, without NUL")
+    if len(note) > 2000 or not _is_text(note):
+        raise UsageError("--note takes at most 2000 characters, in the terminal's encoding")
     found = runtime.with_site(data_dir, lambda site: _take(site, name, note), quiet=True)
     value = {**_head(found), "groups": _groups(found.contents)}
     output.emit(value, as_json=as_json, text="\n".join(_summary(found)))
@@ -153,6 +153,8 @@ async def _take(site: Site, name: str | None, note: str) -> Snapshot:
 async def _one(site: Site, reference: str) -> Snapshot:
     from ragline.db import snapshots as stored
 
+    if not _is_text(reference):
+        raise UsageError(f"{reference!r} is neither a number nor a name of a snapshot")
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
         return await stored.one(connection, reference)
@@ -171,6 +173,15 @@ async def _planned(site: Site, reference: str) -> tuple[Snapshot, WayBack, Entry
     # It was so before: as with an undo, nothing has to judge it.
     entry = await loop.plan(site, way.parts, None, title=f"back to snapshot {was.called}")
     return was, way, entry
+
+
+def _is_text(said: str) -> bool:
+    """Whether PostgreSQL can store it: bytes that are no UTF-8 come as what no encoding knows."""
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in said
 
 
 # Text.
@@ -228,7 +239,8 @@ def _details(found: Snapshot) -> list[str]:
         facts = {key: fact for key, fact in group.facts.items() if fact.get("source") != "default"}
         lines.append(f"{name}:")
         lines += [
-            f"  {output.on_one_line(key)} = {_fact(name, fact)}" for key, fact in facts.items()
+            f"  {output.on_one_line(f'{key} = {_fact(name, fact)}')}"
+            for key, fact in sorted(facts.items())
         ]
     return lines
 
@@ -243,12 +255,13 @@ def _compared(found: Comparison) -> list[str]:
         lines.append(f"  {_difference(one)}")
     if not lines:
         lines.append("no difference")
-    if found.moved:
-        groups = sorted({one.group for one in found.moved})
-        lines.append(
-            f"moved by themselves: {len(found.moved)} facts of {', '.join(groups)} (sizes count from "
-            "10 % and 1 MiB on)"
-        )
+    lines += [
+        f"memory, which moves by itself: {_fact('memory', moved.was)} -> {_fact('memory', moved.now)}"
+        for moved in found.moved
+        if moved.group == "memory"
+    ]
+    if sizes := sum(moved.group == "sizes" for moved in found.moved):
+        lines.append(f"{sizes} sizes moved too, by less than 10 % or 1 MiB, or came or went")
     lines += [
         f"not compared: {one.group}: {output.on_one_line(one.reason)}" for one in found.not_compared
     ]
@@ -262,7 +275,7 @@ def _difference(one: Told) -> str:
         facts.append(f"source: {one.source}")
     if one.restart is not None:
         facts.append(f"restart: {'yes' if one.restart else 'no'}")
-    if one.now is not None and one.now.get("pending_restart"):
+    if one.waits_for_restart:
         facts.append("waits for a restart")
     return output.on_one_line("   ".join([said, *facts]))
 

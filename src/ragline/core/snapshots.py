@@ -23,6 +23,8 @@ GROUPS = (
 LEAST_SHARE, LEAST_BYTES = 0.1, 1024**2
 """A size that moved by less than a tenth, or less than 1 MiB, moved by itself."""
 CONNECTION_LIMIT = "connection_limit"
+CHOSEN, HIDDEN = "chosen by the server", "hidden by what this login has of its own"
+"""Sources of settings whose value is not kept."""
 
 Fact: TypeAlias = Mapping[str, Any]
 
@@ -39,7 +41,7 @@ _MAY_HOLD_A_SECRET = re.compile(
 _NO_SECRETS = frozenset({"password_encryption", "scram_iterations"})
 _LOOKS_SECRET = re.compile(r"://[^/\s:@]*:[^@\s]+@|passw(or)?d\s*=", re.IGNORECASE)
 _REFERENCE = re.compile(r"[A-Za-z_][\w.-]{0,63}", re.ASCII)
-_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000))
+_MS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,7 @@ class Told:
     now: Fact | None
     source: str | None = None
     restart: bool | None = None
+    waits_for_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +161,8 @@ def shown(fact: Fact | None) -> str:
         return f"a value that is not shown ({fact['hash']})"
     value, unit = fact.get("value"), fact.get("unit")
     if value is None:
-        return "unset"
+        source = str(fact.get("source"))
+        return source if source.startswith((CHOSEN, HIDDEN)) else "unset"
     if unit is None or not str(value).isdigit() or value == "0":
         return str(value) or "''"
     size = guc_values.number(
@@ -166,10 +170,9 @@ def shown(fact: Fact | None) -> str:
     )
     if size is not None:
         return gucs.written(int(value) * int(size))
-    if unit == "ms":
-        fits = ((word, ms) for word, ms in _MS if int(value) % ms == 0)
-        if found := next(fits, None):
-            return f"{int(value) // found[1]}{found[0]}"
+    if unit in _MS:
+        whole = int(value) * _MS[unit]
+        return next(f"{whole // ms}{word}" for word, ms in _MS.items() if whole % ms == 0)
     return f"{value}{unit}"
 
 
@@ -270,7 +273,9 @@ def compared(was: Contents, now: Contents) -> Comparison:
     told: list[Told] = []
     moved: list[Difference] = []
     unknown: list[NotCompared] = []
-    settings = _differing_values(was, now)
+    by_setting: dict[tuple[str, str], list[Difference]] = {}
+    for one in (d for name in ("settings", "files") for d in _of(name, was, now)):
+        by_setting.setdefault((one.group, _setting_name(one)), []).append(one)
     for name in _groups(was, now):
         before, after = was.get(name), now.get(name)
         if before is None or after is None:
@@ -284,9 +289,13 @@ def compared(was: Contents, now: Contents) -> Comparison:
                 continue
             if _moves_by_itself(one):
                 moved.append(one)
-            elif not _is_told_as_setting(one, settings):
+            elif not _is_told_elsewhere(one, by_setting):
                 told.append(_told(one, was, now))
     return Comparison(differences=tuple(told), moved=tuple(moved), not_compared=tuple(unknown))
+
+
+def _of(group: str, was: Contents, now: Contents) -> list[Difference]:
+    return differing(group, was[group], now[group]) if group in was and group in now else []
 
 
 def _not_compared(name: str, was: Group, now: Group) -> Iterator[NotCompared]:
@@ -298,25 +307,42 @@ def _not_compared(name: str, was: Group, now: Group) -> Iterator[NotCompared]:
         yield NotCompared(group=name, reason=f"only what both sides know: on one of them {reason}")
 
 
-def _differing_values(was: Contents, now: Contents) -> frozenset[str]:
-    """Return the settings that run with another value, or with the same one from elsewhere."""
-    if not ("settings" in was and "settings" in now):
-        return frozenset()
-    fields = ("value", "hash", "source")
-    return frozenset(
-        one.name.lower()
-        for one in differing("settings", was["settings"], now["settings"])
-        if any((one.was or {}).get(key) != (one.now or {}).get(key) for key in fields)
-    )
+def _is_told_elsewhere(one: Difference, all_: Mapping[tuple[str, str], list[Difference]]) -> bool:
+    """Whether another line says the same: one change is one line.
+
+    A value that runs is told as a setting, one that waits for a restart as a line of its file.
+    """
+    name = _setting_name(one)
+    if one.group == "files":
+        if any(_runs_otherwise(other) for other in all_.get(("settings", name), [])):
+            return not _waits(one)
+        others = all_.get(("files", name), [])
+        return not _says_otherwise(one) and any(map(_says_otherwise, others))
+    if one.group == "settings" and not _runs_otherwise(one):
+        return any(map(_says_otherwise, all_.get(("files", name), [])))
+    return False
 
 
-def _is_told_as_setting(one: Difference, settings: frozenset[str]) -> bool:
-    """Whether a line of a file is what made a setting differ, which is told already."""
-    if one.group != "files":
-        return False
+def _setting_name(one: Difference) -> str:
     fact = one.now or one.was or {}
-    waits = one.now is not None and not one.now.get("applied") and one.now.get("auto")
-    return str(fact.get("name", "")).lower() in settings and not waits
+    return str(fact.get("name", one.name)).lower() if one.group == "files" else one.name.lower()
+
+
+def _runs_otherwise(one: Difference) -> bool:
+    return _differs(one, "value", "hash", "source", "file")
+
+
+def _says_otherwise(one: Difference) -> bool:
+    return _differs(one, "value", "hash", "error")
+
+
+def _differs(one: Difference, *keys: str) -> bool:
+    was, now = one.was, one.now
+    return was is None or now is None or any(was.get(key) != now.get(key) for key in keys)
+
+
+def _waits(one: Difference) -> bool:
+    return bool(one.now and one.now.get("auto") and not one.now.get("applied"))
 
 
 def _moves_by_itself(one: Difference) -> bool:
@@ -326,28 +352,36 @@ def _moves_by_itself(one: Difference) -> bool:
         return False
     if one.was is None or one.now is None:
         return True  # the schema says that it came or went
-    was, now = one.was["bytes"], one.now["bytes"]
-    moved: int = abs(now - was)
-    return moved < max(LEAST_BYTES, LEAST_SHARE * was)
+    was, now = int(one.was["bytes"]), int(one.now["bytes"])
+    return abs(now - was) < max(LEAST_BYTES, LEAST_SHARE * was)
 
 
 def _told(one: Difference, was: Contents, now: Contents) -> Told:
-    source, restart = None, None
+    name, source, restart, waits = one.name, None, None, False
     if one.group == "settings":
-        source = _there_and_now(source_of(one.was), source_of(one.now))
-        restart = _takes_restart(one.name, was, now)
+        source = _then_and_now(source_of(one.was), source_of(one.now))
+        restart = _fact_of(name, was, now).get("context") == "postmaster"
+        waits = bool((one.now or {}).get("pending_restart"))
     elif one.group == "files":
         fact = one.now or one.was or {}
-        source = str(fact.get("file"))
-        restart = _takes_restart(str(fact.get("name")), was, now)
+        name, source = str(fact.get("name")), str(fact.get("file"))
+        setting = _fact_of(name, was, now)
+        restart = setting.get("context") == "postmaster"
+        waits = bool(setting.get("pending_restart"))
     elif one.group == "roles":
         source, restart = "role", False
     return Told(
-        group=one.group, name=one.name, was=one.was, now=one.now, source=source, restart=restart
+        group=one.group,
+        name=name,
+        was=one.was,
+        now=one.now,
+        source=source,
+        restart=restart,
+        waits_for_restart=waits,
     )
 
 
-def _there_and_now(was: str, now: str) -> str:
+def _then_and_now(was: str, now: str) -> str:
     return was if was == now else f"{was} -> {now}"
 
 
@@ -358,9 +392,10 @@ def source_of(fact: Fact | None) -> str:
     return str(fact.get("file") or fact.get("source"))
 
 
-def _takes_restart(name: str, was: Contents, now: Contents) -> bool | None:
+def _fact_of(name: str, was: Contents, now: Contents) -> Fact:
+    """Return the setting of a name, as it is now where it is there."""
     for side in (now, was):
-        facts = side["settings"].facts if "settings" in side else {}
-        if fact := facts.get(name):
-            return bool(fact.get("context") == "postmaster")
-    return None
+        for known, fact in side.get("settings", Group()).facts.items():
+            if known.lower() == name.lower():
+                return fact
+    return {}

@@ -11,6 +11,7 @@ from ragline.core.change import Part
 from ragline.core.snapshots import (
     CONNECTION_LIMIT,
     Contents,
+    Difference,
     Fact,
     Group,
     Told,
@@ -38,6 +39,9 @@ class WayBack:
     left_out: tuple[LeftOut, ...]
 
 
+_ALLOWED = (CONNECTION_LIMIT, "default_transaction_read_only")
+
+
 def way_back(was: Contents, now: Contents) -> WayBack:
     """Return what leads from now to a snapshot: settings and roles of ours by a change, the rest not."""
     parts: list[Part] = []
@@ -52,7 +56,7 @@ def way_back(was: Contents, now: Contents) -> WayBack:
     named = {one.name for one in left}
     for one in told.differences:
         if one.group == "settings" and one.name.lower() not in put_back | named:
-            left.append(_setting_left(one))
+            left.append(_setting_left(one, is_known=not _is_unknown("files", was, now)))
         elif one.group not in ("settings", "files", "roles"):
             left.append(_other_left(one))
     left += [
@@ -64,7 +68,7 @@ def way_back(was: Contents, now: Contents) -> WayBack:
 
 def _files_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
     before, after = was.get("files", Group()), now.get("files", Group())
-    if before.unknown or after.unknown:
+    if _is_unknown("files", was, now):
         return  # said as not compared
     lines = [
         {f["name"]: f for f in side.facts.values() if f.get("auto")} for side in (before, after)
@@ -92,31 +96,47 @@ def _roles_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
     before, after = was.get("roles", Group()), now.get("roles", Group())
     for one in differing("roles", before, after):
         fact = one.was or one.now or {}
-        role, name = fact["role"], fact["name"]
-        is_ours = role in ROLES.values() and (fact["is_here"] or name == CONNECTION_LIMIT)
-        is_there = f"{role}.{CONNECTION_LIMIT}" in after.facts
-        if is_ours and is_there and "hash" not in (one.was or {}):
-            want = (one.was or {}).get("value")
-            if name != CONNECTION_LIMIT:
-                want = guc_values.as_value(name, want)
-            yield Part(kind="role", target=f"{role}.{name}", want=want)
-        elif is_ours and not is_there:
-            todo = "the role is gone: `ragline migrate apply` makes it, then plan again"
+        target = f"{fact['role']}.{fact['name']}"
+        if todo := _why_by_hand(one, after):
             yield LeftOut(group="roles", name=one.name, what_to_do=todo)
         else:
-            todo = f"was {shown(one.was)}; ragline changes its own roles only: use alter role"
-            yield LeftOut(group="roles", name=one.name, what_to_do=todo)
+            want = (one.was or {}).get("value")
+            if fact["name"] != CONNECTION_LIMIT:
+                want = guc_values.as_value(fact["name"], want)
+            yield Part(kind="role", target=target, want=want)
 
 
-def _setting_left(one: Told) -> LeftOut:
-    was = (one.was or {}).get("source")
-    now = (one.now or {}).get("source")
-    if (one.was or {}).get("value") == (one.now or {}).get("value") and was == now:
-        todo = "only whether it waits for a restart differs"
+def _why_by_hand(one: Difference, now: Group) -> str | None:
+    """Return what to do about what a role has of its own; None where a change puts it back."""
+    fact = one.was or one.now or {}
+    role, name = fact["role"], fact["name"]
+    if role not in ROLES.values() or not (fact["is_here"] or name == CONNECTION_LIMIT):
+        return f"was {shown(one.was)}; ragline changes its own roles only: use alter role"
+    if f"{role}.{CONNECTION_LIMIT}" not in now.facts:
+        return "the role is gone: `ragline migrate apply` makes it, then plan again"
+    if one.was is None:
+        if name == CONNECTION_LIMIT:
+            return "the role was not there then"
+        return None
+    if "hash" in one.was:
+        return "its value may hold a secret, so the snapshot has only a hash of it: use alter role"
+    return guc_values.why_refused(name) if name not in _ALLOWED else None
+
+
+def _setting_left(one: Told, *, is_known: bool) -> LeftOut:
+    if not is_known:
+        todo = f"was {shown(one.was)}; what set it is not known without the files: use a superuser"
+    elif one.now is None:
+        todo = f"was {shown(one.was)}; this server has no such setting now"
     else:
-        where = source_of(one.now if one.now is not None else one.was)
-        todo = f"was {shown(one.was)}; now not by ALTER SYSTEM ({where}): mend it there"
+        todo = (
+            f"was {shown(one.was)}; not by ALTER SYSTEM but by {source_of(one.now)}: mend it there"
+        )
     return LeftOut(group=one.group, name=one.name, what_to_do=todo)
+
+
+def _is_unknown(group: str, *sides: Contents) -> bool:
+    return any(side.get(group, Group(unknown="not there")).unknown is not None for side in sides)
 
 
 _TODO = {

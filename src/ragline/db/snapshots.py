@@ -54,7 +54,7 @@ def _setting(row: asyncpg.Record, lines: list[FileSetting] | None) -> Fact:
     if source not in _OF_THE_SERVER:
         value, source, file = _below(row, lines)
     elif guc_values.is_chosen_by_server(row["name"]) and source not in _SAID:
-        value, source = None, "chosen by the server"
+        value, source = None, snapshots.CHOSEN
     return {
         **snapshots.kept(row["name"], value),
         "unit": row["unit"],
@@ -70,7 +70,7 @@ def _below(
 ) -> tuple[str | None, str, str | None]:
     """Return what a setting is for those who have nothing of their own."""
     if lines is None:
-        return None, f"hidden by what this login has of its own ({row['source']})", None
+        return None, f"{snapshots.HIDDEN} ({row['source']})", None
     name = row["name"].lower()
     said = [line for line in lines if (line.name or "").lower() == name and line.is_applied]
     if not said:
@@ -153,7 +153,11 @@ async def schema(session: Session) -> Group:
 
 async def sizes(session: Session) -> Group:
     """Return the bytes of tables, TOAST included, and of indexes."""
-    return await _by_name(session, "sizes")
+    found = await _by_name(session, "sizes")
+    # What is dropped while it is looked at has none.
+    return Group(
+        facts={name: fact for name, fact in found.facts.items() if fact["bytes"] is not None}
+    )
 
 
 async def content(session: Session) -> Group:
