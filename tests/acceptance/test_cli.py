@@ -26,7 +26,8 @@ COMMANDS = (
     "collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, "
     "db, db start, db stop, "
     "db status, db url, db psql, dsn, dsn show, model, model check, "
-    "model fetch, model show"
+    "model fetch, model show, snapshot, snapshot take, snapshot list, snapshot show, snapshot diff, "
+    "snapshot restore-plan"
 ).split(", ")
 HEAVY = {
     *("asyncpg", "numpy", "sqlalchemy", "alembic", "onnxruntime", "fastapi", "uvicorn", "psycopg"),
@@ -126,6 +127,11 @@ def test_without_arguments_it_shows_its_help(tmp_path: Path) -> None:
         ("db url", {"url"}),
         ("dsn show", {"database", "parts", "warnings"}),
         ("model show", {"model_id", "dimension", "weights_hash"}),
+        ("snapshot take", {"id", "name", "taken_at", "groups"}),
+        ("snapshot list", {"snapshots"}),
+        ("snapshot show 1", {"id", "groups", "contents"}),
+        ("snapshot diff 1", {"from", "to", "differences", "moved", "not_compared"}),
+        ("snapshot restore-plan 1", {"snapshot", "change", "left_out"}),
         ("health", {"status", "checks"}),
     ],
 )

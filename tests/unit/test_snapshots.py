@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ragline.core import snapshots
 from ragline.core.change import Part
-from ragline.core.snapshots import Contents, Group, applied, compared, diff
+from ragline.core.snapshot_comparison import compared
+from ragline.core.snapshots import Contents, Group, applied, diff
 from ragline.core.way_back import way_back
 from ragline.errors import UsageError
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from ragline.change.kind import Site
     from ragline.core.change import Entry
-    from ragline.core.snapshots import Comparison, Contents, Fact, Group, Snapshot, Told
+    from ragline.core.snapshot_comparison import Comparison, Told
+    from ragline.core.snapshots import Contents, Fact, Group, Snapshot
     from ragline.core.way_back import WayBack
     from ragline.db.snapshots import Listed
 
@@ -92,7 +93,7 @@ def diff(
 
     Sizes count from a tenth and 1 MiB on. What moves by itself is no difference.
     """
-    from ragline.core import snapshots
+    from ragline.core import snapshot_comparison
 
     async def both(site: Site) -> tuple[Snapshot, Snapshot | None, Contents]:
         from ragline.ops import snapshot
@@ -104,7 +105,7 @@ def diff(
         return was, later, later.contents
 
     was, later, now = runtime.with_site(data_dir, both, quiet=True)
-    found = snapshots.compared(was.contents, now)
+    found = snapshot_comparison.compared(was.contents, now)
     value = {
         "from": _head(was),
         "to": None if later is None else _head(later),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -20,8 +20,6 @@ GROUPS = (
     "settings", "files", "roles", "extensions", "versions", "hardware", "memory", "schema", "sizes",
     "content",
 )  # fmt: skip
-LEAST_SHARE, LEAST_BYTES = 0.1, 1024**2
-"""A size that moved by less than a tenth, or less than 1 MiB, moved by itself."""
 CONNECTION_LIMIT = "connection_limit"
 CHOSEN, HIDDEN = "chosen by the server", "hidden by what this login has of its own"
 """Sources of settings whose value is not kept."""
@@ -93,38 +91,6 @@ class Replaced:
     group: str
     was: Group | None
     now: Group | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A difference as people are told. `restart`: whether it takes one to change it; None: no such
-    thing. `source` says where a setting's value came from and comes from.
-    """
-
-    group: str
-    name: str
-    was: Fact | None
-    now: Fact | None
-    source: str | None = None
-    restart: bool | None = None
-    waits_for_restart: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotCompared:
-    """A group, or a part of it, of which nobody knows whether it differs."""
-
-    group: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What differs, what only moved by itself, and what could not be compared."""
-
-    differences: tuple[Told, ...]
-    moved: tuple[Difference, ...]
-    not_compared: tuple[NotCompared, ...]
 
 
 # Values.
@@ -210,13 +176,13 @@ def _holds_secret(name: str, value: str) -> bool:
     return bool(may_hold or _LOOKS_SECRET.search(value))
 
 
-# Differences: exact, so that they lead from one to the other.
+# Differences: exact, so that they lead from one to the other. `snapshot_comparison` tells them.
 
 
 def diff(was: Contents, now: Contents) -> tuple[Difference | Replaced, ...]:
     """Return everything in which two contents differ; `applied` to the first it gives the second."""
     found: list[Difference | Replaced] = []
-    for group in _groups(was, now):
+    for group in groups(was, now):
         before, after = was.get(group), now.get(group)
         if before is None or after is None or _head(before) != _head(after):
             found.append(Replaced(group=group, was=before, now=after))
@@ -245,7 +211,8 @@ def applied(was: Contents, differences: tuple[Difference | Replaced, ...]) -> Co
     }
 
 
-def _groups(*contents: Contents) -> list[str]:
+def groups(*contents: Contents) -> list[str]:
+    """Return the groups that there are, in the order in which they are shown."""
     names = {name for one in contents for name in one}
     return [*(g for g in GROUPS if g in names), *sorted(names - set(GROUPS))]
 
@@ -263,139 +230,3 @@ def differing(name: str, was: Group, now: Group) -> list[Difference]:
         for fact in sorted({*was.facts, *now.facts})
         if was.facts.get(fact) != now.facts.get(fact)
     ]
-
-
-# What is told.
-
-
-def compared(was: Contents, now: Contents) -> Comparison:
-    """Return what differs as people are told it: each thing once, without what moves by itself."""
-    told: list[Told] = []
-    moved: list[Difference] = []
-    unknown: list[NotCompared] = []
-    by_setting: dict[tuple[str, str], list[Difference]] = {}
-    for one in (d for name in ("settings", "files") for d in _of(name, was, now)):
-        by_setting.setdefault((one.group, _setting_name(one)), []).append(one)
-    for name in _groups(was, now):
-        before, after = was.get(name), now.get(name)
-        if before is None or after is None:
-            age = "the older" if before is None else "the newer"
-            unknown.append(NotCompared(group=name, reason=f"{age} snapshot does not have it"))
-            continue
-        unknown += _not_compared(name, before, after)
-        is_partial = before.partial != after.partial
-        for one in differing(name, before, after):
-            if is_partial and (one.was is None or one.now is None):
-                continue
-            if _moves_by_itself(one):
-                moved.append(one)
-            elif not _is_told_elsewhere(one, by_setting):
-                told.append(_told(one, was, now))
-    return Comparison(differences=tuple(told), moved=tuple(moved), not_compared=tuple(unknown))
-
-
-def _of(group: str, was: Contents, now: Contents) -> list[Difference]:
-    return differing(group, was[group], now[group]) if group in was and group in now else []
-
-
-def _not_compared(name: str, was: Group, now: Group) -> Iterator[NotCompared]:
-    for when, group in (("then", was), ("now", now)):
-        if group.unknown is not None:
-            yield NotCompared(group=name, reason=f"unknown {when}, because {group.unknown}")
-    if was.partial != now.partial:
-        reason = was.partial or now.partial or ""
-        yield NotCompared(group=name, reason=f"only what both sides know: on one of them {reason}")
-
-
-def _is_told_elsewhere(one: Difference, all_: Mapping[tuple[str, str], list[Difference]]) -> bool:
-    """Whether another line says the same: one change is one line.
-
-    A value that runs is told as a setting, one that waits for a restart as a line of its file.
-    """
-    name = _setting_name(one)
-    if one.group == "files":
-        if any(_runs_otherwise(other) for other in all_.get(("settings", name), [])):
-            return not _waits(one)
-        others = all_.get(("files", name), [])
-        return not _says_otherwise(one) and any(map(_says_otherwise, others))
-    if one.group == "settings" and not _runs_otherwise(one):
-        return any(map(_says_otherwise, all_.get(("files", name), [])))
-    return False
-
-
-def _setting_name(one: Difference) -> str:
-    fact = one.now or one.was or {}
-    return str(fact.get("name", one.name)).lower() if one.group == "files" else one.name.lower()
-
-
-def _runs_otherwise(one: Difference) -> bool:
-    return _differs(one, "value", "hash", "source", "file")
-
-
-def _says_otherwise(one: Difference) -> bool:
-    return _differs(one, "value", "hash", "error")
-
-
-def _differs(one: Difference, *keys: str) -> bool:
-    was, now = one.was, one.now
-    return was is None or now is None or any(was.get(key) != now.get(key) for key in keys)
-
-
-def _waits(one: Difference) -> bool:
-    return bool(one.now and one.now.get("auto") and not one.now.get("applied"))
-
-
-def _moves_by_itself(one: Difference) -> bool:
-    if one.group == "memory":
-        return True
-    if one.group != "sizes":
-        return False
-    if one.was is None or one.now is None:
-        return True  # the schema says that it came or went
-    was, now = int(one.was["bytes"]), int(one.now["bytes"])
-    return abs(now - was) < max(LEAST_BYTES, LEAST_SHARE * was)
-
-
-def _told(one: Difference, was: Contents, now: Contents) -> Told:
-    name, source, restart, waits = one.name, None, None, False
-    if one.group == "settings":
-        source = _then_and_now(source_of(one.was), source_of(one.now))
-        restart = _fact_of(name, was, now).get("context") == "postmaster"
-        waits = bool((one.now or {}).get("pending_restart"))
-    elif one.group == "files":
-        fact = one.now or one.was or {}
-        name, source = str(fact.get("name")), str(fact.get("file"))
-        setting = _fact_of(name, was, now)
-        restart = setting.get("context") == "postmaster"
-        waits = bool(setting.get("pending_restart"))
-    elif one.group == "roles":
-        source, restart = "role", False
-    return Told(
-        group=one.group,
-        name=name,
-        was=one.was,
-        now=one.now,
-        source=source,
-        restart=restart,
-        waits_for_restart=waits,
-    )
-
-
-def _then_and_now(was: str, now: str) -> str:
-    return was if was == now else f"{was} -> {now}"
-
-
-def source_of(fact: Fact | None) -> str:
-    """Return where a setting's value comes from: a file, or what the server calls it."""
-    if fact is None:
-        return "not there"
-    return str(fact.get("file") or fact.get("source"))
-
-
-def _fact_of(name: str, was: Contents, now: Contents) -> Fact:
-    """Return the setting of a name, as it is now where it is there."""
-    for side in (now, was):
-        for known, fact in side.get("settings", Group()).facts.items():
-            if known.lower() == name.lower():
-                return fact
-    return {}

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from ragline.core import guc_values
 from ragline.core.budget import ROLES
 from ragline.core.change import Part
+from ragline.core.snapshot_comparison import Told, compared, source_of
 from ragline.core.snapshots import (
     CONNECTION_LIMIT,
     Contents,
     Difference,
     Fact,
     Group,
-    Told,
-    compared,
     differing,
     shown,
-    source_of,
 )
 
 

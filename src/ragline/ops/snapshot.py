@@ -58,6 +58,8 @@ async def _lines(session: Session) -> tuple[list[FileSetting] | None, str]:
 async def _tried(session: Session, read: Callable[[Session], Awaitable[Group]]) -> Group:
     try:
         return await read(session)
+    except asyncpg.UndefinedTableError as error:
+        return Group(unknown=f"{error}: `ragline migrate apply` makes ragline's tables")
     except _REFUSED as error:
         return Group(unknown=f"{error}: use a user who may read it, or try again when it is free")
 
