@@ -190,3 +190,26 @@ def test_the_true_machine_says_something_sane() -> None:
     assert found.cores
     assert 0 < machine.available_bytes() <= found.memory_bytes
     assert settings.this_machine().memory_bytes == found.memory_bytes
+
+
+def test_memory_of_a_server_is_that_of_all_its_processes_and_of_no_other(root: Path) -> None:
+    def process(pid: int, parent: int, name: str, kib: int) -> dict[str, object]:
+        return {
+            f"proc/{pid}/stat": f"{pid} ({name}: a) b) S {parent} 0 0",
+            f"proc/{pid}/comm": name,
+            f"proc/{pid}/smaps_rollup": f"Rss: 999999 kB\nPss:      {kib} kB\nPss_Anon: 7 kB\n",
+        }
+
+    write(
+        root,
+        {
+            **process(10, 1, "postgres", 100),
+            **process(11, 10, "postgres", 20),
+            **process(12, 10, "postgres", 3),
+            **process(13, 1, "postgres", 5000),
+        },
+    )
+    assert machine.postgres_bytes(11, root) == 123 * 1024
+    assert machine.postgres_bytes(99, root) is None, "it is in another container"
+    (root / "proc/12/smaps_rollup").unlink()
+    assert machine.postgres_bytes(11, root) is None, "a part of a sum is no sum"

@@ -250,6 +250,37 @@ def test_the_way_back_holds_what_alter_system_and_our_roles_have_otherwise() -> 
     assert [one.name for one in way.left_out] == ["somebody.work_mem"]
 
 
+_auto = st.dictionaries(
+    st.sampled_from(["work_mem", "jit", "shared_buffers", "port"]),
+    st.sampled_from(["1", "2", "on"]),
+)
+
+
+@given(_auto, _auto)
+def test_the_parts_lead_to_the_lines_of_then_and_to_nothing_else(
+    then: dict[str, str], here: dict[str, str]
+) -> None:
+    was, now = (server({}, *(line(n, v) for n, v in auto.items())) for auto in (then, here))
+    way = way_back(was, now)
+    reached: dict[str, Any] = dict(here)
+    for part in way.parts:
+        assert reached.get(part.target) != part.want
+        reached[part.target] = part.want
+    # A port is never ragline's to change, so it is said.
+    left = {one.name for one in way.left_out}
+    assert left == ({"port"} if then.get("port") != here.get("port") else set())
+    found = {name: value for name, value in reached.items() if value is not None}
+    assert {**found, "port": None} == {**then, "port": None}
+
+
+def test_a_line_of_a_persons_own_file_that_nobody_read_yet_is_said() -> None:
+    was = server({"jit": setting("on")})
+    way = way_back(was, server({"jit": setting("on")}, line("jit", "off", auto=False)))
+    assert way.parts == ()
+    assert [(one.group, one.name) for one in way.left_out] == [("files", "jit")]
+    assert CONF in way.left_out[0].what_to_do
+
+
 def test_what_no_plan_puts_back_is_said_with_what_to_do() -> None:
     index = {"table": "public.t", "definition": "CREATE INDEX i ON public.t (a)", "is_valid": True}
     was = server(

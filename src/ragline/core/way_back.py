@@ -55,6 +55,9 @@ def way_back(was: Contents, now: Contents) -> WayBack:
     for one in told.differences:
         if one.group == "settings" and one.name.lower() not in put_back | named:
             left.append(_setting_left(one, is_known=not _is_unknown("files", was, now)))
+        elif one.group == "files" and not (one.now or one.was or {}).get("auto"):
+            todo = f"was {shown(one.was)} in {one.source}: mend it there"
+            left.append(LeftOut(group=one.group, name=one.name, what_to_do=todo))
         elif one.group not in ("settings", "files", "roles"):
             left.append(_other_left(one))
     left += [
@@ -118,7 +121,8 @@ def _why_by_hand(one: Difference, now: Group) -> str | None:
         return None
     if "hash" in one.was:
         return "its value may hold a secret, so the snapshot has only a hash of it: use alter role"
-    return guc_values.why_refused(name) if name not in _ALLOWED else None
+    reason = None if name in _ALLOWED else guc_values.why_refused(name)
+    return None if reason is None else f"{reason}: use alter role"
 
 
 def _setting_left(one: Told, *, is_known: bool) -> LeftOut:

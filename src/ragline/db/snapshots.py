@@ -15,7 +15,7 @@ from ragline.core.snapshots import CONNECTION_LIMIT, Contents, Fact, Group, Snap
 from ragline.db import queries
 from ragline.db.pool import Connection
 from ragline.db.server import FileSetting, Session
-from ragline.errors import Conflict, NotFound
+from ragline.errors import Conflict, NotFound, PreconditionFailed
 
 _OF_THE_SERVER = (
     "default", "environment variable", "configuration file", "command line", "override",
@@ -190,6 +190,10 @@ async def add(connection: Connection, name: str | None, note: str, contents: Con
         raise Conflict(
             f"there is a snapshot {name!r} already; a snapshot never changes: take another name"
         ) from None
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise PreconditionFailed(
+            f"nothing can be stored here ({error}): on a replica, take the snapshot of its primary"
+        ) from error
     return await one(connection, str(id_))
 
 
