@@ -106,6 +106,9 @@ def test_a_restart_a_role_and_an_index_are_told_and_what_no_plan_puts_back_is_sa
     ragline.json("db", "stop")
     left = ragline.json("snapshot", "diff", number)["differences"]  # starts it again
     assert [one["name"] for one in left] == ["index public.i"]
+    plan = ragline.run("snapshot", "restore-plan", number)
+    assert "no change of ragline's leads nearer to snapshot" in plan.stdout
+    assert "CREATE INDEX i ON public.t" in plan.stdout
 
 
 def test_what_people_read_says_what_is_there(ragline: Command) -> None:

@@ -72,6 +72,14 @@ def test_an_unknown_group_is_always_said(contents: Contents) -> None:
     assert {name for name, group in contents.items() if group.unknown is not None} <= said
 
 
+def test_what_is_unknown_for_one_reason_is_said_once() -> None:
+    one, other = ({"files": Group(unknown=reason)} for reason in ("no rights", "busy"))
+    said = [found.reason for found in compared(one, one).not_compared]
+    assert said == ["unknown then and now, because no rights"]
+    said = [found.reason for found in compared(one, other).not_compared]
+    assert said == ["unknown then, because no rights", "unknown now, because busy"]
+
+
 # A server
 
 

@@ -127,11 +127,12 @@ def restore_plan(reference: Reference, data_dir: DataDir = None, as_json: AsJson
     What it leaves out is said, with what to do.
     """
     was, way, entry = runtime.with_site(data_dir, lambda site: _planned(site, reference))
-    lines = [
-        f"nothing to put back by a change: settings and roles are as in snapshot {was.called}"
-        if entry is None
-        else change_text.plan(entry)
-    ]
+    if entry is not None:
+        lines = [change_text.plan(entry)]
+    elif way.left_out:
+        lines = [f"no change of ragline's leads nearer to snapshot {was.called}"]
+    else:
+        lines = [f"nothing to do: all is as in snapshot {was.called}"]
     if way.left_out:
         lines.append("not put back by a plan:")
     for one in way.left_out:

@@ -100,6 +100,9 @@ def _of(group: str, was: Contents, now: Contents) -> list[Difference]:
 
 
 def _not_compared(name: str, was: Group, now: Group) -> Iterator[NotCompared]:
+    if was.unknown is not None and was.unknown == now.unknown:
+        yield NotCompared(group=name, reason=f"unknown then and now, because {was.unknown}")
+        return
     for when, group in (("then", was), ("now", now)):
         if group.unknown is not None:
             yield NotCompared(group=name, reason=f"unknown {when}, because {group.unknown}")
