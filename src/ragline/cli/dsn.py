@@ -1,4 +1,4 @@
-"""`ragline dsn`: which database is used, and why."""
+"""`ragline dsn`: which database is used, and why; and which files go around that."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ragline.cli import dsn_audit
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
     from ragline.config import Config
     from ragline.core.dsn import Dsn
 
-app = typer.Typer(help="Show which database is used.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show which database is used, and audit files for others.", no_args_is_help=True
+)
 
 
 @app.callback()
 def dsn() -> None:
-    """Show which database is used."""
+    """Show which database is used, and audit files for others."""
+
+
+app.command()(dsn_audit.audit)
 
 
 @app.command()

@@ -349,6 +349,23 @@ async def ask_once(dsn: Dsn, workload: Workload, sql: str, *, unless: str | None
         raise await unreachable.explain(dsn, error, _connect) from error
 
 
+async def look_up(dsn: Dsn) -> None:
+    """Log in to a database that a text names and out again; raises our error where that fails.
+
+    The passwords of our own environment are never sent there.
+    """
+    try:
+        connection = await _connect_alone(dsn, "read")
+    except _LOST as error:
+        raise await unreachable.explain(dsn, error, _connect_alone) from error
+    await connection.close(timeout=_CLOSING_S)
+
+
+async def _connect_alone(dsn: Dsn, workload: Workload) -> asyncpg.Connection[asyncpg.Record]:
+    # Without one asyncpg takes PGPASSWORD, or the passfile's.
+    return await asyncpg.connect(**{"password": "", **dsn.for_asyncpg(workload)})
+
+
 async def _connect(dsn: Dsn, workload: Workload) -> asyncpg.Connection[asyncpg.Record]:
     return await asyncpg.connect(**dsn.for_asyncpg(workload))
 

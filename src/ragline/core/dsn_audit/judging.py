@@ -1,0 +1,169 @@
+"""Which findings matter: the allow-list with its reasons, and the baseline of what is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pathspec import GitIgnoreSpec
+
+from ragline.core.dsn import nearest
+from ragline.core.dsn_audit.finding import CLASSES
+from ragline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ragline.core.dsn_audit.finding import Finding
+
+BASELINE_VERSION = 1
+_NAMES = {**{name: name for name in CLASSES}, **{one.id: one.name for one in CLASSES.values()}}
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """Findings of some classes that are all right in some files, and why."""
+
+    path: str
+    names: tuple[str, ...]
+    reason: str
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether it allows this one."""
+        return finding.name in self.names and _spec(self.path).match_file(finding.path)
+
+
+def allowances(text: str, *, source: str) -> tuple[Allowance, ...]:
+    """Return the entries of an allow-list; raises ConfigError, naming the entry and what is wrong."""
+    try:
+        found = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is not TOML: {error}; write [[allow]] entries") from None
+    if unknown := found.keys() - {"allow"}:
+        raise ConfigError(f"{source} holds {min(unknown)!r}; it may hold only [[allow]]")
+    entries = found.get("allow", [])
+    if not isinstance(entries, list):
+        raise ConfigError(f"{source} holds [allow]; write [[allow]], with two brackets")
+    return tuple(
+        _allowance(entry, f"{source}, entry {number}")
+        for number, entry in enumerate(entries, start=1)
+    )
+
+
+def judged(
+    findings: Iterable[Finding], allowed: Sequence[Allowance], known: Mapping[Key, int]
+) -> tuple[Finding, ...]:
+    """Return the findings with what is known of each: new, known or allowed."""
+    left = Counter(known)
+    out = []
+    for finding in findings:
+        entry = next((one for one in allowed if one.covers(finding)), None)
+        if entry is not None:
+            out.append(replace(finding, status="allowed", reason=entry.reason))
+        elif left[_key(finding)] > 0:
+            left[_key(finding)] -= 1
+            out.append(replace(finding, status="known"))
+        else:
+            out.append(finding)
+    return tuple(out)
+
+
+def unused(findings: Sequence[Finding], allowed: Iterable[Allowance]) -> tuple[Allowance, ...]:
+    """Return the allowances that no finding needs any more."""
+    return tuple(one for one in allowed if not any(one.covers(finding) for finding in findings))
+
+
+def as_baseline(findings: Iterable[Finding]) -> str:
+    """Return the text of a baseline of these findings, without those that are allowed."""
+    counts = Counter(_key(one) for one in findings if one.status != "allowed")
+    entries = [
+        {"path": path, "class": name, "evidence": evidence, "count": count}
+        for (path, name, evidence), count in sorted(counts.items())
+    ]
+    value = {"version": BASELINE_VERSION, "findings": entries}
+    return json.dumps(value, indent=2, ensure_ascii=True) + "\n"
+
+
+def baseline(text: str, *, source: str) -> dict[Key, int]:
+    """Return how many of each finding a baseline knows; raises ConfigError when it is none."""
+    again = "write it again with --write-baseline"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{source} is not JSON; {again}") from None
+    version = found.get("version") if isinstance(found, dict) else None
+    if version != BASELINE_VERSION:
+        raise ConfigError(f"{source} is not a baseline of version {BASELINE_VERSION}; {again}")
+    try:
+        return {_entry_key(entry): _count(entry["count"]) for entry in found["findings"]}
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{source} holds an entry that is none; {again}") from None
+
+
+def fingerprint(finding: Finding) -> str:
+    """Return what stays the same when the lines of a file move."""
+    return hashlib.sha256("\0".join(_key(finding)).encode(errors="replace")).hexdigest()[:32]
+
+
+def _key(finding: Finding) -> Key:
+    return finding.path, finding.name, finding.evidence
+
+
+def _entry_key(entry: Mapping[str, Any]) -> Key:
+    key = entry["path"], entry["class"], entry["evidence"]
+    if not all(isinstance(part, str) for part in key):
+        raise TypeError("names are texts")
+    return key
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("a count is a whole number")
+    return value
+
+
+def _allowance(entry: object, where: str) -> Allowance:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} is no table; write [[allow]] with path, class and reason")
+    if unknown := entry.keys() - {"path", "class", "reason"}:
+        raise ConfigError(f"{where} holds {min(unknown)!r}; it holds path, class and reason")
+    path, reason = (_text(entry, name, where) for name in ("path", "reason"))
+    named = entry.get("class")
+    given = named if isinstance(named, list) else [named]
+    names = [name for name in given if isinstance(name, str)]
+    if not names or len(names) < len(given):
+        raise ConfigError(f'{where} has no class; write class = "credential", or a list of them')
+    for name in names:
+        if name not in _NAMES:
+            like = nearest(name, list(_NAMES)) or ", ".join(CLASSES)
+            raise ConfigError(f"{where}: there is no class {name!r}; did you mean {like}?")
+    if path.startswith("!"):
+        raise ConfigError(f"{where}: path {path!r} begins with '!'; name what is allowed")
+    try:
+        _spec(path)
+    except (ValueError, re.error):
+        raise ConfigError(f"{where}: path {path!r} is no pattern such as tests/** is") from None
+    return Allowance(path=path, names=tuple(_NAMES[name] for name in names), reason=reason)
+
+
+def _text(entry: Mapping[str, object], name: str, where: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{where} has no {name}; every entry says path, class and reason")
+    return value.strip()
+
+
+_SPECS: dict[str, GitIgnoreSpec] = {}
+
+
+def _spec(path: str) -> GitIgnoreSpec:
+    if path not in _SPECS:
+        _SPECS[path] = GitIgnoreSpec.from_lines([path])
+    return _SPECS[path]

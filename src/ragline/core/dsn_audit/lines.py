@@ -1,0 +1,201 @@
+"""What is read line by line: shell, env files, TOML, YAML, SQL and other configuration.
+
+No grammar is needed for what is looked for: connection strings, variables that hold a password, and
+programs that log in. `tomllib` says whether TOML is sound; YAML has no reader among our requirements.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Literal
+
+from ragline.core.dsn import HIDDEN
+from ragline.core.dsn_audit import finding
+from ragline.core.dsn_audit.finding import Spot
+from ragline.core.dsn_audit.targets import stands_for_something, targets
+from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Kind = Literal["shell", "env", "toml", "yaml", "sql", "config"]
+
+PROGRAMS = (
+    "psql|pg_dump|pg_dumpall|pg_restore|pgbench|createdb|dropdb|createuser|dropuser|vacuumdb"
+    "|reindexdb|clusterdb|pg_basebackup|pg_amcheck|pgcli"
+)
+_LONGEST_LINE = 20_000
+_LINE = re.compile(r"[^\n]*")
+_SETTING = re.compile(
+    r"(?<![\w.-])(?P<name>[A-Za-z][\w.-]{1,80})[\"']?[ \t]*(?:=>|[:=])[ \t]*"
+    r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s,;}]+)"
+)
+_DOCKER_ENV = re.compile(r"^\s*ENV\s+(?P<name>[A-Za-z]\w*)\s+(?P<value>[^\s=]\S*)", re.IGNORECASE)
+_VARIABLE = re.compile(r"(?<![\\$])\$(?:(?P<plain>[A-Za-z_]\w*)|\{[#!]?(?P<braced>[A-Za-z_]\w*))")
+_PRINTENV = re.compile(r"\bprintenv\s+(?P<name>[A-Za-z_]\w*)")
+_SINGLE_QUOTED = re.compile(r"'[^']*'")
+# In a shell: where a command begins, after assignments and words that go before it.
+_COMMAND = re.compile(
+    r"(?:^|[;&|(`{!]|\b(?:then|do|else|if|while|until|exec|sudo|env|time|nohup|command|xargs)\b)"
+    r"(?:\s|-[A-Za-z]+\s+(?:[a-z]+\s+)?)*(?:[A-Za-z_]\w*=(?:\"[^\"]*\"|'[^']*'|[^\s\"']*)\s+)*"
+    rf"(?P<program>(?:[\w./~$-]*/)?(?:{PROGRAMS}))(?=[\s;&|)`]|$)(?P<arguments>[^;|\n]*)"
+)
+# Inside another program's arguments, or elsewhere: only with arguments that say where to.
+_INNER_COMMAND = re.compile(
+    rf"(?<![\w.-])(?P<program>{PROGRAMS})(?P<arguments>[\"']?,?\s+[\"']?(?:-{{1,2}}[A-Za-z]"
+    r"|postgres(?:ql)?://|\$|(?:host|dbname|service)=)[^\n]*)"
+)
+_HARMLESS = re.compile(r"^[\"',\s]*(?:--version|--help|-V|-\?)(?![\w-])")
+_RESOLVED = re.compile(r"\bragline\s+db\s+url\b")
+_META_CONNECT = re.compile(r"^\s*\\(?:c|connect)\s+(?![-\s]*$)\S")
+_GETENV = re.compile(r"^\s*\\getenv\s+\S+\s+(?P<name>\w+)")
+_DBLINK = re.compile(r"\b(?P<name>dblink(?:_connect(?:_u)?)?)\s*\(", re.IGNORECASE)
+_SQL_PASSWORD = re.compile(
+    r"\bpassword\s+(?P<value>'(?:''|[^'])*'|E'(?:\\.|[^'\\])*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)",
+    re.IGNORECASE,
+)
+
+
+def spots(text: str, kind: Kind) -> Iterator[Spot]:
+    """Yield the faults of a text, line by line."""
+    if kind == "toml" and (line := _toml_fault(text)):
+        yield Spot(line=line, kind=finding.UNPARSABLE, evidence="not TOML")
+    for number, found in enumerate(text.split("\n"), start=1):
+        # A line longer than anybody writes is data.
+        line_text = found[:_LONGEST_LINE].rstrip("\r")
+        yield from _in_line(line_text, number, kind)
+
+
+def credentials(text: str, first_line: int = 1) -> Iterator[Spot]:
+    """Yield only what holds a password: of comments, output and documentation."""
+    for number, line in enumerate(text.split("\n"), start=first_line):
+        for target in targets(line[:_LONGEST_LINE]):
+            if target.has_password:
+                yield Spot(line=number, kind=finding.CREDENTIAL, evidence=target.shown)
+
+
+def commands(text: str, number: int, *, is_shell: bool = True) -> Iterator[Spot]:
+    """Yield the programs of PostgreSQL that a line starts, which log in by themselves."""
+    seen = set()
+    for pattern in (_COMMAND, _INNER_COMMAND) if is_shell else (_INNER_COMMAND,):
+        for found in pattern.finditer(text):
+            program = found["program"].rpartition("/")[2]
+            if found.start("program") + len(found["program"]) - len(program) in seen:
+                continue
+            seen.add(found.start("program") + len(found["program"]) - len(program))
+            if not _HARMLESS.match(found["arguments"]) and not _RESOLVED.search(found["arguments"]):
+                yield Spot(line=number, kind=finding.OWN_CONNECT, evidence=f"{program} …")
+
+
+def targets_in(text: str, number: int) -> Iterator[Spot]:
+    """Yield the connection strings of one line."""
+    for target in targets(text):
+        yield Spot(
+            line=number,
+            kind=finding.CREDENTIAL if target.has_password else finding.HARD_CODED,
+            evidence=target.shown,
+            target=target.text,
+        )
+
+
+def _in_line(text: str, number: int, kind: Kind) -> Iterator[Spot]:
+    code, comment = _without_comment(text, "--" if kind == "sql" else "#")
+    yield from targets_in(code, number)
+    yield from credentials(comment, number)
+    yield from _PARTICULAR[kind](code, number)
+    if kind != "sql":
+        yield from _passwords(text, number)
+
+
+def _passwords(text: str, number: int) -> Iterator[Spot]:
+    for found in (*_SETTING.finditer(text), *_DOCKER_ENV.finditer(text)):
+        name, value = found["name"], found["value"].strip("\"'").strip()
+        if not holds_a_password(name) or not value or value in ("null", "~", "|", ">", "|-", ">-"):
+            continue
+        if not stands_for_something(value) and not value.startswith(("file:", "!")):
+            evidence = f"{name}={HIDDEN}"
+            yield Spot(line=number, kind=finding.CREDENTIAL, evidence=evidence)
+
+
+def _shell(text: str, number: int) -> Iterator[Spot]:
+    yield from commands(text, number)
+    unquoted = _outside_single_quotes(text)
+    names = [found["plain"] or found["braced"] for found in _VARIABLE.finditer(unquoted)]
+    names += [found["name"] for found in _PRINTENV.finditer(unquoted)]
+    for name in dict.fromkeys(names):
+        if names_a_database(name):
+            yield Spot(line=number, kind=finding.ENVIRONMENT_READ, evidence=f"${name}")
+
+
+def _outside_single_quotes(text: str) -> str:
+    """Return the text without what is in single quotes, unless those are in double quotes."""
+    parts = re.split(r"(\"(?:\\.|[^\"\\])*\"?)", text)
+    return "".join(
+        part if part.startswith('"') else _SINGLE_QUOTED.sub("''", part) for part in parts
+    )
+
+
+def _sql(text: str, number: int) -> Iterator[Spot]:
+    if _META_CONNECT.match(text):
+        yield Spot(line=number, kind=finding.OWN_CONNECT, evidence="\\connect …")
+    if (found := _GETENV.match(text)) and names_a_database(found["name"]):
+        yield Spot(line=number, kind=finding.ENVIRONMENT_READ, evidence=f"\\getenv {found['name']}")
+    for found in _DBLINK.finditer(text):
+        yield Spot(line=number, kind=finding.OWN_CONNECT, evidence=f"{found['name'].lower()}(…)")
+    for found in _SQL_PASSWORD.finditer(text):
+        value = found["value"].removeprefix("E").strip("'")
+        if value and not stands_for_something(value):
+            yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password '{HIDDEN}'")
+
+
+def _inner(text: str, number: int) -> Iterator[Spot]:
+    yield from commands(text, number, is_shell=False)
+
+
+def _nothing(_text: str, _number: int) -> Iterator[Spot]:
+    yield from ()
+
+
+_PARTICULAR: dict[Kind, Callable[[str, int], Iterator[Spot]]] = {
+    "shell": _shell,
+    "sql": _sql,
+    "yaml": _inner,
+    "toml": _inner,
+    "config": _inner,
+    "env": _nothing,
+}
+
+
+def _without_comment(text: str, mark: str) -> tuple[str, str]:
+    """Return the line before its comment, and the comment."""
+    if mark not in text:
+        return text, ""
+    quote = ""
+    position = 0
+    while position < len(text):
+        letter = text[position]
+        if quote:
+            position += letter == "\\" and quote == '"'
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif text.startswith(mark, position) and (
+            mark == "--" or position == 0 or text[position - 1].isspace()
+        ):
+            return text[:position], text[position:]
+        position += 1
+    return text, ""
+
+
+def _toml_fault(text: str) -> int | None:
+    """Return the line in which TOML breaks off, or None when it is sound."""
+    try:
+        tomllib.loads(text)
+    except RecursionError:
+        return 1
+    except ValueError as error:
+        # Not its words, which may quote the text; the line is at their end.
+        found = re.search(r"line (\d+)", str(error).rpartition("(at")[2])
+        return int(found[1]) if found else max(1, text.count("\n"))
+    return None

@@ -1,0 +1,407 @@
+"""Python, by its syntax tree: what is read, named and called, under whatever name it was imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ragline.core.dsn import HIDDEN
+from ragline.core.dsn_audit import finding, lines
+from ragline.core.dsn_audit.finding import Spot
+from ragline.core.dsn_audit.targets import stands_for_something, targets
+from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Without any of these there is nothing to look for, and a tree is slow to walk.
+_WORTH_A_LOOK = re.compile(
+    r"postgres|psycopg|asyncpg|aiopg|pg8000|create_(?:async_)?engine|engine_from_config|psql"
+    r"|pg_dump|pg_restore|database_|db_|\bPG[A-Z]|PG_|dbname|password|PASSWORD|createdb|dropdb"
+    r"|DATABASE|DB_|environ|getenv|host\s*=",
+    re.IGNORECASE,
+)
+_FUNCTIONS = frozenset(
+    {
+        "aiopg.connect",
+        "aiopg.create_pool",
+        "asyncpg.connect",
+        "asyncpg.connection.connect",
+        "asyncpg.create_pool",
+        "asyncpg.pool.create_pool",
+        "pg8000.connect",
+        "pg8000.dbapi.connect",
+        "psycopg.AsyncConnection.connect",
+        "psycopg.Connection.connect",
+        "psycopg.connect",
+        "psycopg2.connect",
+        "sqlalchemy.create_engine",
+        "sqlalchemy.engine.create_engine",
+        "sqlalchemy.engine_from_config",
+        "sqlalchemy.ext.asyncio.async_engine_from_config",
+        "sqlalchemy.ext.asyncio.create_async_engine",
+        "sqlmodel.create_engine",
+    }
+)
+# Types too, so that only a call is a connect.
+_TYPES = frozenset(
+    {
+        "pg8000.native.Connection",
+        "psycopg2.pool.SimpleConnectionPool",
+        "psycopg2.pool.ThreadedConnectionPool",
+        "psycopg_pool.AsyncConnectionPool",
+        "psycopg_pool.AsyncNullConnectionPool",
+        "psycopg_pool.ConnectionPool",
+        "psycopg_pool.NullConnectionPool",
+    }
+)
+_URL_MAKERS = frozenset({"sqlalchemy.URL.create", "sqlalchemy.engine.URL.create"})
+_RESOLVED = frozenset({"for_asyncpg", "for_psycopg", "for_sqlalchemy"})
+_READERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
+_OTHER_READERS = frozenset({"config", "env"})
+_ENVIRONMENTS = frozenset({"os.environ", "os.environb"})
+_GETENV = frozenset({"os.getenv", "os.getenvb"})
+_RUNS_COMMANDS = re.compile(
+    r"(?:subprocess\.(?:run|call|check_call|check_output|Popen|getoutput|getstatusoutput)"
+    r"|os\.(?:system|popen|exec[lv]p?e?|spawn[lv]p?e?)"
+    r"|asyncio\.create_subprocess_(?:exec|shell)|asyncio\.subprocess\.create_subprocess_\w+)"
+)
+_PROGRAM = re.compile(rf"(?:[\w./-]*/)?(?P<name>{lines.PROGRAMS})")
+
+_Docstrings: TypeAlias = "set[int]"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Module:
+    """What the names of a module stand for."""
+
+    imported: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+    environments: set[str] = field(default_factory=set)
+    resolved: set[str] = field(default_factory=set)
+    docstrings: _Docstrings = field(default_factory=set)
+    texts: set[int] = field(default_factory=set)
+    """Lines that string constants stand in; what else looks like a DSN is in a comment."""
+    inner: set[int] = field(default_factory=set)
+    """Nodes that are a part of a text already looked at, or a call that is no fault."""
+
+    def dotted(self, node: ast.AST) -> str:
+        """Return what a name stands for, with its module: "os.environ"; "" when it is none."""
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ""
+        return ".".join([self.imported.get(node.id, node.id), *reversed(names)])
+
+
+def spots(text: str) -> Iterator[Spot]:
+    """Yield the faults of a Python source; those of its text alone where it is not Python."""
+    try:
+        yield from _of_source(text)
+    except SyntaxError as error:
+        line = error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        line = 1  # a null byte, or nested too deep
+    else:
+        return
+    yield Spot(line=max(1, line), kind=finding.UNPARSABLE, evidence="not Python")
+    yield from lines.spots(text, "config")
+
+
+def _of_source(text: str) -> tuple[Spot, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes in the files of others
+        tree = ast.parse(text)
+    return tuple(_of_tree(tree, text)) if _WORTH_A_LOOK.search(text) else ()
+
+
+def _of_tree(tree: ast.Module, text: str) -> Iterator[Spot]:
+    nodes = list(ast.walk(tree))
+    module = _Module()
+    for node in nodes:
+        _learn(node, module)
+    for node in nodes:
+        if id(node) not in module.inner:
+            yield from _of_node(node, module)
+    for spot in lines.credentials(text):
+        if spot.line not in module.texts:
+            yield spot
+
+
+def _learn(node: ast.AST, module: _Module) -> None:
+    if isinstance(node, ast.Import):
+        for name in node.names:
+            module.imported[name.asname or name.name.partition(".")[0]] = (
+                name.name if name.asname else name.name.partition(".")[0]
+            )
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        for name in node.names:
+            module.imported[name.asname or name.name] = f"{node.module}.{name.name}"
+    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
+        _learn_assigned(node, node.value, module)
+    elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr):
+            module.docstrings.add(id(first.value))
+    elif isinstance(node, ast.Constant | ast.JoinedStr):
+        module.texts.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+
+
+def _learn_assigned(
+    node: ast.Assign | ast.AnnAssign | ast.NamedExpr, value: ast.expr, module: _Module
+) -> None:
+    given = node.targets if isinstance(node, ast.Assign) else [node.target]
+    for name in (one.id for one in given if isinstance(one, ast.Name)):
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            module.constants[name] = value.value
+        elif _is_resolved(value, module):
+            module.resolved.add(name)
+        elif module.dotted(value) in _ENVIRONMENTS or _is_copy(value, module):
+            module.environments.add(name)
+
+
+def _is_copy(value: ast.expr, module: _Module) -> bool:
+    """Whether this is `dict(os.environ)`, `os.environ.copy()` or `{**os.environ}`."""
+    if isinstance(value, ast.Call):
+        if module.dotted(value.func) == "os.environ.copy":
+            return True
+        return (
+            module.dotted(value.func) == "dict"
+            and bool(value.args)
+            and module.dotted(value.args[0]) in _ENVIRONMENTS
+        )
+    return isinstance(value, ast.BoolOp) and any(
+        module.dotted(one) in _ENVIRONMENTS for one in value.values
+    )
+
+
+def _is_resolved(value: ast.expr, module: _Module) -> bool:
+    """Whether the resolver made this: `dsn.for_psycopg(…)`, or a name that was given that."""
+    if isinstance(value, ast.Await | ast.Starred):
+        return _is_resolved(value.value, module)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        return value.func.attr in _RESOLVED
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
+        return _is_resolved(value.left, module)
+    if isinstance(value, ast.Dict):
+        return any(
+            key is None and _is_resolved(one, module)
+            for key, one in zip(value.keys, value.values, strict=True)
+        )
+    return isinstance(value, ast.Name) and value.id in module.resolved
+
+
+def _of_node(node: ast.AST, module: _Module) -> Iterator[Spot]:
+    if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
+        yield from _of_text(node, module)
+    elif isinstance(node, ast.Call):
+        yield from _of_call(node, module)
+    elif isinstance(node, ast.Attribute | ast.Name):
+        yield from _of_reference(node, module)
+    elif isinstance(node, ast.Subscript | ast.Compare):
+        yield from _of_lookup(node, module)
+    elif isinstance(node, ast.Dict | ast.Assign | ast.AnnAssign):
+        yield from _of_settings(node, module)
+    elif isinstance(node, ast.ClassDef):
+        yield from _of_settings_class(node, module)
+
+
+def _of_lookup(node: ast.Subscript | ast.Compare, module: _Module) -> Iterator[Spot]:
+    """Yield what `os.environ[name]` and `name in os.environ` read."""
+    if isinstance(node, ast.Subscript):
+        if isinstance(node.ctx, ast.Load) and _is_environment(node.value, module):
+            yield from _read(node, node.slice, module)
+    elif isinstance(node.ops[0], ast.In | ast.NotIn) and _is_environment(
+        node.comparators[0], module
+    ):
+        yield from _read(node, node.left, module)
+
+
+def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: _Module) -> Iterator[Spot]:
+    if isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            # {"PGPASSWORD": "password"} says what libpq calls it.
+            if not (isinstance(value, ast.Constant) and value.value == "password"):
+                yield from _of_setting(_text_of(key, module), value)
+    elif node.value is not None:
+        given = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for name in given:
+            yield from _of_setting(_name_of(name, module), node.value)
+
+
+def _is_environment(node: ast.AST, module: _Module) -> bool:
+    dotted = module.dotted(node)
+    return dotted in _ENVIRONMENTS or dotted in module.environments
+
+
+def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: _Module) -> Iterator[Spot]:
+    text = _whole_text(node, module)
+    if text is None:
+        return
+    is_document = id(node) in module.docstrings
+    lasts = (node.end_lineno or node.lineno) - node.lineno
+    for target in targets(text):
+        if is_document and not target.has_password:
+            continue
+        # A text in triple quotes has its own lines in the file.
+        below = text.count("\n", 0, target.start) if lasts == text.count("\n") else 0
+        yield Spot(
+            line=node.lineno + below,
+            kind=finding.CREDENTIAL if target.has_password else finding.HARD_CODED,
+            evidence=target.shown,
+            target=target.text,
+        )
+
+
+def _whole_text(node: ast.expr, module: _Module) -> str | None:
+    """Return a text with "{}" for what is put in, or None when it is no text."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, bytes):
+            return node.value.decode("utf-8", errors="replace")
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        module.inner.update(map(id, node.values))
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+        )
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Mod):
+        return None
+    if isinstance(node.op, ast.Mod):
+        return None  # its %s stand in the text, which is looked at by itself
+    parts = _added(node, module)
+    texts = [_whole_text(part, module) for part in parts]
+    if all(text is None for text in texts):
+        return None
+    module.inner.update(
+        id(part) for part, text in zip(parts, texts, strict=True) if text is not None
+    )
+    return "".join("{}" if text is None else text for text in texts)
+
+
+def _added(node: ast.BinOp, module: _Module) -> list[ast.expr]:
+    """Return what is added up, in order, however long the sum is."""
+    parts: list[ast.expr] = []
+    one: ast.expr = node
+    while isinstance(one, ast.BinOp) and isinstance(one.op, ast.Add):
+        module.inner.add(id(one))
+        parts.append(one.right)
+        one = one.left
+    return [one, *reversed(parts)]
+
+
+def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
+    dotted = module.dotted(node.func)
+    if dotted in _FUNCTIONS or dotted in _TYPES:
+        module.inner.add(id(node.func))
+        if not _takes_resolved(node, module):
+            yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{dotted}(…)")
+    if dotted in _FUNCTIONS or dotted in _TYPES or dotted in _URL_MAKERS:
+        for keyword in node.keywords:
+            if keyword.arg in ("password", "passwd"):
+                yield from _password(f"{dotted}(password=…)", keyword.value)
+    else:
+        for keyword in node.keywords:
+            yield from _of_setting(keyword.arg, keyword.value)
+    if _RUNS_COMMANDS.fullmatch(dotted):
+        yield from _of_command(node, module)
+    if node.args and _reads(node.func, dotted, module):
+        yield from _read(node, node.args[0], module)
+
+
+def _takes_resolved(node: ast.Call, module: _Module) -> bool:
+    given = [*node.args[:1], *(one.value for one in node.keywords if one.arg in _DSN_KEYWORDS)]
+    return any(_is_resolved(one, module) for one in given)
+
+
+_DSN_KEYWORDS = (None, "conninfo", "dsn", "url")
+
+
+def _reads(function: ast.expr, dotted: str, module: _Module) -> bool:
+    if dotted in _GETENV or dotted in _OTHER_READERS or dotted.startswith(("decouple.", "env.")):
+        return True
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr in _READERS
+        and _is_environment(function.value, module)
+    )
+
+
+def _read(node: ast.expr, name: ast.expr, module: _Module) -> Iterator[Spot]:
+    read = _text_of(name, module)
+    if read is not None and names_a_database(read):
+        yield Spot(line=node.lineno, kind=finding.ENVIRONMENT_READ, evidence=f"environment: {read}")
+
+
+def _text_of(node: ast.expr | None, module: _Module) -> str | None:
+    if isinstance(node, ast.Constant):
+        value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+        return value if isinstance(value, str) else None
+    return module.constants.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _of_reference(node: ast.Attribute | ast.Name, module: _Module) -> Iterator[Spot]:
+    if isinstance(node.ctx, ast.Load) and (dotted := module.dotted(node)) in _FUNCTIONS:
+        yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=dotted)
+
+
+def _name_of(node: ast.expr, module: _Module) -> str | None:
+    if isinstance(node, ast.Subscript):
+        return _text_of(node.slice, module)
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _of_setting(name: str | None, value: ast.expr) -> Iterator[Spot]:
+    if name is not None and holds_a_password(name):
+        yield from _password(name, value)
+
+
+def _password(name: str, value: ast.expr) -> Iterator[Spot]:
+    if (
+        isinstance(value, ast.Constant)
+        and isinstance(value.value, str | bytes)
+        and value.value
+        and not stands_for_something(str(value.value))
+    ):
+        evidence = name if name.endswith(")") else f"{name}={HIDDEN}"
+        yield Spot(line=value.lineno, kind=finding.CREDENTIAL, evidence=evidence)
+
+
+def _of_command(node: ast.Call, module: _Module) -> Iterator[Spot]:
+    first = node.args[0] if node.args else None
+    if isinstance(first, ast.List | ast.Tuple) and first.elts:
+        words = [_text_of(one, module) for one in first.elts]
+    else:
+        words = [_text_of(one, module) for one in node.args]
+    command = words[0] if words else None
+    if command is None and isinstance(first, ast.JoinedStr):
+        command = _whole_text(first, module)
+    if command is None:
+        return
+    if found := _PROGRAM.fullmatch(command):
+        if len(words) < 2 or words[1] not in ("--version", "--help", "-V"):
+            yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{found['name']} …")
+        return
+    for line in command.split("\n"):
+        yield from lines.commands(line, node.lineno)
+
+
+def _of_settings_class(node: ast.ClassDef, module: _Module) -> Iterator[Spot]:
+    """Yield the fields that pydantic fills from the environment by their names."""
+    if not any(module.dotted(base).rpartition(".")[2] == "BaseSettings" for base in node.bases):
+        return
+    for field_ in node.body:
+        if isinstance(field_, ast.AnnAssign) and isinstance(field_.target, ast.Name):
+            name = field_.target.id.upper()
+            if names_a_database(name):
+                yield Spot(
+                    line=field_.lineno,
+                    kind=finding.ENVIRONMENT_READ,
+                    evidence=f"environment: {name} (a setting's name)",
+                )
