@@ -29,11 +29,12 @@ demo: $(READY) ## the main job on real input: ingest, ask, measure
 	$(BIN)/ragline migrate apply
 	$(BIN)/python examples/demo/run.py
 
-lint: $(READY) ## ruff, mypy --strict, the import contract
+lint: $(READY) ## ruff, mypy --strict, the import contract, no way around the resolver
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/ragline dsn audit --quiet --fail-on any src tests bench examples docs
 
 test: $(READY) ## every test, on a real PostgreSQL
 	$(BIN)/ragline model fetch --quiet

@@ -79,6 +79,7 @@ def audit(
         allowed=watch.allow_list(allow),
         known=known,
         patience_s=timeout_s if is_tried else None,
+        apart=[file for file in (allow, baseline, sarif) if file is not None],
     )
     if sarif is not None:
         watch.write(sarif, _as_sarif(found, has_baseline=bool(baseline and not write_baseline)))

@@ -87,9 +87,13 @@ def audit(
     allowed: Sequence[Allowance] = (),
     known: dict[judging.Key, int] | None = None,
     patience_s: float | None = None,
+    apart: Sequence[Path] = (),
 ) -> Audit:
-    """Read the files of some paths and judge what is in them; with `patience_s`, try each target."""
-    read = _read_all(paths)
+    """Read the files of some paths and judge what is in them; with `patience_s`, try each target.
+
+    `apart` are files not to be read: what audits write would be found by the next one.
+    """
+    read = _read_all(paths, apart)
     findings = [spot.at(path) for path, spot in read.spots]
     tried: tuple[Tried, ...] | None = None
     if patience_s is not None:
@@ -150,12 +154,12 @@ def _text(file: Path) -> str:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
-def _read_all(paths: Sequence[Path]) -> _Read:
+def _read_all(paths: Sequence[Path], apart: Sequence[Path]) -> _Read:
     for path in paths:
         if not path.exists():
             raise NotFound(f"there is no file or folder {str(path)!r}; name one that there is")
     read = _Read()
-    seen: set[Path] = set()
+    seen = {path.resolve() for path in (*apart, Path(ALLOW_FILE))}
     for path in paths:
         top = path.resolve()
         files = _walk(top, read.skipped) if top.is_dir() else iter([top])

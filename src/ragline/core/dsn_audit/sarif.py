@@ -77,7 +77,7 @@ def _result(finding: Finding, has_baseline: bool) -> dict[str, Any]:
         "partialFingerprints": {"raglineDsnAudit/v1": fingerprint(finding)},
     }
     if has_baseline:
-        result["baselineState"] = "unchanged" if finding.status == "known" else "new"
+        result["baselineState"] = "new" if finding.status == "new" else "unchanged"
     if finding.status == "allowed":
         result["suppressions"] = [{"kind": "external", "justification": finding.reason}]
     return result
