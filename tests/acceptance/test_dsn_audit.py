@@ -116,7 +116,7 @@ SQL = f"""\\connect kb -- !own-connect
 create role app login password '{CANARY}'; -- !credential
 create role other login password :'secret';
 select * from dblink('host=db.example dbname=kb', 'select 1'); -- !own-connect !hard-coded-dsn
-"""
+"""  # noqa: S608 - nobody runs it
 
 INI = f"""[alembic]
 sqlalchemy.url = {SCHEME}app:{CANARY}@db.example/kb  ; !credential
@@ -525,7 +525,7 @@ def test_a_named_server_never_gets_the_password_of_our_own_environment(tmp_path:
         asking = threading.Thread(target=ask)
         asking.start()
         (tmp_path / "a.env").write_text(f"X={SCHEME}app@127.0.0.1:{server.getsockname()[1]}/kb\n")
-        run(tmp_path, ".", "--try", "--timeout", "2", PGPASSWORD="mine-alone")  # noqa: S106
+        run(tmp_path, ".", "--try", "--timeout", "2", PGPASSWORD="mine-alone")
         asking.join()
 
     assert got

@@ -24,7 +24,9 @@ from ragline.db import pool
 from ragline.errors import ConfigError, NotFound, RaglineError, UsageError
 
 ALLOW_FILE = ".ragline-audit.toml"
-SIZE_LIMIT_BYTES = 8 << 20
+# A tree of Python takes a hundred times its text; notebooks are large for their pictures.
+SIZE_LIMIT_BYTES = 4 << 20
+NOTEBOOK_LIMIT_BYTES = 16 << 20
 
 _LEFT_OUT = frozenset(
     ".git .hg .svn .venv venv node_modules __pycache__ .mypy_cache .ruff_cache .pytest_cache "
@@ -207,7 +209,7 @@ def _read_file(path: Path, read: _Read, *, is_named: bool) -> None:
     if kind is None and "." in path.name and not is_named:
         return
     try:
-        data = _content(path)
+        data = _content(path, NOTEBOOK_LIMIT_BYTES if kind == "notebook" else SIZE_LIMIT_BYTES)
     except OSError as error:
         read.skipped.append(_skipped(path, f"it cannot be read: {error.strerror or error}"))
         return
@@ -224,7 +226,7 @@ def _read_file(path: Path, read: _Read, *, is_named: bool) -> None:
         read.spots += [(shown, spot) for spot in dsn_audit.audit(kind, data)]
 
 
-def _content(path: Path) -> bytes | str:
+def _content(path: Path, limit: int) -> bytes | str:
     """Return the bytes of a file, or why it is not read."""
     # Looked at through the descriptor, because a name may lead elsewhere a moment later.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -232,12 +234,12 @@ def _content(path: Path) -> bytes | str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return "it is not a plain file"
-        if status.st_size > SIZE_LIMIT_BYTES:
-            return f"it has {status.st_size} bytes; the limit is {SIZE_LIMIT_BYTES}"
+        if status.st_size > limit:
+            return f"it has {status.st_size} bytes; the limit is {limit}"
         head = file.read(_HEAD_BYTES)
         if b"\0" in head:
             return "it is binary"
-        return head + file.read(SIZE_LIMIT_BYTES)
+        return head + file.read(limit)
 
 
 def _skipped(path: Path, reason: str) -> Skipped:

@@ -26,20 +26,22 @@ PROGRAMS = (
     "|reindexdb|clusterdb|pg_basebackup|pg_amcheck|pgcli"
 )
 _LONGEST_LINE = 20_000
-_LINE = re.compile(r"[^\n]*")
+_WORTH_A_LOOK = re.compile(r"postgres|password|dbname", re.IGNORECASE)
 _SETTING = re.compile(
     r"(?<![\w.-])(?P<name>[A-Za-z][\w.-]{1,80})[\"']?[ \t]*(?:=>|[:=])[ \t]*"
-    r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s,;}]+)"
+    r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|\$\{[^}]*\}[^\s,;}]*|[^\s,;}]+)"
 )
 _DOCKER_ENV = re.compile(r"^\s*ENV\s+(?P<name>[A-Za-z]\w*)\s+(?P<value>[^\s=]\S*)", re.IGNORECASE)
 _VARIABLE = re.compile(r"(?<![\\$])\$(?:(?P<plain>[A-Za-z_]\w*)|\{[#!]?(?P<braced>[A-Za-z_]\w*))")
 _PRINTENV = re.compile(r"\bprintenv\s+(?P<name>[A-Za-z_]\w*)")
 _SINGLE_QUOTED = re.compile(r"'[^']*'")
 # In a shell: where a command begins, after assignments and words that go before it.
+# Nothing is given back (*+, ++): a hostile line would be matched for ever.
 _COMMAND = re.compile(
     r"(?:^|[;&|(`{!]|\b(?:then|do|else|if|while|until|exec|sudo|env|time|nohup|command|xargs)\b)"
-    r"(?:\s|-[A-Za-z]+\s+(?:[a-z]+\s+)?)*(?:[A-Za-z_]\w*=(?:\"[^\"]*\"|'[^']*'|[^\s\"']*)\s+)*"
-    rf"(?P<program>(?:[\w./~$-]*/)?(?:{PROGRAMS}))(?=[\s;&|)`]|$)(?P<arguments>[^;|\n]*)"
+    rf"(?:\s++|-[A-Za-z]++\s++(?:(?!(?:{PROGRAMS})\b)[a-z]++\s++)?+)*+"
+    r"(?:[A-Za-z_]\w*+=(?:\"[^\"]*+\"|'[^']*+'|[^\s\"']*+)\s++)*+"
+    rf"(?P<program>(?:[\w./~$-]{{1,200}}/)?(?:{PROGRAMS}))(?=[\s;&|)`]|$)(?P<arguments>[^;|\n]*)"
 )
 # Inside another program's arguments, or elsewhere: only with arguments that say where to.
 _INNER_COMMAND = re.compile(
@@ -52,7 +54,7 @@ _META_CONNECT = re.compile(r"^\s*\\(?:c|connect)\s+(?![-\s]*$)\S")
 _GETENV = re.compile(r"^\s*\\getenv\s+\S+\s+(?P<name>\w+)")
 _DBLINK = re.compile(r"\b(?P<name>dblink(?:_connect(?:_u)?)?)\s*\(", re.IGNORECASE)
 _SQL_PASSWORD = re.compile(
-    r"\bpassword\s+(?P<value>'(?:''|[^'])*'|E'(?:\\.|[^'\\])*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)",
+    r"\bpassword\s+(?P<value>'(?:''|[^'])*'|E'(?:\\.|[^'\\])*'|\$(?P<tag>\w{0,60})\$.{0,500}?\$(?P=tag)\$)",
     re.IGNORECASE,
 )
 
@@ -62,14 +64,14 @@ def spots(text: str, kind: Kind) -> Iterator[Spot]:
     if kind == "toml" and (line := _toml_fault(text)):
         yield Spot(line=line, kind=finding.UNPARSABLE, evidence="not TOML")
     for number, found in enumerate(text.split("\n"), start=1):
-        # A line longer than anybody writes is data.
-        line_text = found[:_LONGEST_LINE].rstrip("\r")
-        yield from _in_line(line_text, number, kind)
+        yield from _too_long(found, number)
+        yield from _in_line(found[:_LONGEST_LINE], number, kind)
 
 
 def credentials(text: str, first_line: int = 1) -> Iterator[Spot]:
     """Yield only what holds a password: of comments, output and documentation."""
     for number, line in enumerate(text.split("\n"), start=first_line):
+        yield from _too_long(line, number)
         for target in targets(line[:_LONGEST_LINE]):
             if target.has_password:
                 yield Spot(line=number, kind=finding.CREDENTIAL, evidence=target.shown)
@@ -97,6 +99,13 @@ def targets_in(text: str, number: int) -> Iterator[Spot]:
             evidence=target.shown,
             target=target.text,
         )
+
+
+def _too_long(line: str, number: int) -> Iterator[Spot]:
+    """Yield that a line is read no further, where that may matter: what long lines hold is data."""
+    if len(line) > _LONGEST_LINE and _WORTH_A_LOOK.search(line, _LONGEST_LINE):
+        evidence = f"a line of more than {_LONGEST_LINE} characters, read no further"
+        yield Spot(line=number, kind=finding.UNPARSABLE, evidence=evidence)
 
 
 def _in_line(text: str, number: int, kind: Kind) -> Iterator[Spot]:

@@ -20,7 +20,7 @@ _URL = re.compile(
     r"(?<![A-Za-z0-9])(?P<scheme>(?:jdbc:)?postgres(?:ql)?(?:\+[A-Za-z0-9_]+)?)://", re.IGNORECASE
 )
 _END = re.compile(r"[\s\"'`<>|]|\\(?=[nrt\"'])")
-_PLAIN_END = re.compile(r"[),;\]}.]+$")
+_PLAIN_END = "),;]}."
 # ${NAME}, $NAME, $(command), {name}, {{ name }}, %s, %(name)s, <name>, ***, …, ...
 _STANDS_FOR = re.compile(
     r"\$\{\{?[^{}]*\}\}?|\$\([^()]*\)|\$\w+|\{\{[^{}]*\}\}|\{[^{}]*\}|%\(\w+\)s|%s|<[^<>]*>|\*{2,}"
@@ -29,11 +29,12 @@ _STANDS_FOR = re.compile(
 _DEFAULT = re.compile(r"\$\{\w+:?[-=](?P<text>[^{}]*)\}")
 _SHOWABLE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9_])?")
 _HOST = re.compile(r"[A-Za-z0-9_.,:/\[\]%-]{1,200}")
+_LONGEST = 2000
 _KEYWORDS = (
     "host|hostaddr|port|dbname|user|password|service|passfile|sslmode|sslcert|sslkey|sslrootcert"
     "|connect_timeout|application_name|options|target_session_attrs|client_encoding|sslpassword"
 )
-_PAIR = rf"(?:{_KEYWORDS})\s*=\s*(?:'(?:\\.|[^'\\])*'|[^\s'\"`]*)"
+_PAIR = rf"(?:{_KEYWORDS})\s{{0,9}}=\s{{0,9}}(?:'(?:\\.|[^'\\]){{0,500}}'|[^\s'\"`]{{0,500}})"
 _PAIRS = re.compile(rf"(?<![\w.&?$-]){_PAIR}(?:\s+{_PAIR})+")
 _EACH = re.compile(rf"({_KEYWORDS})\s*=\s*('(?:\\.|[^'\\])*'|[^\s'\"`]*)")
 
@@ -61,9 +62,11 @@ def targets(text: str) -> Iterator[Target]:
     urls = list(_URL.finditer(text))
     following = [*(found.start() for found in urls[1:]), len(text)]
     for found, limit in zip(urls, following, strict=False):
-        end = min(_end(text, found), limit)
+        limit = min(limit, found.end() + _LONGEST)
+        end = _end(text, found, limit)
+        is_cut = end == limit < len(text)
         if target := _of_url(found["scheme"], text[found.end() : end], found.start(), end):
-            yield _hidden(target) if _goes_on(text[end:limit]) else target
+            yield _hidden(target) if is_cut or _goes_on(text[end:limit]) else target
     for found in _PAIRS.finditer(text):
         if target := _of_pairs(found[0], found.start(), found.end()):
             yield target
@@ -76,26 +79,26 @@ def _goes_on(rest: str) -> bool:
     return "@" in rest.partition("\n")[0][:1000]
 
 
-def _end(text: str, found: re.Match[str]) -> int:
+def _end(text: str, found: re.Match[str], limit: int) -> int:
     """Return where a URL ends: at its quote when it is in quotes, else at a space."""
     quote = text[found.start() - 1 : found.start()]
     if quote and quote in "\"'`":
-        closing = text.find(quote, found.end())
-        line = text.find("\n", found.end())
+        closing = text.find(quote, found.end(), limit)
+        line = text.find("\n", found.end(), limit)
         if closing >= 0 and (line < 0 or closing < line):
             return closing
     start, position = found.end(), found.end()
-    while end := _END.search(text, position):
+    while end := _END.search(text, position, limit):
         # "<" may begin a name that stands for something, which ends with ">".
-        standing = _STANDS_FOR.match(text, end.start())
+        standing = _STANDS_FOR.match(text, end.start(), limit)
         if standing is None or end[0] != "<" or "\n" in standing[0]:
             break
         position = standing.end()
-    stop = end.start() if end else len(text)
-    if trailing := _PLAIN_END.search(text, start, stop):
-        whole = text[start:stop]
-        stop -= 0 if _closes_a_placeholder(whole) else len(trailing[0])
-    return stop
+    stop = end.start() if end else limit
+    whole = text[start:stop]
+    if _closes_a_placeholder(whole):
+        return stop
+    return start + len(whole.rstrip(_PLAIN_END))
 
 
 def _closes_a_placeholder(whole: str) -> bool:
