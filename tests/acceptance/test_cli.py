@@ -25,9 +25,10 @@ COMMANDS = (
     "ingest, search, ask, serve, health, collection, collection calibrate, collection list, "
     "collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, "
     "db, db start, db stop, "
-    "db status, db url, db psql, dsn, dsn show, model, model check, "
+    "db status, db url, db psql, dsn, dsn audit, dsn show, model, model check, "
     "model fetch, model show, snapshot, snapshot take, snapshot list, snapshot show, snapshot diff, "
-    "snapshot restore-plan"
+    "snapshot restore-plan, change, change plan, change apply, change list, change show, change undo, "
+    "change resume, change watch, tune, tune plan, tune apply, tune conf"
 ).split(", ")
 HEAVY = {
     *("asyncpg", "numpy", "sqlalchemy", "alembic", "onnxruntime", "fastapi", "uvicorn", "psycopg"),

@@ -270,14 +270,14 @@ def test_any_bytes_are_read_as_anything(kind: Kind, data: bytes) -> None:
     ],
 )
 def test_hostile_repetition_takes_no_time_to_speak_of(piece: str) -> None:
-    for size in (15_000, 150_000):
+    for size in (15_000, 60_000):
         text = piece * (size // len(piece))
         for kind in KINDS:
             dsn_audit.audit(kind, text.encode())
         dsn_audit.audit("python", f"x = {text!r}\n# postgres".encode())
     lines = "\n".join([piece * (3_000 // len(piece))] * 50)
     for kind in ("shell", "sql", "yaml"):
-        dsn_audit.audit(kind, lines.encode())  # type: ignore[arg-type]
+        dsn_audit.audit(kind, lines.encode())
 
 
 PIECES = st.sampled_from(

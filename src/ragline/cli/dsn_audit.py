@@ -23,7 +23,8 @@ FailOn = Literal["new", "any", "never"]
 
 def audit(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files and folders to read.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Files and folders to read.", show_default=False),
     ],
     *,
     is_tried: Annotated[
@@ -40,7 +41,7 @@ def audit(
     allow: Annotated[
         Path | None,
         typer.Option(
-            help="Allow-list: TOML with [[allow]] entries of path, class and reason "
+            help="Allow-list in TOML: entries of path, class and reason "
             "(default: .ragline-audit.toml, if it is there).",
             show_default=False,
         ),

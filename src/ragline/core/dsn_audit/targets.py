@@ -61,8 +61,8 @@ def targets(text: str) -> Iterator[Target]:
     """Yield the connection strings in a text."""
     urls = list(_URL.finditer(text))
     following = [*(found.start() for found in urls[1:]), len(text)]
-    for found, limit in zip(urls, following, strict=False):
-        limit = min(limit, found.end() + _LONGEST)
+    for found, next_one in zip(urls, following, strict=False):
+        limit = min(next_one, found.end() + _LONGEST)
         end = _end(text, found, limit)
         is_cut = end == limit < len(text)
         if target := _of_url(found["scheme"], text[found.end() : end], found.start(), end):
