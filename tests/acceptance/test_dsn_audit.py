@@ -540,3 +540,17 @@ def test_our_own_tree_passes(tmp_path: Path) -> None:
     assert found["failed"] == 0
     assert found["files"] > 300
     assert found["unused_allowances"] == []
+
+
+def test_a_read_planted_in_our_own_code_fails_with_our_own_allow_list(tmp_path: Path) -> None:
+    copy = tmp_path / "src/ragline/rag/answer.py"
+    copy.parent.mkdir(parents=True)
+    source = (ROOT / "src/ragline/rag/answer.py").read_text()
+    copy.write_text(f"{source}\nimport os\n\nURL = os.getenv('DATABASE_URL')\n")
+    (tmp_path / ".ragline-audit.toml").write_text((ROOT / ".ragline-audit.toml").read_text())
+
+    done = run(tmp_path, "src", "--fail-on", "any")
+
+    assert done.returncode == 4
+    line = source.count("\n") + 4
+    assert f"src/ragline/rag/answer.py:{line}  DSN001 environment-read" in done.stdout

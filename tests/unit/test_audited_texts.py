@@ -88,6 +88,8 @@ def test_what_goes_through_the_resolver_or_names_nothing_is_no_fault(code: str) 
         "from functools import partial\nfrom asyncpg import create_pool\npartial(create_pool, x)",
         "from sqlalchemy.ext.asyncio import create_async_engine\ncreate_async_engine(x)",
         "from psycopg_pool import ConnectionPool\nConnectionPool(x)",
+        "import psycopg\nu = dsn.for_psycopg('x')\ndef f(u):\n    psycopg.connect(u)",
+        "import psycopg\nu = dsn.for_psycopg('x')\nu = read()\npsycopg.connect(u)",
         "import os\nos.system('psql -h db kb')",
         "import subprocess\nsubprocess.run(('/usr/bin/pg_dump', 'kb'))",
         "import subprocess\nsubprocess.run(f'psql -h {host}', shell=True)",
@@ -164,6 +166,18 @@ def test_what_is_shown_of_a_url(text: str, shown: str) -> None:
 
     assert found[2] == f"{SCHEME}{shown}"
     assert found[1] == ("credential" if "***" in shown else "hard-coded-dsn")
+
+
+def test_the_password_of_a_django_database_is_a_credential() -> None:
+    code = f"D = {{'ENGINE': 'django.db.backends.postgresql', 'PASSWORD': '{CANARY}'}}"
+    assert audit("python", code) == [(1, "credential", "PASSWORD=***")]
+    assert audit("python", f"D = {{'ENGINE': 'mysql', 'PASSWORD': '{CANARY}'}}") == []
+
+
+def test_a_source_in_the_encoding_that_it_declares_is_read() -> None:
+    code = "# -*- coding: latin-1 -*-\nimport os\nos.getenv('PGHOST')  # \xe4\n"
+    (found,) = dsn_audit.audit("python", code.encode("latin-1"))
+    assert (found.line, found.kind.name) == (3, "environment-read")
 
 
 def test_a_text_over_several_lines_has_its_own_lines() -> None:

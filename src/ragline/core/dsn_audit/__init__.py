@@ -33,6 +33,13 @@ _BY_NAME = re.compile(
 )
 _FIRST_LINE = re.compile(r"#!.*?\b(?:(?P<python>python[\d.]*)|(?P<shell>(?:ba|z|k|da)?sh))\b")
 
+# Others than these are rare, and some of Python's codecs take very long.
+_DECLARED = re.compile(
+    rb"[ \t\f]*#.*?coding[:=][ \t]*"
+    rb"(latin-1|iso-8859-(?:1[0134-6]?|[2-9])|cp125[0-8]|koi8-[ru]|shift_jis|euc-jp|gbk|big5)(?![-\w])",
+    re.IGNORECASE,
+)
+
 
 def kind_of(name: str, head: str = "") -> Kind | None:
     """Return how a file of this name is read, by its first line where its name says nothing."""
@@ -49,7 +56,7 @@ def kind_of(name: str, head: str = "") -> Kind | None:
 def audit(kind: Kind, data: bytes) -> tuple[Spot, ...]:
     """Return the faults of a file's content, in the order of its lines; whatever it holds."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(_encoding(data) if kind == "python" else "utf-8-sig")
         undecoded: tuple[Spot, ...] = ()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -60,6 +67,14 @@ def audit(kind: Kind, data: bytes) -> tuple[Spot, ...]:
     if undecoded:
         found = (*undecoded, *(spot for spot in found if spot.kind is not finding.UNPARSABLE))
     return tuple(sorted(_once(found), key=lambda spot: (spot.line, spot.kind.id, spot.evidence)))
+
+
+def _encoding(data: bytes) -> str:
+    """Return the encoding that a Python source declares in its first two lines."""
+    for line in data.split(b"\n", 2)[:2]:
+        if found := _DECLARED.match(line):
+            return found[1].decode("ascii")
+    return "utf-8-sig"
 
 
 def _spots(kind: Kind, text: str) -> Iterable[Spot]:

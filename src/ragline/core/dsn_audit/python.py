@@ -82,6 +82,8 @@ class _Module:
     constants: dict[str, str] = field(default_factory=dict)
     environments: set[str] = field(default_factory=set)
     resolved: set[str] = field(default_factory=set)
+    otherwise: set[str] = field(default_factory=set)
+    """Names that were given something else somewhere, and so are not trusted."""
     docstrings: _Docstrings = field(default_factory=set)
     texts: set[int] = field(default_factory=set)
     """Lines that string constants stand in; what else looks like a DSN is in a comment."""
@@ -125,6 +127,7 @@ def _of_tree(tree: ast.Module, text: str) -> Iterator[Spot]:
     module = _Module()
     for node in nodes:
         _learn(node, module)
+    module.resolved -= module.otherwise
     for node in nodes:
         if id(node) not in module.inner:
             yield from _of_node(node, module)
@@ -148,6 +151,8 @@ def _learn(node: ast.AST, module: _Module) -> None:
         first = node.body[0] if node.body else None
         if isinstance(first, ast.Expr):
             module.docstrings.add(id(first.value))
+    elif isinstance(node, ast.arg):
+        module.otherwise.add(node.arg)
     elif isinstance(node, ast.Constant | ast.JoinedStr):
         module.texts.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
@@ -157,10 +162,12 @@ def _learn_assigned(
 ) -> None:
     given = node.targets if isinstance(node, ast.Assign) else [node.target]
     for name in (one.id for one in given if isinstance(one, ast.Name)):
+        if _is_resolved(value, module):
+            module.resolved.add(name)
+            continue
+        module.otherwise.add(name)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             module.constants[name] = value.value
-        elif _is_resolved(value, module):
-            module.resolved.add(name)
         elif module.dotted(value) in _ENVIRONMENTS or _is_copy(value, module):
             module.environments.add(name)
 
@@ -222,8 +229,16 @@ def _of_lookup(node: ast.Subscript | ast.Compare, module: _Module) -> Iterator[S
         yield from _read(node, node.left, module)
 
 
+def _of_django(node: ast.Dict, module: _Module) -> Iterator[Spot]:
+    """Yield the password of `DATABASES = {"default": {"ENGINE": "…postgresql", "PASSWORD": …}}`."""
+    named = {_text_of(key, module): one for key, one in zip(node.keys, node.values, strict=True)}
+    if "postgres" in (_text_of(named.get("ENGINE"), module) or "") and "PASSWORD" in named:
+        yield from _password("PASSWORD", named["PASSWORD"])
+
+
 def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: _Module) -> Iterator[Spot]:
     if isinstance(node, ast.Dict):
+        yield from _of_django(node, module)
         for key, value in zip(node.keys, node.values, strict=True):
             # {"PGPASSWORD": "password"} says what libpq calls it.
             if not (isinstance(value, ast.Constant) and value.value == "password"):
