@@ -41,6 +41,7 @@ def names(kind: Kind, text: str) -> list[str]:
         "import os\nKEY = 'PGVECTOR_CONNECTION_STRING'\nos.environ[KEY]",
         "from decouple import config\nconfig('DATABASE_URL')",
         "class S(BaseSettings):\n    postgres_password: str",
+        "class S:\n    url: str = Field(..., alias='DATABASE_URL')",
         "import os\nf'x{os.environ[\"PGUSER\"]}'",
         "import os\n'x' + os.environ['PGUSER'] + 'y'",
     ],
@@ -172,6 +173,28 @@ def test_the_password_of_a_django_database_is_a_credential() -> None:
     code = f"D = {{'ENGINE': 'django.db.backends.postgresql', 'PASSWORD': '{CANARY}'}}"
     assert audit("python", code) == [(1, "credential", "PASSWORD=***")]
     assert audit("python", f"D = {{'ENGINE': 'mysql', 'PASSWORD': '{CANARY}'}}") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "line"),
+    [
+        ("toml", "[database]\nhost = 'h'\npassword = '@@'  # here\ndbname = 'd'\n", 3),
+        ("config", "[kb]\nhost=h\ndbname=d\n\npassword=@@\n", 5),
+        ("yaml", "db:\n  host: h\n  pool:\n    size: 3\n  password: @@\n  database: d\nx: 1\n", 5),
+        ("yaml", "db:\n  dbname: d\n  more:\n    - a: 1\n    - b: 2\n  password: @@\n", 6),
+        ("config", '{\n "db": {\n  "dbname": "d",\n  "password": "@@"\n }\n}\n', 4),
+        ("python", "LOGIN = {\n 'dbname': 'd',\n 'password': '@@'}", 3),
+        ("yaml", "- host: h\n  database: d\n- host: i\n  password: @@\n", None),
+        ("toml", "[a]\npassword = '@@'\n[b]\ndbname = 'd'\n", None),
+        ("yaml", "smtp:\n  host: h\n  password: @@\n", None),
+        ("yaml", "db:\n  dbname: d\n  password: ${PW}\n", None),
+    ],
+)
+def test_a_password_beside_the_rest_of_a_login_is_a_credential(
+    kind: Kind, text: str, line: int | None
+) -> None:
+    wanted = [(line, "credential", "password=***")] if line else []
+    assert audit(kind, text.replace("@@", CANARY)) == wanted
 
 
 def test_a_source_in_the_encoding_that_it_declares_is_read() -> None:

@@ -26,10 +26,15 @@ PROGRAMS = (
     "|reindexdb|clusterdb|pg_basebackup|pg_amcheck|pgcli"
 )
 _LONGEST_LINE = 20_000
+_EMPTY = frozenset({"null", "~", "|", ">", "|-", ">-", "{", "["})
 _WORTH_A_LOOK = re.compile(r"postgres|password|dbname", re.IGNORECASE)
 _SETTING = re.compile(
     r"(?<![\w.-])(?P<name>[A-Za-z][\w.-]{1,80})[\"']?[ \t]*(?:=>|[:=])[ \t]*"
     r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|\$\{[^}]*\}[^\s,;}]*|[^\s,;}]+)"
+)
+_KEY = re.compile(
+    r"(?P<indent>[ \t]*)(?P<item>-[ \t]+)?[\"']?(?P<name>[A-Za-z_]{1,40})[\"']?[ \t]*[:=][ \t]*"
+    r"(?P<value>.*)"
 )
 _DOCKER_ENV = re.compile(r"^\s*ENV\s+(?P<name>[A-Za-z]\w*)\s+(?P<value>[^\s=]\S*)", re.IGNORECASE)
 _VARIABLE = re.compile(r"(?<![\\$])\$(?:(?P<plain>[A-Za-z_]\w*)|\{[#!]?(?P<braced>[A-Za-z_]\w*))")
@@ -66,6 +71,8 @@ def spots(text: str, kind: Kind) -> Iterator[Spot]:
     for number, found in enumerate(text.split("\n"), start=1):
         yield from _too_long(found, number)
         yield from _in_line(found[:_LONGEST_LINE], number, kind)
+    if kind in ("toml", "yaml", "config"):
+        yield from _logins(text)
 
 
 def credentials(text: str, first_line: int = 1) -> Iterator[Spot]:
@@ -117,10 +124,41 @@ def _in_line(text: str, number: int, kind: Kind) -> Iterator[Spot]:
         yield from _passwords(text, number)
 
 
+def is_login(names: set[str]) -> bool:
+    """Whether settings of these names, side by side, log in to a database."""
+    return "dbname" in names or ("host" in names and bool(names & {"database", "db"}))
+
+
+def _logins(text: str) -> Iterator[Spot]:
+    """Yield each `password` that stands in a block with the other parts of a login."""
+    blocks: list[tuple[int, dict[str, tuple[int, str]]]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        found = _KEY.fullmatch(_without_comment(line[:_LONGEST_LINE], "#")[0])
+        indent = len(found["indent"]) + len(found["item"] or "") if found else 0
+        ends = line.lstrip().startswith(("[", "}", "{"))
+        # The next item of a list is a block of its own.
+        inside = indent if found and found["item"] else indent + 1
+        while blocks and (ends or (found and blocks[-1][0] >= inside)):
+            yield from _login(blocks.pop()[1])
+        if found:
+            if not blocks or blocks[-1][0] < indent:
+                blocks.append((indent, {}))
+            blocks[-1][1][found["name"].lower()] = (number, found["value"])
+    for _, names in blocks:
+        yield from _login(names)
+
+
+def _login(names: dict[str, tuple[int, str]]) -> Iterator[Spot]:
+    number, written = names.get("password", (0, ""))
+    value = written.strip().rstrip(",").strip("\"'")
+    if value and is_login({*names}) and not stands_for_something(value) and value not in _EMPTY:
+        yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password={HIDDEN}")
+
+
 def _passwords(text: str, number: int) -> Iterator[Spot]:
     for found in (*_SETTING.finditer(text), *_DOCKER_ENV.finditer(text)):
         name, value = found["name"], found["value"].strip("\"'").strip()
-        if not holds_a_password(name) or not value or value in ("null", "~", "|", ">", "|-", ">-"):
+        if not holds_a_password(name) or not value or value in _EMPTY:
             continue
         if not stands_for_something(value) and not value.startswith(("file:", "!")):
             evidence = f"{name}={HIDDEN}"

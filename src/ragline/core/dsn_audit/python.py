@@ -61,6 +61,7 @@ _TYPES = frozenset(
 _URL_MAKERS = frozenset({"sqlalchemy.URL.create", "sqlalchemy.engine.URL.create"})
 _RESOLVED = frozenset({"for_asyncpg", "for_psycopg", "for_sqlalchemy"})
 _READERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
+_ALIASES = frozenset({"alias", "env", "validation_alias"})
 _OTHER_READERS = frozenset({"config", "env"})
 _ENVIRONMENTS = frozenset({"os.environ", "os.environb"})
 _GETENV = frozenset({"os.getenv", "os.getenvb"})
@@ -229,16 +230,18 @@ def _of_lookup(node: ast.Subscript | ast.Compare, module: _Module) -> Iterator[S
         yield from _read(node, node.left, module)
 
 
-def _of_django(node: ast.Dict, module: _Module) -> Iterator[Spot]:
-    """Yield the password of `DATABASES = {"default": {"ENGINE": "…postgresql", "PASSWORD": …}}`."""
+def _of_login(node: ast.Dict, module: _Module) -> Iterator[Spot]:
+    """Yield the password of Django's `{"ENGINE": "…postgresql", "PASSWORD": …}`, and of a login."""
     named = {_text_of(key, module): one for key, one in zip(node.keys, node.values, strict=True)}
     if "postgres" in (_text_of(named.get("ENGINE"), module) or "") and "PASSWORD" in named:
         yield from _password("PASSWORD", named["PASSWORD"])
+    if "password" in named and lines.is_login({name for name in named if name}):
+        yield from _password("password", named["password"])
 
 
 def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: _Module) -> Iterator[Spot]:
     if isinstance(node, ast.Dict):
-        yield from _of_django(node, module)
+        yield from _of_login(node, module)
         for key, value in zip(node.keys, node.values, strict=True):
             # {"PGPASSWORD": "password"} says what libpq calls it.
             if not (isinstance(value, ast.Constant) and value.value == "password"):
@@ -315,17 +318,22 @@ def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
         module.inner.add(id(node.func))
         if not _takes_resolved(node, module):
             yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{dotted}(…)")
-    if dotted in _FUNCTIONS or dotted in _TYPES or dotted in _URL_MAKERS:
-        for keyword in node.keywords:
-            if keyword.arg in ("password", "passwd"):
-                yield from _password(f"{dotted}(password=…)", keyword.value)
-    else:
-        for keyword in node.keywords:
-            yield from _of_setting(keyword.arg, keyword.value)
+    for keyword in node.keywords:
+        yield from _of_keyword(keyword, dotted, module)
     if _RUNS_COMMANDS.fullmatch(dotted):
         yield from _of_command(node, module)
     if node.args and _reads(node.func, dotted, module):
         yield from _read(node, node.args[0], module)
+
+
+def _of_keyword(keyword: ast.keyword, dotted: str, module: _Module) -> Iterator[Spot]:
+    if dotted in _FUNCTIONS or dotted in _TYPES or dotted in _URL_MAKERS:
+        if keyword.arg in ("password", "passwd"):
+            yield from _password(f"{dotted}(password=…)", keyword.value)
+    elif dotted.rpartition(".")[2] == "Field" and keyword.arg in _ALIASES:
+        yield from _read(keyword.value, keyword.value, module)
+    else:
+        yield from _of_setting(keyword.arg, keyword.value)
 
 
 def _takes_resolved(node: ast.Call, module: _Module) -> bool:
