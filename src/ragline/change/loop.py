@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ragline.change import settling, turns
+from ragline.change import planning, settling, turns
 from ragline.change.kind import Kind, Site
 from ragline.change.turns import Turn
 from ragline.core import change as changes
@@ -24,7 +23,6 @@ from ragline.errors import (
     PreconditionFailed,
     RaglineError,
     StalePlan,
-    UsageError,
 )
 
 KEEP_FOR_S = 7 * 86400.0
@@ -52,12 +50,12 @@ async def plan(
     PreconditionFailed for what cannot be; nothing is changed but the ledger.
     """
     await settling.settle(site)
-    _check_parts(site, parts)
-    found = await _plan(site, parts)
-    await _refuse_rivals(site, parts)
+    planning.check(site, parts)
+    found = await planning.planned(site, parts)
+    await planning.refuse_rivals(site, parts)
     if not found.is_needed:
         return None
-    asked = None if asked is None else _completed(site, found, asked)
+    asked = None if asked is None else planning.completed(site, found, asked)
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
         await ledger.remove_old_plans(connection)
@@ -77,8 +75,8 @@ async def plan(
 
 async def preview(site: Site, parts: Sequence[Part]) -> Plan:
     """Return what a change would do, and write nothing down."""
-    _check_parts(site, parts)
-    return await _plan(site, parts)
+    planning.check(site, parts)
+    return await planning.planned(site, parts)
 
 
 async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Entry:
@@ -93,11 +91,11 @@ async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Ent
     # Held until it is decided, so that nobody gives it up, or applies it too, in between.
     async with turns.preparing(site, id_) as session:
         entry = await _applicable(site, id_)
-        fresh = await _refuse_stale(site, entry)
-        await _refuse_rivals(site, entry.parts, entry.id)
+        fresh = await planning.refuse_stale(site, entry)
+        await planning.refuse_rivals(site, entry.parts, entry.id)
         await _prepare(site, entry, fresh)
         async with turns.taken(site, session=session) as turn:
-            fresh = await _refuse_stale(site, entry)
+            fresh = await planning.refuse_stale(site, entry)
             entry = await turn.open(entry, [part.now for part in fresh.parts])
             return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
 
@@ -167,84 +165,7 @@ async def whole(site: Site, id_: int | None) -> Whole:
         )
 
 
-# Planning.
-
-
-def _check_parts(site: Site, parts: Sequence[Part]) -> None:
-    if not parts:
-        raise UsageError("name at least one thing to change")
-    for part in parts:
-        if part.kind not in site.kinds:
-            raise UsageError(
-                f"{part.kind!r} is no kind of change; there are {', '.join(sorted(site.kinds))}"
-            )
-        if not _is_plain(part):
-            raise UsageError(
-                f"{part.kind} {part.target!r} = {part.want!r} holds what PostgreSQL cannot store: only "
-                "JSON's values, and text without NUL, are kept in the ledger"
-            )
-    named = [(part.kind, part.target) for part in parts]
-    for kind, target in named:
-        if named.count((kind, target)) > 1:
-            raise UsageError(f"{kind} {target} is named twice; say once what it should be")
-
-
-def _is_plain(part: Part) -> bool:
-    try:
-        said = json.dumps([part.target, part.want], ensure_ascii=False, allow_nan=False)
-        said.encode()
-    except (TypeError, ValueError):
-        return False
-    return "\\u0000" not in said.replace("\\\\", "")
-
-
-async def _plan(site: Site, parts: Sequence[Part]) -> Plan:
-    planned: list[PlannedPart] = []
-    steps: list[changes.Step] = []
-    for part in parts:
-        kind = site.kinds[part.kind]
-        want, warnings = await kind.wanted(site, part.target, part.want)
-        now = await kind.read(site, part.target)
-        planned.append(
-            PlannedPart(kind=part.kind, target=part.target, now=now, want=want, warnings=warnings)
-        )
-        steps += kind.steps(part.target, now, want)
-    await _rehearse(site, steps)
-    return changes.plan(planned, changes.joined(steps))
-
-
-async def _rehearse(site: Site, steps: Sequence[changes.Step]) -> None:
-    """Refuse settings with which, all together, the server could not start."""
-    settings: dict[str, str] = {}
-    for step in steps:
-        if step.action == "restart":
-            settings |= step.arguments.get("settings", {})
-    if not settings or site.restart is None:
-        return
-    if (why := await site.restart.preflight(settings)) is not None:
-        said = ", ".join(f"{name} = {value}" for name, value in settings.items())
-        raise PreconditionFailed(
-            f"the server could not start with {said}: {why}. Nothing was changed; ask for less"
-        )
-
-
-def _completed(site: Site, found: Plan, asked: Asked) -> Asked:
-    """Return what is measured with what follows from the targets; what the caller said wins."""
-    collections = list(asked.collections)
-    workloads: list[str] = []
-    for part in found.parts:
-        said = site.kinds[part.kind].measured(part.target)
-        if not asked.collections:
-            collections += [name for name in said.get("collections", ()) if name not in collections]
-        if "workload" in said and said["workload"] not in workloads:
-            workloads.append(said["workload"])
-    if len(workloads) > 1:
-        raise UsageError(
-            f"this changes the roles of {' and '.join(workloads)}, and one measurement searches as "
-            "one of them: make two changes of it"
-        )
-    more: dict[str, Any] = {"workload": workloads[0]} if workloads else {}
-    return replace(asked, collections=tuple(collections), **more)
+# Applying.
 
 
 async def _applicable(site: Site, id_: int) -> Entry:
@@ -257,34 +178,6 @@ async def _applicable(site: Site, id_: int) -> Entry:
             "it again"
         )
     return entry
-
-
-async def _refuse_stale(site: Site, entry: Entry) -> Plan:
-    fresh = await _plan(site, entry.parts)
-    if fresh.hash != entry.plan_hash:
-        raise StalePlan(
-            f"what change {entry.id} would change is not as it was when it was planned (plan "
-            f"{entry.plan_hash}, now {fresh.hash}); plan it again"
-        )
-    return fresh
-
-
-async def _refuse_rivals(site: Site, parts: Sequence[Part], id_: int | None = None) -> None:
-    """Two changes of one thing would drop what the other has beside it, and see what is only tried."""
-    targets = {(part.kind, part.target) for part in parts}
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        left = [hold.entry for hold in await ledger.unsettled(connection)]
-    for other in left:
-        if other.id != id_ and targets & {(part.kind, part.target) for part in other.parts}:
-            raise Conflict(
-                f"change {other.id} ({other.title}) is {other.state} and of the same thing: see "
-                f"`ragline change show {other.id}`; end it with `ragline change resume` or `ragline "
-                f"change undo {other.id}`"
-            )
-
-
-# Applying.
 
 
 async def _prepare(site: Site, entry: Entry, fresh: Plan) -> None:
