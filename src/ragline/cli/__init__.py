@@ -26,6 +26,7 @@ def _mount() -> None:
         db,
         dsn,
         health,
+        index,
         ingest,
         migrate,
         model,
@@ -46,6 +47,7 @@ def _mount() -> None:
     app.add_typer(change.app, name="change")
     app.add_typer(tune.app, name="tune")
     app.add_typer(snapshot.app, name="snapshot")
+    app.add_typer(index.app, name="index")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")
     app.add_typer(dsn.app, name="dsn")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ragline.core import search_policy
 from ragline.core.access import Access, Calibration
+from ragline.core.attached import Attached
 from ragline.core.search_policy import SearchPolicy
 
 Method = Literal["hybrid", "vector", "lexical"]
@@ -173,7 +174,8 @@ class SpaceFacts:
 class CollectionFacts:
     """A collection as the database knows it. `space` is None until vectors exist.
 
-    `search_version` rises whenever the space, its index or the search policy changes.
+    `search_version` rises whenever the space, its index or the search policy changes. `attached` is
+    the table of somebody else's in which its rows are; each row is then a document of one chunk.
     """
 
     id: int
@@ -188,6 +190,7 @@ class CollectionFacts:
     space: SpaceFacts | None
     search_version: int = 1
     policy: SearchPolicy = search_policy.DEFAULT
+    attached: Attached | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 
 import asyncpg
 
-from ragline.core import access
+from ragline.core import access, attached
 from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.core.search_policy import SearchPolicy
@@ -187,6 +187,9 @@ def _facts(row: asyncpg.Record) -> CollectionFacts:
         space=None if row["space_id"] is None else _space(row),
         search_version=row["search_version"],
         policy=_policy(row),
+        attached=None
+        if row["attached"] is None
+        else attached.from_json(json.loads(row["attached"])),
     )
 
 

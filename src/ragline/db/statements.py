@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ragline.core import fusion
+from ragline.core.attached import Attached
 from ragline.core.results import Method
 from ragline.core.search_policy import DEFAULT, Iterative, SearchPolicy
 
@@ -55,6 +56,7 @@ class Target:
     storage: str = "vector"
     slot: int = 1
     index_storage: str | None = None
+    attached: Attached | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

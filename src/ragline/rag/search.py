@@ -441,6 +441,7 @@ def target_of(facts: CollectionFacts) -> search.Target:
         storage=facts.space.storage,
         slot=facts.space.index_slot,
         index_storage=facts.space.index_storage,
+        attached=facts.attached,
     )
 
 

@@ -5,6 +5,7 @@ select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.creat
        x.m as index_m, x.ef_construction as index_ef_construction,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
+       a.description as attached,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
@@ -13,6 +14,7 @@ left join embedding_space s on s.id = c.active_space_id
 left join space_index x on x.space_id = s.id and x.slot = s.index_slot
 left join search_calibration k on k.space_id = s.id
 left join search_policy p on p.collection_id = c.id
+left join attached_table a on a.collection_id = c.id
 where c.name = $1
 
 -- all_collections --
@@ -22,6 +24,7 @@ select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.creat
        x.m as index_m, x.ef_construction as index_ef_construction,
        k.exact_chunks, k.levels, k.chunks as calibrated_chunks,
        c.search_version, p.k, p.vector_weight, p.ef_search, p.iterative, p.early_exit,
+       a.description as attached,
        (select coalesce(sum(chunks), 0)::bigint from collection_statistic where collection_id = c.id)
            as chunks,
        (select count(*) from document where collection_id = c.id) as documents
@@ -30,6 +33,7 @@ left join embedding_space s on s.id = c.active_space_id
 left join space_index x on x.space_id = s.id and x.slot = s.index_slot
 left join search_calibration k on k.space_id = s.id
 left join search_policy p on p.collection_id = c.id
+left join attached_table a on a.collection_id = c.id
 order by c.name
 
 -- add_collection --

@@ -49,7 +49,8 @@ begin
     revoke select on ragline.verdict from ragline_serve, ltst_app, ragline_read;
     -- Snapshots know of settings what only a superuser may.
     revoke select on ragline.snapshot from ragline_serve, eval_app, ltst_app, ragline_read;
-    revoke usage on sequence ragline.snapshot_id_seq from ragline_serve;
+    revoke select on ragline.backup from ragline_serve, eval_app, ltst_app, ragline_read;
+    revoke usage on sequence ragline.snapshot_id_seq, ragline.backup_id_seq from ragline_serve;
     grant insert, delete on ragline.dataset, ragline.dataset_case, ragline.run, ragline.noise
         to eval_app;
     grant insert on ragline.run_case, ragline.baseline to eval_app;
