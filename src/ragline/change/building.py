@@ -42,19 +42,25 @@ class Building:
     table: str
     sql: str
     settings: Mapping[str, str]
+    schema: str = indexes.OWN_SCHEMA
 
 
 @asynccontextmanager
-async def session(site: Site, **settings: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """Lend a new connection that may do everything in schema ragline, and sees only the catalog."""
-    admin = await site.app.pool("admin")
+async def session(
+    site: Site, schema: str = indexes.OWN_SCHEMA, **settings: str
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Lend a new connection that may do everything in schema ragline, and sees only the catalog.
+
+    In another schema it may do what the user of the DSN may.
+    """
+    dsn = site.dsn if schema != indexes.OWN_SCHEMA else (await site.app.pool("admin")).dsn
     every = {
         "lock_timeout": f"{site.lock_timeout_ms}ms",
         "statement_timeout": "0",
         "client_min_messages": "notice",
         **settings,
     }
-    async with pool.session(admin.dsn, "admin", settings=every) as connection:
+    async with pool.session(dsn, "admin", settings=every) as connection:
         yield connection
 
 
@@ -73,19 +79,19 @@ async def built(site: Site, building: Building) -> None:
             site.say(f"{error}: trying again")
             await asyncio.sleep(_PAUSE_S)
             # Where a writer came between, what was begun could not be dropped at once.
-            await dropped(site, building.name)
+            await dropped(site, building.name, building.schema)
         else:
             return
 
 
-async def dropped(site: Site, name: str) -> None:
+async def dropped(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> None:
     """Drop an index without stopping anybody; none is all right.
 
     Raises LockTimeout where transactions that use its table do not end. It is as it was then.
     """
     for left in reversed(range(_TRIES)):
         try:
-            await _dropped_once(site, name)
+            await _dropped_once(site, name, schema)
         except LockTimeout as error:
             if not left:
                 raise
@@ -95,34 +101,35 @@ async def dropped(site: Site, name: str) -> None:
             return
 
 
-async def _dropped_once(site: Site, name: str) -> None:
-    async with session(site) as connection:
+async def _dropped_once(site: Site, name: str, schema: str) -> None:
+    async with session(site, schema) as connection:
         # The drop would wait for them, too, but by then the index serves nobody any more.
-        left = await _ended(site, connection, indexes.users, name)
+        left = await _ended(site, connection, indexes.users, name, schema)
         if left:
             raise LockTimeout(
                 f"index {name} could not be dropped: process {_listed(left)} uses its table in a "
                 "transaction that does not end; it is safe to repeat"
             )
-        await indexes.drop(connection, name)
+        await indexes.drop(connection, name, schema)
 
 
-async def stopped(site: Site, name: str) -> None:
+async def stopped(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> None:
     """End builds of this index that a killed process of ours left behind in the server.
 
     Raises Conflict where somebody else builds it.
     """
     # A role sees what it runs itself; the DSN's user is often one who sees everything.
-    async with session(site) as connection:
-        await _stopped_through(site, connection, name)
+    if schema == indexes.OWN_SCHEMA:
+        async with session(site) as connection:
+            await _stopped_through(site, connection, name, schema)
     async with site.session() as connection:
-        await _stopped_through(site, connection, name)
+        await _stopped_through(site, connection, name, schema)
 
 
 async def _stopped_through(
-    site: Site, connection: asyncpg.Connection[asyncpg.Record], name: str
+    site: Site, connection: asyncpg.Connection[asyncpg.Record], name: str, schema: str
 ) -> None:
-    for build in await indexes.in_flight(connection, name):
+    for build in await indexes.in_flight(connection, name, schema):
         if not build.application.startswith(application_name("")):
             raise Conflict(
                 f"{build.user} builds index {name} right now (process {build.pid}, "
@@ -154,8 +161,8 @@ async def _without_writers(site: Site, building: Building) -> None:
 
     The build would, too, but by then the index is there: INVALID, and not to be dropped before they end.
     """
-    async with session(site) as connection:
-        left = await _ended(site, connection, indexes.writers, building.table)
+    async with session(site, building.schema) as connection:
+        left = await _ended(site, connection, indexes.writers, building.table, building.schema)
     if left:
         raise _in_the_way(building.name, left)
 
@@ -163,15 +170,16 @@ async def _without_writers(site: Site, building: Building) -> None:
 async def _ended(
     site: Site,
     connection: asyncpg.Connection[asyncpg.Record],
-    asked: Callable[[Db, str], Awaitable[frozenset[tuple[int, str]]]],
+    asked: Callable[[Db, str, str], Awaitable[frozenset[tuple[int, str]]]],
     name: str,
+    schema: str,
 ) -> list[int]:
     """Wait for the transactions that are there now; return the processes whose do not end."""
     deadline = time.monotonic() + site.lock_timeout_ms / 1000
-    left = await asked(connection, name)
+    left = await asked(connection, name, schema)
     while left and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK_S[0])
-        left &= await asked(connection, name)
+        left &= await asked(connection, name, schema)
     return sorted(pid for pid, _ in left)
 
 
@@ -179,18 +187,18 @@ async def _built_once(site: Site, building: Building) -> None:
     await _without_writers(site, building)
     # Its own lock_timeout would end it in its last second as well, for a wait that harms nobody: it
     # holds a lock that no reader and no writer meets. So the watch below decides.
-    async with session(site, **building.settings, lock_timeout="0") as connection:
+    async with session(site, building.schema, **building.settings, lock_timeout="0") as connection:
         connection.add_log_listener(lambda _, message: _noted(site, building.name, message))
         await _end_with_us(connection)
         running = asyncio.ensure_future(connection.execute(building.sql, timeout=None))
         try:
-            await _watched(site, building.name, connection.get_server_pid(), running)
+            await _watched(site, building, connection.get_server_pid(), running)
             await running
         except BaseException as error:
             running.cancel()
             with contextlib.suppress(BaseException):
                 await running
-            await _cleaned(site, building.name)
+            await _cleaned(site, building)
             if isinstance(error, asyncpg.PostgresError | OSError):
                 raise _explained(building.name, error) from error
             raise
@@ -204,30 +212,48 @@ async def _end_with_us(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         )
 
 
-async def _watched(site: Site, name: str, pid: int, running: asyncio.Future[str]) -> None:
+async def _watched(site: Site, building: Building, pid: int, running: asyncio.Future[str]) -> None:
     """Show how far a build is until it ends; end it when it cannot begin."""
     pause_s, longest_s = _LOOK_S
     began = said = time.monotonic()
     is_at_work = False
-    admin = await site.app.pool("admin")
-    while not running.done():
-        async with admin.connection() as connection:
-            progress = await indexes.progress(connection, pid)
-        now = time.monotonic()
-        if progress is not None and not running.done():
-            if progress.phase in _BEFORE_THE_WORK:
-                if progress.is_waiting and now - began > site.lock_timeout_ms / 1000:
-                    raise _in_the_way(name, progress.blockers)
-            elif not is_at_work:
-                is_at_work = True
-                site.reached("index:building")
-            if now - said > _SAY_S:
-                said = now
-                site.say(f"{name}: {_said(progress)}")
-        await asyncio.wait({running}, timeout=pause_s)
-        pause_s = min(2 * pause_s, longest_s)
+    async with _lookout(site, building.schema) as look:
+        while not running.done():
+            progress = await look(pid)
+            now = time.monotonic()
+            if progress is not None and not running.done():
+                if progress.phase in _BEFORE_THE_WORK:
+                    if progress.is_waiting and now - began > site.lock_timeout_ms / 1000:
+                        raise _in_the_way(building.name, progress.blockers)
+                elif not is_at_work:
+                    is_at_work = True
+                    site.reached("index:building")
+                if now - said > _SAY_S:
+                    said = now
+                    site.say(f"{building.name}: {_said(progress)}")
+            await asyncio.wait({running}, timeout=pause_s)
+            pause_s = min(2 * pause_s, longest_s)
     if not is_at_work and running.exception() is None:
         site.reached("index:building")
+
+
+@asynccontextmanager
+async def _lookout(
+    site: Site, schema: str
+) -> AsyncIterator[Callable[[int], Awaitable[Progress | None]]]:
+    """Lend what looks at a build: as the user who builds, since not everybody sees what others do."""
+    if schema != indexes.OWN_SCHEMA:
+        async with session(site, schema) as own:
+            yield lambda pid: indexes.progress(own, pid)
+        return
+    # Small servers have no connection to spare for as long as a build takes.
+    admin = await site.app.pool("admin")
+
+    async def look(pid: int) -> Progress | None:
+        async with admin.connection() as connection:
+            return await indexes.progress(connection, pid)
+
+    yield look
 
 
 def _said(progress: Progress) -> str:
@@ -254,12 +280,12 @@ def _listed(processes: Sequence[int]) -> str:
     return ", ".join(map(str, processes)) or "unknown"
 
 
-async def _cleaned(site: Site, name: str) -> None:
+async def _cleaned(site: Site, building: Building) -> None:
     """Drop what a failed build left. Where even that fails, the next build begins with it."""
     with contextlib.suppress(RaglineError, asyncpg.PostgresError, OSError, TimeoutError):
         async with asyncio.timeout(_CLEANED_WITHIN_S):
-            await stopped(site, name)
-            await dropped(site, name)
+            await stopped(site, building.name, building.schema)
+            await dropped(site, building.name, building.schema)
 
 
 def _noted(site: Site, name: str, message: object) -> None:

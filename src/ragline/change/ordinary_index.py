@@ -1,4 +1,4 @@
-"""Changing an ordinary index of one of ragline's tables: made, dropped, or another in its place."""
+"""Changing an ordinary index: made, dropped, or another in its place."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from ragline.change.kind import Site
 from ragline.core import index_definition
 from ragline.core.change import Step, Value
 from ragline.core.dsn import nearest
+from ragline.core.index_definition import Place
 from ragline.db import indexes
-from ragline.db.indexes import OrdinaryIndex
+from ragline.db.indexes import Db, OrdinaryIndex
 from ragline.db.pool import quoted
 from ragline.errors import Conflict, NotFound, PreconditionFailed, UsageError
 
-_SCHEMA = "ragline"
+_SCHEMA = indexes.OWN_SCHEMA
+_NOT_OURS = ("information_schema", "pg_catalog", "pg_toast")
 # What content and evaluations are found by. Those of vectors belong to their collection; the ledger
 # has what it needs.
 TABLES = (
@@ -28,39 +30,58 @@ _BLOCKS = "DDL and vacuum of that table; no reader, no writer"
 
 
 def is_ordinary(target: str) -> bool:
-    """Whether a target names an index of a table; a collection may have a dot in its name, too."""
+    """Whether a target names an index of a table; a collection may have a dot in its name, too.
+
+    "table.index" is one of ragline's tables, "@schema.table.index" one of any other.
+    """
     table, dot, name = target.partition(".")
-    return bool(dot and name) and table in TABLES
+    return target.startswith("@") or (bool(dot and name) and table in TABLES)
 
 
 async def wanted(site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
     """Return the definition as the server writes it, or None for no index."""
-    table, name = _parts(target)
-    found = await _found(site, target)
+    place = _place(target)
+    found = await _found(site, place)
     if found is not None and found.constraint is not None:
         raise UsageError(
-            f"index {target} keeps the constraint {found.constraint!r} of table {table}: it can be "
-            "neither dropped nor replaced"
+            f"index {target} keeps the constraint {found.constraint!r} of table {place.table}: it can "
+            "be neither dropped nor replaced"
         )
     if want is None:
         if found is None:
-            raise NotFound(await _no_index(site, table, name))
+            raise NotFound(await _no_index(site, place))
         return None, _about_none(found)
     if not isinstance(want, Mapping) or set(want) != {"definition"}:
         raise UsageError(
             f"index {target} is wanted as {want!r}; say "
-            f'{{"definition": "create index {name} on {_SCHEMA}.{table} (…)"}}, or null for none'
+            f'{{"definition": "create index {place.name} on {place.schema}.{place.table} (…)"}}, or '
+            "null for none"
         )
     definition = index_definition.parsed(
-        str(want["definition"]), schema=_SCHEMA, table=table, name=name
+        str(want["definition"]), schema=place.schema, table=place.table, name=place.name
     )
-    async with building.session(site) as db:
-        return {"definition": await indexes.normalised(db, definition)}, ()
+    async with building.session(site, place.schema) as db:
+        await _check_table(db, place)
+        return {"definition": await indexes.normalised(db, definition, place.schema)}, ()
+
+
+async def _check_table(db: Db, place: Place) -> None:
+    """Raise unless an index can be built on the table without stopping anybody."""
+    if place.schema == _SCHEMA:
+        return
+    kind = await indexes.table_kind(db, place.schema, place.table)
+    if kind is None:
+        raise NotFound(f"there is no table {place.schema}.{place.table} in this database")
+    if kind not in ("table", "materialized view"):
+        raise UsageError(
+            f"{place.schema}.{place.table} is a {kind}: no index of it can be built without "
+            "stopping its writers; index what it reads from, each part by itself"
+        )
 
 
 async def read(site: Site, target: str) -> Value:
     """Return the definition of an index that works; None where there is none."""
-    found = await _found(site, target)
+    found = await _found(site, _place(target))
     if found is None or not found.is_valid:
         return None
     return {"definition": found.definition}
@@ -70,7 +91,7 @@ def steps(target: str, now: Value, want: Value) -> list[Step]:
     """Return the steps between two definitions. All are in effect at once: the planner is free."""
     if now == want:
         return []
-    _, name = _parts(target)
+    name = _place(target).name
     if want is None:
         return [_drop(target, name, loses=True)]
     definition = _definition(want)
@@ -87,14 +108,12 @@ async def run(site: Site, step: Step) -> None:
     elif step.action == "switch":
         await _run_swap(site, step)
     else:
-        name = step.arguments["name"]
-        await building.stopped(site, name)
-        await building.dropped(site, name)
+        await _removed(site, _place(step.target).schema, step.arguments["name"])
 
 
 async def confirm(site: Site, target: str, want: Value) -> None:
     """Raise PreconditionFailed unless the index is there, valid, and as wanted; or really is not."""
-    found = await _found(site, target)
+    found = await _found(site, _place(target))
     if want is None and found is not None:
         raise PreconditionFailed(f"index {target} is still there")
     now = await read(site, target)
@@ -104,22 +123,34 @@ async def confirm(site: Site, target: str, want: Value) -> None:
 
 async def tidy(site: Site, target: str, keep: Value) -> None:
     """Drop what a replacement left beside the index, and the index itself where it is invalid."""
-    _, name = _parts(target)
-    for beside in (index_definition.beside(name, _NEW), index_definition.beside(name, _OLD)):
-        async with building.session(site) as db:
-            left = await indexes.ordinary(db, beside)
-        if left is not None:
-            await building.stopped(site, beside)
-            await building.dropped(site, beside)
-    found = await _found(site, target)
+    place = _place(target)
+    for ending in (_NEW, _OLD):
+        beside = index_definition.beside(place.name, ending)
+        async with building.session(site, place.schema) as db:
+            left = await indexes.ordinary(db, beside, place.schema)
+        # Of another table: somebody's own, which only looks like ours.
+        if left is not None and left.table == place.table:
+            await _removed(site, place.schema, beside)
+    found = await _found(site, place)
     if found is not None and not found.is_valid and found.constraint is None:
-        await building.stopped(site, name)
-        await building.dropped(site, name)
+        await _removed(site, place.schema, place.name)
 
 
-def _parts(target: str) -> tuple[str, str]:
-    table, _, name = target.partition(".")
-    return table, name
+async def _removed(site: Site, schema: str, name: str) -> None:
+    await building.stopped(site, name, schema)
+    await building.dropped(site, name, schema)
+
+
+def _place(target: str) -> Place:
+    if not target.startswith("@"):
+        table, _, name = target.partition(".")
+        return Place(schema=_SCHEMA, table=table, name=name)
+    place = index_definition.place(target)
+    if place.schema == _SCHEMA:
+        raise UsageError(f"an index of ragline's own tables is called {place.table}.{place.name}")
+    if place.schema in _NOT_OURS:
+        raise UsageError(f"{place.schema} is PostgreSQL's own: nothing of it can be changed")
+    return place
 
 
 def _definition(value: Value) -> str:
@@ -138,48 +169,49 @@ def _about_none(found: OrdinaryIndex) -> tuple[str, ...]:
     return tuple(said)
 
 
-async def _found(site: Site, target: str) -> OrdinaryIndex | None:
-    table, name = _parts(target)
-    async with building.session(site) as db:
-        found = await indexes.ordinary(db, name)
-    if found is not None and found.table != table:
-        raise Conflict(f"index {name!r} belongs to table {found.table!r}, not to {table!r}")
+async def _found(site: Site, place: Place) -> OrdinaryIndex | None:
+    async with building.session(site, place.schema) as db:
+        found = await indexes.ordinary(db, place.name, place.schema)
+    if found is not None and found.table != place.table:
+        raise Conflict(
+            f"index {place.name!r} belongs to table {found.table!r}, not to {place.table!r}"
+        )
     return found
 
 
-async def _no_index(site: Site, table: str, name: str) -> str:
-    async with building.session(site) as db:
-        there = await indexes.names(db, table)
-    near = nearest(name, there)
-    meant = f"; did you mean {near!r}?" if near else f"; there are: {', '.join(there)}"
-    return f"table {table!r} has no index {name!r}{meant}"
+async def _no_index(site: Site, place: Place) -> str:
+    async with building.session(site, place.schema) as db:
+        there = await indexes.names(db, place.table, place.schema)
+    near = nearest(place.name, there)
+    meant = f"; did you mean {near!r}?" if near else f"; there are: {', '.join(there) or 'none'}"
+    return f"table {place.table!r} has no index {place.name!r}{meant}"
 
 
 def _build(target: str, name: str, definition: str) -> Step:
-    table, own = _parts(target)
+    place = _place(target)
     return Step(
         kind="index",
         target=target,
         phase="apply",
         action="build",
-        text=index_definition.online(definition, own, quoted(name)),
+        text=index_definition.online(definition, place.name, quoted(name)),
         arguments={"name": name, "definition": definition},
-        lock=f"SHARE UPDATE EXCLUSIVE on {table}",
+        lock=f"SHARE UPDATE EXCLUSIVE on {place.table}",
         blocks=_BLOCKS,
     )
 
 
 def _swap(target: str, definition: str) -> Step:
-    _, name = _parts(target)
-    new, old = index_definition.beside(name, _NEW), index_definition.beside(name, _OLD)
+    place = _place(target)
+    new, old = (index_definition.beside(place.name, ending) for ending in (_NEW, _OLD))
     return Step(
         kind="index",
         target=target,
         phase="apply",
         action="switch",
         text="; ".join(
-            f"alter index {_SCHEMA}.{quoted(one)} rename to {quoted(other)}"
-            for one, other in ((name, old), (new, name))
+            f"alter index {quoted(place.schema)}.{quoted(one)} rename to {quoted(other)}"
+            for one, other in ((place.name, old), (new, place.name))
         ),
         arguments={"definition": definition},
         lock="SHARE UPDATE EXCLUSIVE on both indexes",
@@ -189,15 +221,15 @@ def _swap(target: str, definition: str) -> Step:
 
 
 def _drop(target: str, name: str, *, loses: bool = False) -> Step:
-    table, _ = _parts(target)
+    place = _place(target)
     return Step(
         kind="index",
         target=target,
         phase="apply",
         action="drop",
-        text=f"drop index concurrently if exists {_SCHEMA}.{quoted(name)}",
+        text=f"drop index concurrently if exists {quoted(place.schema)}.{quoted(name)}",
         arguments={"name": name},
-        lock=f"SHARE UPDATE EXCLUSIVE on {table}",
+        lock=f"SHARE UPDATE EXCLUSIVE on {place.table}",
         blocks=_BLOCKS,
         loses=f"index {name}; undo builds it again" if loses else None,
     )
@@ -205,17 +237,29 @@ def _drop(target: str, name: str, *, loses: bool = False) -> Step:
 
 async def _run_build(site: Site, step: Step) -> None:
     name, definition = step.arguments["name"], step.arguments["definition"]
-    table, own = _parts(step.target)
-    if name != own and await read(site, step.target) == {"definition": definition}:
+    place = _place(step.target)
+    if name != place.name and await read(site, step.target) == {"definition": definition}:
         return  # swapped already
-    await building.stopped(site, name)
-    async with building.session(site) as db:
-        there = await indexes.ordinary(db, name)
+    await building.stopped(site, name, place.schema)
+    async with building.session(site, place.schema) as db:
+        there = await indexes.ordinary(db, name, place.schema)
     if there is not None:
-        if there.is_valid and _same(there.definition, name, definition, own):
+        if there.is_valid and _same(there.definition, name, definition, place.name):
             return
-        await building.dropped(site, name)
-    await building.built(site, Building(name=name, table=table, sql=step.text, settings={}))
+        _check_is_ours(there, place)
+        await building.dropped(site, name, place.schema)
+    await building.built(
+        site,
+        Building(name=name, table=place.table, sql=step.text, settings={}, schema=place.schema),
+    )
+
+
+def _check_is_ours(there: OrdinaryIndex, place: Place) -> None:
+    if there.table != place.table:
+        raise Conflict(
+            f"an index {there.name!r} of table {there.table!r} stands where one of {place.table!r} "
+            "is to be built: rename it"
+        )
 
 
 def _same(definition: str, name: str, wanted: str, own: str) -> bool:
@@ -226,15 +270,17 @@ def _same(definition: str, name: str, wanted: str, own: str) -> bool:
 
 
 async def _run_swap(site: Site, step: Step) -> None:
-    _, name = _parts(step.target)
+    place = _place(step.target)
     if await read(site, step.target) == {"definition": step.arguments["definition"]}:
         return
-    new, old = index_definition.beside(name, _NEW), index_definition.beside(name, _OLD)
-    async with building.session(site) as db:
-        left, there = await indexes.ordinary(db, old), await indexes.ordinary(db, name)
+    new, old = (index_definition.beside(place.name, ending) for ending in (_NEW, _OLD))
+    async with building.session(site, place.schema) as db:
+        left = await indexes.ordinary(db, old, place.schema)
+        there = await indexes.ordinary(db, place.name, place.schema)
     if left is not None:
-        await building.dropped(site, old)
-    pairs = [(new, name)] if there is None else [(name, old), (new, name)]
-    async with building.session(site) as db:
-        await indexes.rename(db, pairs)
+        _check_is_ours(left, place)
+        await building.dropped(site, old, place.schema)
+    pairs = [(new, place.name)] if there is None else [(place.name, old), (new, place.name)]
+    async with building.session(site, place.schema) as db:
+        await indexes.rename(db, pairs, place.schema)
     site.reached("index:swapped")

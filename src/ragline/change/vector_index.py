@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ragline.change import building
+from ragline.change import build_room, building
 from ragline.change.building import Building
 from ragline.change.kind import Site
 from ragline.core import hnsw
@@ -18,11 +17,8 @@ from ragline.core.hnsw import Built, Graph
 from ragline.db import indexes, search
 from ragline.db.indexes import Db, Space, VectorIndex
 from ragline.errors import Conflict, PreconditionFailed, RaglineError, UsageError
-from ragline.ops import machine
 from ragline.rag.search import target_of
 
-_MIB = 1024 * 1024
-_OF_SHARED_MEMORY = 0.5
 _LOCK = "SHARE UPDATE EXCLUSIVE on "
 _BLOCKS = "DDL and vacuum of that table; no reader, no writer"
 
@@ -79,7 +75,10 @@ async def wanted(
     )
     if found.slots[graph.slot].serves == graph:
         return hnsw.to_json(graph), chosen
-    return hnsw.to_json(graph), (*chosen, *await _room(site, found.space, graph))
+    return hnsw.to_json(graph), (
+        *chosen,
+        *await build_room.checked(site, graph, found.space.dimension, found.space.vectors),
+    )
 
 
 def read(found: Seen | None) -> Value:
@@ -185,7 +184,7 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
             await building.stopped(site, index.name)
             await building.dropped(site, index.name)
         async with building.session(site) as db:
-            await indexes.forget(db, found.space, index.slot)
+            await indexes.forget(db, found.space.id, index.slot)
 
 
 async def _looked(site: Site, db: Db, collection: str) -> Seen | None:
@@ -218,59 +217,6 @@ def _about_none(found: Seen) -> tuple[str, ...]:
         "with each that is added"
     )
     return said, "the next `ragline ingest` that leaves 500 chunks or more builds an index again"
-
-
-# What a build takes.
-
-
-async def _room(site: Site, space: Space, graph: Graph) -> tuple[str, ...]:
-    """Return warnings about memory and disk; raises PreconditionFailed where there is too little."""
-    size = hnsw.index_bytes(graph, space.dimension, space.vectors)
-    free = _free_disk_bytes(site)
-    least = hnsw.disk_needed(size)
-    said = []
-    if free is None:
-        said.append(
-            f"the index takes about {_mib(size)}; how much is free where the database lies is unknown"
-        )
-    elif free < least:
-        raise PreconditionFailed(
-            f"the index takes about {_mib(size)}, and {_mib(free)} are free where the database lies: "
-            f"free {_mib(least - free)} more"
-        )
-    needed = hnsw.build_bytes(graph, space.dimension, space.vectors)
-    memory = await _memory(site, needed)
-    if memory < needed:
-        said.append(
-            f"the graph takes about {_mib(needed)} of memory and the build gets {_mib(memory)}: the "
-            "rest of it is built on disk, several times as slowly"
-        )
-    return tuple(said)
-
-
-async def _memory(site: Site, needed: int) -> int:
-    async with building.session(site) as db:
-        current = await indexes.build_memory(db)
-    available = machine.available_bytes() if _is_here(site) else None
-    return hnsw.build_memory(needed, current, available)
-
-
-def _is_here(site: Site) -> bool:
-    return site.restart is not None and site.restart.data_directory is not None
-
-
-def _free_disk_bytes(site: Site) -> int | None:
-    folder = site.restart.data_directory if site.restart else None
-    if folder is None:
-        return None
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
-
-
-def _mib(size: int) -> str:
-    return f"{max(1, round(size / _MIB)):,} MB"
 
 
 # Steps.
@@ -344,7 +290,7 @@ async def _described(db: Db, found: Seen, slot: int) -> None:
         base = found.base
         await indexes.describe(
             db,
-            found.space,
+            found.space.id,
             Graph(slot=slot, storage=base.storage, m=base.m, ef_construction=base.ef_construction),
         )
 
@@ -359,7 +305,7 @@ async def _run_build(site: Site, found: Seen, graph: Graph) -> None:
     if index.serves != graph:
         await building.stopped(site, index.name)
     async with building.session(site) as db:
-        await indexes.describe(db, space, graph)
+        await indexes.describe(db, space.id, graph)
     site.reached("index:described")
     if index.serves != graph:
         if index.is_there:
@@ -381,14 +327,14 @@ async def _build_anew(site: Site, space: Space, graph: Graph) -> None:
             f"no index can hold {space.dimension}-dimensional vectors as {graph.storage}"
         )
     name = indexes.name_of(space, graph.slot)
-    memory = await _memory(site, hnsw.build_bytes(graph, space.dimension, space.vectors))
+    settings = await build_room.settings(site, graph, space.dimension, space.vectors)
     await building.built(
         site,
         Building(
             name=name,
             table=space.table,
             sql=sql,
-            settings=_settings(memory, is_here=_is_here(site)),
+            settings=settings,
         ),
     )
     async with building.session(site) as db:
@@ -397,15 +343,6 @@ async def _build_anew(site: Site, space: Space, graph: Graph) -> None:
         raise RaglineError(
             f"index {name} was built, but is {index.graph} (valid: {index.is_valid}) and not {graph}"
         )
-
-
-def _settings(memory: int, *, is_here: bool) -> dict[str, str]:
-    """Return what holds for the session that builds. Workers share the graph through /dev/shm."""
-    settings = {"maintenance_work_mem": f"{memory // 1024}kB"}
-    shared = machine.shared_memory_bytes() if is_here else None
-    if shared is not None and memory > shared * _OF_SHARED_MEMORY:
-        settings["max_parallel_maintenance_workers"] = "0"
-    return settings
 
 
 async def _is_built(site: Site, index: VectorIndex) -> bool:

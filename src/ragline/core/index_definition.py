@@ -17,6 +17,35 @@ _STATEMENT = re.compile(
 _LONGEST = 63
 
 
+_PLACE = re.compile(rf"@(?P<schema>{_NAME})\.(?P<table>{_NAME})\.(?P<name>{_NAME})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an ordinary index is, or is to be. Names as the catalog has them."""
+
+    schema: str
+    table: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"@{_said(self.schema)}.{_said(self.table)}.{_said(self.name)}"
+
+
+def place(target: str) -> Place:
+    """Return the place that "@schema.table.index" names, each as SQL would write it; else UsageError.
+
+    Collections' names never begin with @.
+    """
+    found = _PLACE.fullmatch(target)
+    if found is None or "\0" in target:
+        raise UsageError(
+            f"{target!r} names no index; say @schema.table.index, with what is no plain name in "
+            'double quotes: @public."My table".my_index'
+        )
+    return Place(**{part: _unquoted(found[part]) for part in ("schema", "table", "name")})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexDefinition:
     """A `create index`, taken apart. `rest` is everything from `using` or the first parenthesis on."""
@@ -77,6 +106,11 @@ def _unquoted(name: str) -> str:
     if name.startswith('"'):
         return name[1:-1].replace('""', '"')
     return name.lower()
+
+
+def _said(name: str) -> str:
+    plain = re.fullmatch("[a-z_][a-z0-9_$]*", name)
+    return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def _short(text: str) -> str:

@@ -27,34 +27,47 @@ def number(attached: Attached, alias: str = "t") -> str:
 
 
 def vector(
-    attached: Attached, *, storage: str, dimension: int, vector_schema: str, alias: str = "t"
+    attached: Attached,
+    *,
+    held: str,
+    storage: str,
+    dimension: int,
+    vector_schema: str | None,
+    slot: int = 1,
+    alias: str = "t",
 ) -> str:
-    """Return the expression of the vector in a storage, as the index of that storage holds it.
+    """Return the vector as the index of a slot holds it; indexes and searches write the same.
 
-    `storage` is "vector", "halfvec" or whatever the column is of.
+    Without `vector_schema` pgvector is looked for in the session's search_path: PostgreSQL compares
+    what names stand for, not how they are written.
+
+    `held` is what the column is of, `storage` what the index holds: "vector" or "halfvec". Two indexes
+    of one expression would both serve any search, whichever the planner thinks cheaper. What is on
+    trial goes through a function that changes nothing: only searches that say so can use it.
     """
     plain = column(attached.embedding, alias)
-    if attached.is_typed and storage == "column":
+    schema = "" if vector_schema is None else f"{quoted(vector_schema)}."
+    if slot == TRIAL_SLOT:
+        # The cast outside gives the expression its dimension, which an index needs.
+        return (
+            f"({schema}{held}({plain}, {dimension:d}, false)::{schema}{storage}({dimension:d}))"
+        )
+    if attached.is_typed and storage == held:
         return plain
-    return f"({plain}::{quoted(vector_schema)}.{storage}({dimension:d}))"
-
-
-def in_trial_slot(attached: Attached, alias: str = "t") -> str:
-    """Return what only an index on trial is made for; it is true of every row.
-
-    Searches of the table's own application never say it, so they never use such an index.
-    """
-    return f"({column(attached.key, alias)}::text <> 'ragline slot {TRIAL_SLOT:d}'::text)"
+    return f"({plain}::{schema}{storage}({dimension:d}))"
 
 
 def belongs(attached: Attached, alias: str = "t") -> str:
-    """Return the condition that a row belongs to the collection; "true" where all do."""
-    said = [f"{column(name, alias)}::text = {_literal(value)}" for name, value in attached.only]
+    """Return the condition that a row belongs to the collection; "true" where all do.
+
+    The values take the types of their columns, so that an index of these, or a partial one, is used.
+    """
+    said = [f"{column(name, alias)} = {literal(value)}" for name, value in attached.only]
     return " and ".join(said) or "true"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Return text as SQL reads it whatever standard_conforming_strings is, without a parameter."""
     if "\\" in text:
-        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'::text"
-    return "'" + text.replace("'", "''") + "'::text"
+        return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"

@@ -19,7 +19,8 @@ from ragline.errors import UsageError
 # Lent by a pool, or opened for one purpose.
 Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
-_SCHEMA = "ragline"
+OWN_SCHEMA = "ragline"
+_SCHEMA = OWN_SCHEMA
 _PROBE = "probe_of_an_index"
 _PROBE_INDEX = "probed_index"
 _PREDICATE = re.compile(r"\(chunk_id <> '?-(\d)'?(?:::\w+)?\)")
@@ -68,7 +69,7 @@ class VectorIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrdinaryIndex:
-    """An index of schema ragline. `definition` is what `pg_get_indexdef` says."""
+    """An index of a table. `definition` is what `pg_get_indexdef` says."""
 
     name: str
     table: str
@@ -148,17 +149,17 @@ def name_of(space: Space, slot: int) -> str:
     return f"{space.table}_hnsw" + ("_0", "", "_2")[slot]
 
 
-async def describe(db: Db, space: Space, graph: Graph) -> None:
+async def describe(db: Db, space_id: int, graph: Graph) -> None:
     """Write down how the index of a slot is to be built."""
     await db.execute(
         queries.block("indexes", "describe_slot"),
-        space.id, graph.slot, graph.storage, graph.m, graph.ef_construction,
+        space_id, graph.slot, graph.storage, graph.m, graph.ef_construction,
     )  # fmt: skip
 
 
-async def forget(db: Db, space: Space, slot: int) -> None:
+async def forget(db: Db, space_id: int, slot: int) -> None:
     """Remove the description of a slot, unless searches use it."""
-    await db.execute(queries.block("indexes", "forget_slot"), space.id, slot)
+    await db.execute(queries.block("indexes", "forget_slot"), space_id, slot)
 
 
 async def switch(db: Db, space: Space, slot: int) -> None:
@@ -166,12 +167,12 @@ async def switch(db: Db, space: Space, slot: int) -> None:
     await db.execute(queries.block("indexes", "switch_slot"), space.id, slot)
 
 
-async def ordinary(db: Db, name: str) -> OrdinaryIndex | None:
+async def ordinary(db: Db, name: str, schema: str = OWN_SCHEMA) -> OrdinaryIndex | None:
     """Return an index; None where there is none of that name.
 
     What its definition says depends on the search path: `db` has nothing but the catalog in it.
     """
-    row = await db.fetchrow(queries.block("indexes", "ordinary_index"), name)
+    row = await db.fetchrow(queries.block("indexes", "ordinary_index"), name, schema)
     if row is None:
         return None
     return OrdinaryIndex(
@@ -184,10 +185,22 @@ async def ordinary(db: Db, name: str) -> OrdinaryIndex | None:
     )
 
 
-async def names(db: Db, table: str) -> list[str]:
+async def names(db: Db, table: str, schema: str = OWN_SCHEMA) -> list[str]:
     """Return the names of a table's indexes."""
-    rows = await db.fetch(queries.block("indexes", "indexes_of_table"), table)
+    rows = await db.fetch(queries.block("indexes", "indexes_of_table"), table, schema)
     return [row["name"] for row in rows]
+
+
+async def written(db: Db, name: str) -> str:
+    """Return a name as the server writes it in a definition."""
+    sql: str = await db.fetchval("select pg_catalog.quote_ident($1)", name)
+    return sql
+
+
+async def table_kind(db: Db, schema: str, table: str) -> str | None:
+    """Return what a relation is: "table", "view", …; None where there is none."""
+    kind: str | None = await db.fetchval(queries.block("indexes", "table_kind"), schema, table)
+    return kind
 
 
 async def table_bytes(db: Db, table: str) -> int | None:
@@ -196,24 +209,29 @@ async def table_bytes(db: Db, table: str) -> int | None:
     return size
 
 
-async def normalised(db: Db, wanted: IndexDefinition) -> str:
+async def normalised(db: Db, wanted: IndexDefinition, schema: str = OWN_SCHEMA) -> str:
     """Return a definition as the server would give it back, by making it on an empty copy.
 
-    Nothing stays: the copy is rolled back. Raises UsageError with what the server says against it.
+    Nothing stays: the copy is a temporary one, and rolled back. Raises UsageError with what the server
+    says against it.
     """
-    probe, real = quoted(_PROBE), quoted(wanted.table)
+    probe, real = quoted(_PROBE), f"{quoted(schema)}.{quoted(wanted.table)}"
     transaction = db.transaction()
     await transaction.start()
     try:
-        await db.execute(f"create table {_SCHEMA}.{probe} (like {_SCHEMA}.{real})")
+        await db.execute(f"create temp table {probe} (like {real})")
         # As one of one, so that nothing can follow it. Its own name may be an index that is there.
-        await db.fetch(replace(wanted, name=_PROBE_INDEX).on(f"{_SCHEMA}.{probe}"))
+        await db.fetch(replace(wanted, name=_PROBE_INDEX).on(f"pg_temp.{probe}"))
         row = await db.fetchrow(
             queries.block("indexes", "probed_index"),
-            await db.fetchval("select $1::text::regclass::oid", f"{_SCHEMA}.{probe}"),
+            await db.fetchval("select $1::text::regclass::oid", f"pg_temp.{probe}"),
             _PROBE_INDEX,
         )
-        name = await db.fetchval("select pg_catalog.quote_ident($1)", wanted.name)
+        names = await db.fetchrow(
+            "select pg_catalog.quote_ident($1), pg_catalog.quote_ident($2), "
+            "pg_catalog.quote_ident($3)",
+            wanted.name, schema, wanted.table,
+        )  # fmt: skip
     except asyncpg.PostgresError as error:
         raise UsageError(
             f"the server does not take the definition of index {wanted.name!r}: {error}. Names that "
@@ -221,26 +239,28 @@ async def normalised(db: Db, wanted: IndexDefinition) -> str:
         ) from error
     finally:
         await transaction.rollback()
-    if row is None or row["is_elsewhere"]:
+    if row is None or names is None or row["is_elsewhere"]:
         raise UsageError(
             f"the definition of index {wanted.name!r} names a tablespace; leave it out"
         )
     definition: str = row["definition"]
-    # Our tables' names need no quotes.
-    probed = f"INDEX {_PROBE_INDEX} ON {_SCHEMA}.{_PROBE} "
-    return definition.replace(probed, f"INDEX {name} ON {_SCHEMA}.{wanted.table} ", 1)
+    name, in_schema, table = names
+    probed = f"INDEX {_PROBE_INDEX} ON pg_temp.{_PROBE} "
+    return definition.replace(probed, f"INDEX {name} ON {in_schema}.{table} ", 1)
 
 
-async def rename(db: Db, pairs: Sequence[tuple[str, str]]) -> None:
+async def rename(db: Db, pairs: Sequence[tuple[str, str]], schema: str = OWN_SCHEMA) -> None:
     """Give indexes other names, all or none."""
     async with db.transaction():
         for old, new in pairs:
-            await db.execute(f"alter index {_SCHEMA}.{quoted(old)} rename to {quoted(new)}")
+            await db.execute(f"alter index {quoted(schema)}.{quoted(old)} rename to {quoted(new)}")
 
 
-async def drop(db: Db, name: str) -> None:
+async def drop(db: Db, name: str, schema: str = OWN_SCHEMA) -> None:
     """Drop an index without stopping anybody; none is all right."""
-    await db.execute(f"drop index concurrently if exists {_SCHEMA}.{quoted(name)}", timeout=None)
+    await db.execute(
+        f"drop index concurrently if exists {quoted(schema)}.{quoted(name)}", timeout=None
+    )
 
 
 async def progress(db: Db, pid: int) -> Progress | None:
@@ -258,19 +278,19 @@ async def progress(db: Db, pid: int) -> Progress | None:
     )
 
 
-async def writers(db: Db, table: str) -> frozenset[tuple[int, str]]:
+async def writers(db: Db, table: str, schema: str = OWN_SCHEMA) -> frozenset[tuple[int, str]]:
     """Return the process and the name of every transaction that has written to a table."""
-    return _transactions(await db.fetch(queries.block("indexes", "writers"), table))
+    return _transactions(await db.fetch(queries.block("indexes", "writers"), table, schema))
 
 
-async def users(db: Db, name: str) -> frozenset[tuple[int, str]]:
+async def users(db: Db, name: str, schema: str = OWN_SCHEMA) -> frozenset[tuple[int, str]]:
     """Return the process and the name of every transaction that has used the table of an index."""
-    return _transactions(await db.fetch(queries.block("indexes", "users"), name))
+    return _transactions(await db.fetch(queries.block("indexes", "users"), name, schema))
 
 
-async def in_flight(db: Db, name: str) -> list[Build]:
+async def in_flight(db: Db, name: str, schema: str = OWN_SCHEMA) -> list[Build]:
     """Return the backends that build an index of this name now."""
-    rows = await db.fetch(queries.block("indexes", "builds_in_flight"), name)
+    rows = await db.fetch(queries.block("indexes", "builds_in_flight"), name, schema)
     return [
         Build(pid=row["pid"], application=row["application_name"] or "", user=row["usename"] or "")
         for row in rows

@@ -20,7 +20,7 @@ from ragline.db import collections, locks, spaces
 from ragline.db.pool import Connection
 from ragline.db.spaces import Collection, NewSpace
 from ragline.errors import ModelError, NotFound, PreconditionFailed, RaglineError, UsageError
-from ragline.rag import backfill, calibration
+from ragline.rag import backfill, calibration, catalog
 from ragline.rag.backfill import Progress
 from ragline.rag.query import query
 from ragline.rag.search import search_collections
@@ -43,6 +43,11 @@ class Space:
     async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
         """Return the facts of the space that is wanted: of a configured model, or just as one was."""
         known = await _collection(site, target)
+        catalog.refuse_attached(
+            await site.app.collection(target, fresh=True),
+            "its own application makes its vectors: there is no space to be filled beside them. Its "
+            "index and its search policy can be changed (kinds index and search)",
+        )
         active = known.active
         if active is None:
             raise UsageError(

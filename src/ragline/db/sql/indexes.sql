@@ -62,14 +62,15 @@ select t.relname as table_name,
 from pg_catalog.pg_class x
 join pg_catalog.pg_index i on i.indexrelid = x.oid
 join pg_catalog.pg_class t on t.oid = i.indrelid
-where x.relnamespace = 'ragline'::regnamespace::oid and x.relname = $1
+where x.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2)
+  and x.relname = $1
 
 -- indexes_of_table --
 select x.relname as name
 from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
 where i.indrelid = (
     select oid from pg_catalog.pg_class
-    where relnamespace = 'ragline'::regnamespace::oid and relname = $1
+    where relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2) and relname = $1
 )
 order by 1
 
@@ -79,6 +80,16 @@ select pg_catalog.pg_get_indexdef(x.oid) as definition, x.reltablespace <> 0 as 
 from pg_catalog.pg_class x
 join pg_catalog.pg_index i on i.indexrelid = x.oid
 where i.indrelid = $1 and x.relname = $2
+
+-- table_kind --
+select case c.relkind
+           when 'r' then case when c.relpersistence = 't' then 'temporary table' else 'table' end
+           when 'p' then 'partitioned table' when 'v' then 'view'
+           when 'm' then 'materialized view' when 'f' then 'foreign table' else 'relation of no rows'
+       end
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname = $1 and c.relname = $2
 
 -- table_bytes --
 select pg_catalog.pg_table_size(c.oid)
@@ -100,7 +111,8 @@ select distinct l.pid, l.virtualtransaction as transaction
 from pg_catalog.pg_locks l
 join pg_catalog.pg_class c on c.oid = l.relation
 where l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-  and c.relnamespace = 'ragline'::regnamespace::oid and c.relname = $1
+  and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2)
+  and c.relname = $1
   and l.granted and l.pid <> pg_catalog.pg_backend_pid()
   and l.mode in (
       'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
@@ -113,12 +125,13 @@ from pg_catalog.pg_locks l
 join pg_catalog.pg_index i on i.indrelid = l.relation
 join pg_catalog.pg_class x on x.oid = i.indexrelid
 where l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-  and x.relnamespace = 'ragline'::regnamespace::oid and x.relname = $1
+  and x.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2)
+  and x.relname = $1
   and l.granted and l.pid <> pg_catalog.pg_backend_pid()
 
 -- builds_in_flight --
 -- what a killed client left, and what somebody else is at: by the index, or, before there is one, by
--- the statement
+-- the statement, however its names are quoted
 select a.pid, a.application_name, a.usename
 from pg_catalog.pg_stat_activity a
 left join pg_catalog.pg_stat_progress_create_index p on p.pid = a.pid
@@ -126,9 +139,13 @@ left join pg_catalog.pg_class x on x.oid = p.index_relid
 where a.datname = pg_catalog.current_database() and a.pid <> pg_catalog.pg_backend_pid()
   and a.backend_type = 'client backend' and a.state = 'active'
   and (
-      x.relname = $1 and x.relnamespace = 'ragline'::regnamespace::oid
-      or pg_catalog.strpos(a.query, 'concurrently ' || $1 || ' on ragline.') > 0
-      or pg_catalog.strpos(a.query, 'concurrently "' || $1 || '" on ragline.') > 0
+      x.relname = $1
+      and x.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2)
+      or pg_catalog.strpos(
+          pg_catalog.replace(a.query, '"', ''),
+          'concurrently ' || pg_catalog.replace($1, '"', '') || ' on '
+          || pg_catalog.replace($2, '"', '') || '.'
+      ) > 0
   )
 
 -- stop_backend --
@@ -148,3 +165,45 @@ limit 1
 
 -- build_memory --
 select setting::bigint * 1024 from pg_catalog.pg_settings where name = 'maintenance_work_mem'
+
+-- attached_space --
+-- a collection in a table of somebody else, and how production's index is described
+select c.id as collection_id, a.description, s.id as space_id, s.dimension, s.metric,
+       s.storage as held, x.storage as index_storage, x.m, x.ef_construction,
+       n.nspname::text as vector_schema,
+       t.oid is not null and t.oid = a.table_oid as is_there,
+       greatest(t.reltuples, 0)::bigint as rows
+from ragline.collection c
+join ragline.attached_table a on a.collection_id = c.id
+left join ragline.embedding_space s on s.id = c.active_space_id
+left join ragline.space_index x on x.space_id = s.id and x.slot = 1
+left join pg_catalog.pg_extension e on e.extname = 'vector'
+left join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+left join pg_catalog.pg_namespace tn on tn.nspname = a.description ->> 'schema'
+left join pg_catalog.pg_class t on t.relnamespace = tn.oid and t.relname = a.description ->> 'table'
+where c.name = $1
+
+-- vector_indexes_of_table --
+select x.relname as name, m.amname as method, o.opcname as operator_class,
+       coalesce(i.indisvalid and i.indisready and i.indislive, false) as is_valid,
+       x.reloptions as options, i.indpred is not null as is_partial,
+       case when i.indexprs is null then pg_catalog.quote_ident(k.attname)
+            else pg_catalog.pg_get_expr(i.indexprs, i.indrelid)
+       end as expression,
+       pg_catalog.pg_get_indexdef(x.oid) as definition
+from pg_catalog.pg_index i
+join pg_catalog.pg_class x on x.oid = i.indexrelid
+join pg_catalog.pg_am m on m.oid = x.relam
+join pg_catalog.pg_class t on t.oid = i.indrelid
+join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+left join pg_catalog.pg_attribute k on k.attrelid = t.oid and k.attnum = i.indkey[0]
+left join pg_catalog.pg_opclass o on o.oid = i.indclass[0]
+where n.nspname = $1 and t.relname = $2 and m.amname in ('hnsw', 'ivfflat') and i.indnkeyatts = 1
+order by x.relname
+
+-- quoted_names --
+select pg_catalog.quote_ident(name) as quoted
+from pg_catalog.unnest($1::text[]) with ordinality as given (name, place) order by place
+
+-- raise_search_version --
+update ragline.collection set search_version = search_version + 1 where id = $1
