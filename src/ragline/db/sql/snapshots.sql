@@ -112,7 +112,8 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relkind in
 order by 1
 
 -- content --
--- in 256 parts, so that no collection is held in memory as a whole
+-- in 256 parts, so that no collection is held in memory as a whole; the rows of an attached table are
+-- its application's, and not read
 with hashed as (
     select collection_id,
            pg_catalog.sha256(
@@ -126,11 +127,14 @@ with hashed as (
            pg_catalog.sha256(string_agg(hash, ''::bytea order by hash)) as hash
     from hashed group by 1, 2
 )
-select c.name, c.epoch, coalesce(sum(p.documents), 0)::bigint as documents,
-       pg_catalog.encode(pg_catalog.sha256(
-           coalesce(string_agg(p.hash, ''::bytea order by p.part), ''::bytea)), 'hex') as hash
-from ragline.collection c left join parted p on p.collection_id = c.id
-group by c.id, c.name, c.epoch order by c.name
+select c.name, c.epoch,
+       case when a.collection_id is null then coalesce(sum(p.documents), 0)::bigint end as documents,
+       case when a.collection_id is null then pg_catalog.encode(pg_catalog.sha256(
+           coalesce(string_agg(p.hash, ''::bytea order by p.part), ''::bytea)), 'hex') end as hash
+from ragline.collection c
+left join parted p on p.collection_id = c.id
+left join ragline.attached_table a on a.collection_id = c.id
+group by c.id, c.name, c.epoch, a.collection_id order by c.name
 
 -- data_directory --
 select setting from pg_catalog.pg_settings where name = 'data_directory'
