@@ -40,11 +40,12 @@ test: $(READY) ## every test, on a real PostgreSQL
 	$(BIN)/ragline model fetch --quiet
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-# Three of them share a corpus; the one that changes documents comes last.
+# Four of them share a corpus; the one that changes documents comes last.
 bench: $(READY) ## speed and quality, as interleaved ratios against hand-written baselines
 	$(BIN)/ragline model fetch --quiet
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; broken=; \
 	for one in vector_search lexical "hybrid --data $$folder" "filters --data $$folder" \
+	  "doctor --data $$folder" \
 	  "writers --data $$folder" ingest squad cranfield int8 judges gate evaluation undo; do \
 	  set -- $$one; name=$$1; shift; \
 	  echo; echo "bench/$$name.py"; \

@@ -23,10 +23,12 @@ import asyncpg
 import numpy as np
 import numpy.typing as npt
 
+from ragline import config as configuration
 from ragline.config import Config
 from ragline.core.chunking import Block
 from ragline.core.dsn import Dsn
 from ragline.db.vectors import decode_vector, encode_vector
+from ragline.models import embed
 from ragline.models.embed import Embedded, ModelFacts
 from ragline.ops import embedded
 from ragline.rag.app import App
@@ -260,6 +262,30 @@ async def opened(
             dsn = embedded.dsn(embedded.ensure(place / "data"))
             await _fill(app, dsn, collection, chunks)
             yield app, dsn
+    finally:
+        embedded.stop(place / "data")
+        if folder is None:
+            shutil.rmtree(place)
+
+
+@asynccontextmanager
+async def embedded_for_real(
+    folder: Path | None, collection: str, chunks: int
+) -> AsyncIterator[tuple[App, Dsn, Config]]:
+    """Open ragline as `opened` does, with the vectors that the configured model makes of the chunks.
+
+    Another process can open the database with the configuration, too. Raises NotRun without a model.
+    """
+    model = embed.model_folder(configuration.load())
+    if model is None:
+        raise NotRun("there is no model: run `ragline model fetch`")
+    place = _place(folder)
+    config = Config(data_dir=place / "data", model_dir=model)
+    try:
+        async with open_app(config) as app:
+            dsn = embedded.dsn(embedded.ensure(place / "data"))
+            await _fill(app, dsn, collection, chunks)
+            yield app, dsn, config
     finally:
         embedded.stop(place / "data")
         if folder is None:

@@ -28,8 +28,12 @@ from trials import Fixed
 _WITHIN_S = 60.0
 _PRELOADED = [
     "ragline.wiring",
+    "alembic.operations",
+    "alembic.script",
+    "psycopg",
     "ragline.change.loop",
     "ragline.change.kinds.index",
+    "ragline.change.kinds.migration",
     "ragline.change.kinds.role",
     "ragline.change.kinds.search",
     "ragline.change.kinds.setting",

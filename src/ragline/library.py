@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ragline import config as configuration
+from ragline.core.attaching import Request
 from ragline.core.cases import Dataset, DatasetFacts
 from ragline.core.filters import Filter, from_json, to_text
 from ragline.core.redline import Policy as RedLines
@@ -44,10 +45,11 @@ from ragline.evals import formats, loading, report, runs
 from ragline.evals import policy as policies
 from ragline.evals import run as evaluating
 from ragline.rag import answer, search
+from ragline.rag import attach as attaching
 from ragline.rag import generate as generating
 from ragline.rag import ingest as ingesting
 from ragline.rag.app import App
-from ragline.wiring import open_app
+from ragline.wiring import open_app, settle
 
 
 @asynccontextmanager
@@ -193,6 +195,46 @@ class Rag:
         pool = await self.app.pool(self.app.search_workload)
         async with pool.connection() as connection:
             return await collections.every(connection)
+
+    # The user's own tables.
+
+    async def attach(
+        self,
+        table: str,
+        *,
+        id: str | None = None,  # noqa: A002 - the word that the command line has as well
+        text: str | None = None,
+        embedding: str | None = None,
+        metadata: str | None = None,
+        filters: Sequence[str] = (),
+        only: Mapping[str, str] | None = None,
+        collection: str | None = None,
+        model: str | None = None,
+        metric: str | None = None,
+    ) -> tuple[attaching.Plan, CollectionFacts]:
+        """Make a collection of a table that is there, without changing it; return what was found.
+
+        Columns that are not said are taken from the table where its library is recognised. `only` are
+        values, as text, that rows must have to belong. Raises NotFound, UsageError, Conflict and
+        PreconditionFailed, each with what to do; nothing is half-done then.
+        """
+        request = Request(
+            table=table,
+            id=id,
+            text=text,
+            embedding=embedding,
+            metadata=metadata,
+            filters=tuple(filters),
+            only=tuple((only or {}).items()),
+            collection=collection,
+            model=model,
+            metric=metric,
+        )
+        return await attaching.attach(self.app, request)
+
+    async def detach(self, name: str) -> attaching.Detachment:
+        """Give an attached table back: our rows and the rights we gave go, the table stays."""
+        return await attaching.detach(self.app, name, settle=lambda: settle(self.app))
 
     # Evaluation. Runs and baselines are meant by their name or number, or by the value itself.
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ragline import config as configuration
@@ -14,7 +14,7 @@ from ragline.config import Config
 from ragline.core.budget import ROLES, Workload, pool_size
 from ragline.core.dsn import Dsn
 from ragline.core.runs import JudgeKind
-from ragline.db import ledger, schema
+from ragline.db import ledger, schema, trial_tables
 from ragline.db import pool as pools
 from ragline.db.migrate import role_password
 from ragline.errors import EmbeddedServerError, SchemaMismatch
@@ -29,6 +29,8 @@ from ragline.rag.app import App
 if TYPE_CHECKING:
     from ragline.change.kind import Site
     from ragline.core.change import Entry, Trial
+    from ragline.core.index_sample import Sample
+    from ragline.watch.inventory import Asked, Inventory
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ async def open_app(
         other_models=embed.other_models(config),
         open_chat_model=open_chat_model,
         open_judge=open_judge,
+        dsn=dsn,
         search_workload=search_workload,
         ingest_workload=ingest_workload,
     )
@@ -105,6 +108,7 @@ async def open_site(
     # Searches and ingests have no use for what measures and changes.
     from ragline.change import failpoint, kind
     from ragline.change.kinds.index import Index
+    from ragline.change.kinds.migration import Migration
     from ragline.change.kinds.role import Role
     from ragline.change.kinds.search import Search
     from ragline.change.kinds.setting import Setting
@@ -128,11 +132,47 @@ async def open_site(
             dsn=dsn,
             restart=await restart.find(config, dsn),
             measure=Gate(open_arm, say=said, reached=reached, advance=advance),
-            kinds=kind.by_name([Setting(), Role(), Index(), Space(), Search()]),
+            kinds=kind.by_name([Setting(), Role(), Index(), Space(), Search(), Migration()]),
             data_dir=config.data_dir,
             lock_timeout_ms=config.lock_timeout_ms,
             say=said,
             reached=reached,
+        )
+
+
+async def inventory(
+    config: Config, asked: Asked, *, advance: Callable[[str, int, int], None]
+) -> Inventory:
+    """Return the indexes of the database, measured; collections by the searches of production.
+
+    ragline is opened for collections alone: a database without its schema is looked at all the same.
+    """
+    from ragline.evals import recall
+    from ragline.ops import machine, tuning
+    from ragline.watch import inventory as watch
+
+    dsn = await asyncio.to_thread(database, config)
+    async with AsyncExitStack() as stack:
+        opened: list[App] = []
+
+        async def measure(collection: str) -> Sample:
+            if not opened:
+                opened.append(await stack.enter_async_context(open_app(config)))
+            return await recall.sample(
+                opened[0],
+                collection,
+                n=asked.sample or 0,
+                k=asked.k,
+                seed=asked.seed,
+                on_progress=lambda step: advance(collection, step.done, step.total),
+            )
+
+        return await watch.inventory(
+            dsn,
+            asked,
+            measure=measure,
+            memory_bytes=machine.memory_bytes() if tuning.is_here(dsn) else None,
+            advance=advance,
         )
 
 
@@ -169,9 +209,13 @@ def _put_right(config: Config, port: int | None, error: EmbeddedServerError) -> 
 
 
 async def settle(app: App) -> list[Entry]:
-    """End what changes left, broken off or kept long enough; costs two queries where nothing is."""
+    """End what changes left, broken off or kept long enough; costs three queries where nothing is.
+
+    What a tuning left that was killed goes, too.
+    """
     pool = await app.pool("admin")
     async with pool.connection() as connection:
+        await trial_tables.sweep(connection)
         is_left = await ledger.unsettled(connection) or await ledger.to_retire(connection)
     if not is_left and not (app.config.data_dir / "changes").is_dir():
         return []

@@ -22,6 +22,7 @@ import gated
 import tiny_model
 from breaking import Ground
 from command import Command, place
+from migrations import folder, outside, revision
 from ragline.change import loop
 from ragline.core.change import Entry, Part, Value
 from ragline.core.gate import Asked
@@ -76,7 +77,7 @@ class Result:
 
 
 RESULTS: list[Result] = []
-_ON_THEIR_OWN = 2
+_ON_THEIR_OWN = 3
 
 REFUSED = (
     Line(kind="setting", target="shared_buffers", want="900GB", says="could not start"),
@@ -109,6 +110,13 @@ REFUSED = (
     Line(kind="index", target=gated.COLLECTION, want={"m": 16, "ef_construction": 8}, says="32"),
     Line(kind="index", target=gated.COLLECTION, want={"storage": "bit"}, says="bit"),
     Line(kind="search", target=gated.COLLECTION, want={"ef_search": 0}, says="ef_search is 0"),
+    Line(
+        kind="migration",
+        target="lossy",
+        want={"revision": "head"},
+        says=r"ragline backup create --table public\.receipt --verify",
+    ),
+    Line(kind="migration", target="heads", want={"revision": "head"}, says="alembic merge"),
 )
 
 WORSE = (
@@ -173,6 +181,15 @@ WORSE = (
         kind="index",
         target="attribute.attribute_by_value",
         want=None,
+        says="p50_ms",
+        asked=replace(DOCS_ASKED, latency_margin=0.3),
+        by_time=True,
+        compares=True,
+    ),
+    Line(
+        kind="migration",
+        target="slow",
+        want={"revision": "head"},
         says="p50_ms",
         asked=replace(DOCS_ASKED, latency_margin=0.3),
         by_time=True,
@@ -247,7 +264,45 @@ async def _made(command: Command) -> Shelf:
         )
         assert not report.rejections
         assert report.embedded == report.chunks >= _CHUNKS_OF_WORDS, report
+    await _migrations(made)
     return made
+
+
+async def _migrations(made: Shelf) -> None:
+    """Folders of a user's own migrations, each bad in its way, and the table that they are about."""
+    ini = {name: folder(made.command.folder / name) for name in ("lossy", "heads", "slow", "half")}
+    revision(
+        ini["lossy"],
+        "aaa1",
+        None,
+        "drop table public.receipt",
+        "create table public.receipt (id int primary key, total int)",
+    )
+    revision(ini["heads"], "aaa1", None, "create table public.one (id int)")
+    revision(ini["heads"], "bbb2", None, "create table public.two (id int)")
+    revision(
+        ini["slow"],
+        "aaa1",
+        None,
+        outside("drop index concurrently ragline.attribute_by_value"),
+        outside(
+            "create index concurrently attribute_by_value on ragline.attribute "
+            "(collection_id, field, word, number, document_id)"
+        ),
+    )
+    revision(
+        ini["half"],
+        "aaa1",
+        None,
+        "alter table public.receipt add column paid date; create table public.half (id int);"
+        "alter table public.receipt add constraint more check (total > 100)",
+        "drop table public.half; alter table public.receipt drop column paid",
+    )
+    async with made.looking() as db:
+        await db.execute(
+            "create table public.receipt (id int primary key, total int);"
+            "insert into public.receipt select n, n from generate_series(1, 200) n"
+        )
 
 
 def _texts() -> list[ingest.Text]:
@@ -296,7 +351,10 @@ def _part(ground: Shelf, line: Line) -> Part:
     want = line.want
     if isinstance(want, dict) and "model" in want:
         want = {"model": str({"NARROW": ground.second, "WIDE": ground.third}[want["model"]])}
-    return Part(kind=line.kind, target=line.target, want=want)
+    target = line.target
+    if line.kind == "migration":
+        target = str(ground.command.folder / target / "alembic.ini")
+    return Part(kind=line.kind, target=target, want=want)
 
 
 def _failed(entry: Entry) -> dict[str, str]:
@@ -407,6 +465,32 @@ async def test_what_takes_no_effect_that_can_be_measured_is_put_back_and_said(
         ended = (await loop.whole(site, entry.id)).entry
     assert ended.state == "undone"
     assert await breaking.fingerprint(ground) == before
+    RESULTS.append(
+        Result(
+            line=line,
+            expected="undone",
+            state=ended.state,
+            seconds=time.monotonic() - started,
+            reason=ended.reason,
+        )
+    )
+
+
+async def test_a_migration_that_fails_half_way_leaves_nothing(ground: Shelf) -> None:
+    line = Line(kind="migration", target="half", want={"revision": "head"})
+    started = time.monotonic()
+    async with ground.site(None) as site:
+        entry = await loop.plan(site, [_part(ground, line)], None)
+        assert entry is not None
+        with pytest.raises(PreconditionFailed, match=r"check constraint.*was put back"):
+            await loop.apply(site, entry.id)
+        ended = (await loop.whole(site, entry.id)).entry
+    assert ended.state == "undone"
+    async with ground.looking() as db:
+        assert await db.fetchval("select to_regclass('public.half')") is None
+        names = "select count(*) from pg_attribute where attrelid = 'public.receipt'::regclass"
+        assert await db.fetchval(f"{names} and attnum > 0") == 2
+    assert await breaking.leftovers(ground) == []
     RESULTS.append(
         Result(
             line=line,

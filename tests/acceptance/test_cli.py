@@ -22,13 +22,15 @@ from command import PROGRAM, Command, one_object, place
 from ragline.ops import embedded
 
 COMMANDS = (
-    "ingest, search, ask, serve, health, collection, collection calibrate, collection list, "
-    "collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, "
+    "ingest, search, ask, attach, detach, serve, health, doctor, collection, collection calibrate, "
+    "collection list, collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, "
     "db, db start, db stop, "
     "db status, db url, db psql, dsn, dsn audit, dsn show, model, model check, "
     "model fetch, model show, snapshot, snapshot take, snapshot list, snapshot show, snapshot diff, "
-    "snapshot restore-plan, change, change plan, change apply, change list, change show, change undo, "
-    "change resume, change watch, tune, tune plan, tune apply, tune conf"
+    "snapshot restore-plan, backup, backup create, backup verify, backup restore, backup list, "
+    "backup show, backup remove, migrate lint, migrate new, "
+    "change, change plan, change apply, change list, change show, change undo, "
+    "change resume, change watch, index tune, index advise, tune, tune plan, tune apply, tune conf"
 ).split(", ")
 HEAVY = {
     *("asyncpg", "numpy", "sqlalchemy", "alembic", "onnxruntime", "fastapi", "uvicorn", "psycopg"),
@@ -119,6 +121,7 @@ def test_without_arguments_it_shows_its_help(tmp_path: Path) -> None:
         ("search zzz -c kb --method lexical", {"hits"}),
         ("ask w1 -c kb", {"found", "text", "citations", "confidence"}),
         ("collection list", {"collections"}),
+        ("doctor", {"status", "exit_code", "counts", "findings"}),
         ("collection show kb", {"name", "documents", "chunks", "epoch", "space"}),
         ("migrate plan", {"applied", "head", "pending"}),
         ("migrate apply", {"applied", "isolated"}),

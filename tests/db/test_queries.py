@@ -66,14 +66,17 @@ _BLOCKS = [(file, name) for file in queries.FILES for name in queries.blocks(fil
 # Indexes are built by ingest from the command line, which works as admin.
 _ADMIN_ONLY = {
     "describe_slot", "drop_space", "forget_policy", "forget_slot", "keep_calibration", "keep_policy",
-    "raise_epoch", "rebuild_postings", "slot_statement", "space_index_statement", "switch_slot",
+    "raise_epoch", "raise_search_version", "rebuild_postings", "slot_statement", "space_index_statement", "switch_slot",
     "take_over_graph", "vector_indexes",
 }  # fmt: skip
 
 # "user" is who the DSN names: settings and roles are beyond the roles of workloads.
 _WHO = {
+    "backups": ("admin",),
     "evals": ("eval", "admin"), "ledger": ("admin",), "cluster": ("user",), "server": ("user",),
-    "snapshots": ("admin", "user"),
+    "evidence": ("user",), "doctor": ("user",),
+    "snapshots": ("admin", "user"), "inventory": ("user",),
+    "attachments": ("user",),
 }  # fmt: skip
 
 

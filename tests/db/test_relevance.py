@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -38,8 +39,8 @@ async def test_a_document_has_the_same_name_in_the_database(app: App, way: Way) 
     pool, facts = await app.pool("eval"), await app.collection(COLLECTION)
 
     async with pool.connection() as connection:
-        counted = await relevance.present(connection, [facts.id], {*names, "a\0b"}, way)
-        bodies = [one async for one in relevance.bodies(connection, [facts.id], names, way)]
+        counted = await relevance.present(connection, [facts], {*names, "a\0b"}, way)
+        bodies = [one async for one in relevance.bodies(connection, [facts], names, way)]
 
     assert counted == {name: names.count(name) for name in names}
     assert sorted(bodies) == sorted((name, f"Text {n}.") for n, name in enumerate(names))
@@ -49,9 +50,9 @@ async def test_documents_of_other_names_and_collections_are_not_counted(app: App
     pool, facts = await app.pool("eval"), await app.collection(COLLECTION)
 
     async with pool.connection() as connection:
-        assert await relevance.present(connection, [facts.id], ["guide"], "source") == {"guide": 1}
-        assert await relevance.present(connection, [facts.id + 1], ["guide"], "source") == {}
-        assert [one async for one in relevance.bodies(connection, [facts.id], [], "stem")] == []
+        assert await relevance.present(connection, [facts], ["guide"], "source") == {"guide": 1}
+        assert await relevance.present(connection, [replace(facts, id=facts.id + 1)], ["guide"], "source") == {}
+        assert [one async for one in relevance.bodies(connection, [facts], [], "stem")] == []
 
 
 @pytest.mark.parametrize("block", [*(f"by_{way}" for way in WAYS), "bodies"])

@@ -7,7 +7,7 @@ difference.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from textwrap import dedent
@@ -15,8 +15,10 @@ from typing import get_args
 
 import pytest
 
+from ragline.core.attached import Attached
+from ragline.core.filters import from_text
 from ragline.core.results import Method
-from ragline.db import search, statements
+from ragline.db import attached_filters, search, statements
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 # The name of the collection is the user's; no statement may hold it.
@@ -31,6 +33,8 @@ class Case:
     target: search.Target
     method: Method
     is_iterative: bool = False
+    is_exact: bool = False
+    scope: statements.Scope | None = None
 
     @property
     def file(self) -> Path:
@@ -38,7 +42,13 @@ class Case:
 
     def sql(self) -> str:
         found = statements.statement(
-            self.target, self.method, 10, 40, is_iterative=self.is_iterative
+            self.target,
+            self.method,
+            10,
+            40,
+            is_iterative=self.is_iterative,
+            is_exact=self.is_exact,
+            scope=self.scope,
         )
         return "\n".join(line.rstrip() for line in dedent(found).strip().splitlines()) + "\n"
 
@@ -63,7 +73,51 @@ SPACES = {
     "halfvec-3072": target("halfvec", 3072),
 }
 METRICS = {metric: target("vector", 384, metric) for metric in ("l2", "inner_product")}
+ATTACHED = Attached(
+    schema="Möbel",
+    table='a "table".x',
+    key="id",
+    key_type="uuid",
+    text="content",
+    embedding="embedding",
+    is_typed=False,
+    metadata="metadata",
+    metadata_type="json",
+    filters=(("lang", "text"),),
+    only=(("collection", "it's \\ ours"),),
+    words="to_tsvector('english'::regconfig, content)",
+    words_config="english",
+)
+ROWS = attached_filters.where(
+    from_text('lang = "\'; drop" and year > 2020'), ATTACHED, first=1, alias="e"
+)
+WITHIN = statements.Scope(
+    condition=ROWS.sql, lookup=ROWS.lookup, parameters=len(ROWS.values), is_small=False, rows=20
+)
+TABLE = replace(target("vector", 384), attached=ATTACHED)
+PLAIN = replace(
+    ATTACHED, key_type="bigint", is_typed=True, only=(), filters=(), metadata_type="jsonb"
+)
+ATTACHED_CASES = (
+    Case(name="attached.vector", target=replace(TABLE, attached=PLAIN), method="vector"),
+    Case(
+        name="attached.vector.on-trial",
+        target=replace(TABLE, attached=PLAIN, slot=2, index_storage="halfvec"),
+        method="vector",
+    ),
+    Case(name="attached.vector.shared", target=TABLE, method="vector", is_iterative=True),
+    Case(name="attached.vector.exact", target=TABLE, method="vector", is_exact=True),
+    Case(name="attached.vector.within", target=TABLE, method="vector", scope=WITHIN),
+    Case(name="attached.lexical", target=TABLE, method="lexical"),
+    Case(
+        name="attached.hybrid.within-few",
+        target=TABLE,
+        method="hybrid",
+        scope=replace(WITHIN, is_small=True),
+    ),
+)
 CASES = (
+    *ATTACHED_CASES,
     Case(
         name="lexical", target=search.Target(collection=HOSTILE, collection_id=7), method="lexical"
     ),
@@ -106,7 +160,7 @@ def test_an_iterative_scan_of_the_hybrid_method_is_not_for_its_caller_to_choose(
 
 def test_every_method_has_a_snapshot_and_no_snapshot_is_left_over() -> None:
     assert {case.method for case in CASES} == set(get_args(Method))
-    assert {case.file for case in CASES} == set(SNAPSHOTS.glob("*"))
+    assert {case.file for case in CASES} == set(SNAPSHOTS.glob("*.sql"))
 
 
 def write() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -104,7 +105,7 @@ def _of_one(session: _Session, loss: Loss) -> list[Threat]:
 
 def _holds_something(session: _Session, loss: Loss, full: str, oid: int) -> bool:
     if loss.kind in ("rows", "unknown"):
-        return _exists(session, f"select exists (select from {full})")
+        return _exists(session, f"select exists (select from {full})")  # noqa: S608
     for said in loss.columns:
         row = session.execute(
             """
@@ -120,7 +121,7 @@ def _holds_something(session: _Session, loss: Loss, full: str, oid: int) -> bool
             continue
         query = f"select exists (select from {full} where {row[0]} is not null)"  # noqa: S608
         if loss.kind == "values" or _exists(session, query):
-            return _exists(session, f"select exists (select from {full})")
+            return _exists(session, f"select exists (select from {full})")  # noqa: S608
     return False
 
 
@@ -129,10 +130,15 @@ def _exists(session: _Session, query: str) -> bool:
     return bool(row and row[0])
 
 
-async def refuse_unkept(site: Site, threats: Sequence[Threat], what: str) -> list[str]:
-    """Refuse to lose what no verified backup holds; return warnings that say what will be lost."""
+async def refuse_unkept(
+    site: Site, threats: Sequence[Threat], what: str
+) -> tuple[list[str], dict[str, int]]:
+    """Refuse to lose what no verified backup holds.
+
+    Returns warnings that say what will be lost, and the number of the backup that holds each table.
+    """
     if not threats:
-        return []
+        return [], {}
     named = "; ".join(dict.fromkeys(str(one.loss) for one in threats))
     if (bare := next((one for one in threats if not one.has_key), None)) is not None:
         raise PreconditionFailed(
@@ -147,7 +153,10 @@ async def refuse_unkept(site: Site, threats: Sequence[Threat], what: str) -> lis
             f"{what} may lose {named}, and no verified backup holds what is there now: run `ragline "
             f"backup create {options} --verify` first. Nothing was changed"
         )
-    return [f"{what} may lose {named}: backup {found.id} of {found.created_at:%Y-%m-%d %H:%M} holds it"]
+    said = (
+        f"{what} may lose {named}: backup {found.id} of {found.created_at:%Y-%m-%d %H:%M} holds it"
+    )
+    return [said], dict.fromkeys(tables, found.id)
 
 
 async def covering(site: Site, tables: Sequence[str]) -> Backup | None:
@@ -163,29 +172,52 @@ async def covering(site: Site, tables: Sequence[str]) -> Backup | None:
     return found if is_same else None
 
 
-async def kept_before(site: Site, other_way: str, losses: Sequence[Loss]) -> Backup | None:
-    """Return the backup made before the step that lost something; None where it is not being undone."""
+async def kept_before(
+    site: Site, other_way: str, losses: Sequence[Loss]
+) -> list[tuple[Backup, list[Loss]]]:
+    """Return the backups made before the step that lost something, and what to put back from each.
+
+    Nothing where nothing of this is being undone, or where nothing was there to be lost. Of code that
+    could not be read, the rows come back. Raises PreconditionFailed where a backup is gone.
+    """
     if not losses:
-        return None
+        return []
     admin = await site.app.pool("admin")
     async with admin.connection() as connection:
-        began = await ledger.other_way_began(connection, other_way)
-        if began is None:
-            return None
-        tables = sorted({_qualified(site, loss) for loss in losses if loss.table is not None})
-        return await backups.covering(connection, tables, before=began) if tables else None
+        before = await ledger.other_way(connection, other_way)
+        if before is None or not before[1].get("backups"):
+            return []
+        began, relied_on = before[0], before[1]["backups"]
+        named = await asyncio.to_thread(_named, site.dsn, losses)
+        found: dict[int, tuple[Backup, list[Loss]]] = {}
+        for table, loss in named:
+            if table not in relied_on:
+                continue
+            kept = await backups.covering(connection, [table], before=began)
+            if kept is None or kept.id < relied_on[table]:
+                raise PreconditionFailed(
+                    f"backup {relied_on[table]}, which holds what {table} lost, is gone or not what it "
+                    "was: put its file back, then run `ragline change resume`"
+                )
+            found.setdefault(kept.id, (kept, []))[1].append(loss)
+    return list(found.values())
 
 
-def _qualified(site: Site, loss: Loss) -> str:
-    schema, name = migration_locks.parted(loss.table or "")
-    return f"{schema or _current_schema(site.dsn)}.{name}"
-
-
-def _current_schema(dsn: Dsn) -> str:
-    """Return where a table without a schema is made."""
+def _named(dsn: Dsn, losses: Sequence[Loss]) -> list[tuple[str, Loss]]:
+    """Return losses with their tables as a backup names them."""
     with user_session.looking(dsn) as session:
         row = session.execute("select current_schema()::text").fetchone()
-    return str(row[0]) if row and row[0] else "public"
+        schema = str(row[0]) if row and row[0] else "public"
+        found: list[tuple[str, Loss]] = []
+        for loss in losses:
+            if loss.table is not None:
+                own, name = migration_locks.parted(loss.table)
+                found.append((f"{own or schema}.{name}", loss))
+            else:
+                found += [
+                    (one.table, Loss(kind="rows", table=one.loss.table)) for one in _of_all(session)
+                ]
+        return found
 
 
 def plain_losses(losses: Sequence[Loss]) -> list[dict[str, Any]]:

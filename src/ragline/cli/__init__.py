@@ -21,9 +21,12 @@ app = typer.Typer(
 
 def _mount() -> None:
     from ragline.cli import (
+        attach,
+        backup,
         change,
         collection,
         db,
+        doctor,
         dsn,
         health,
         index,
@@ -41,12 +44,16 @@ def _mount() -> None:
     app.command()(search.search)
     app.command()(search.ask)
     app.command()(serve.serve)
+    app.command()(attach.attach)
+    app.command()(attach.detach)
     app.command()(health.health)
+    app.command()(doctor.doctor)
     app.add_typer(collection.app, name="collection")
     app.add_typer(evaluation.app, name="eval")
     app.add_typer(change.app, name="change")
     app.add_typer(tune.app, name="tune")
     app.add_typer(snapshot.app, name="snapshot")
+    app.add_typer(backup.app, name="backup")
     app.add_typer(index.app, name="index")
     app.add_typer(migrate.app, name="migrate")
     app.add_typer(db.app, name="db")

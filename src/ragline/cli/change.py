@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from ragline.core.gate import Asked
 
 app = typer.Typer(
-    help="Change a setting, role, index, embedding space or search policy: planned, measured, and "
-    "kept only if it makes nothing worse.",
+    help="Change a setting, role, index, embedding space or search policy, or run your own migrations: "
+    "planned, measured, and kept only if it makes nothing worse.",
     no_args_is_help=True,
 )
 
@@ -46,15 +47,17 @@ Number = Annotated[int, typer.Argument(help="The change's number.", show_default
 def plan(
     kind: Annotated[
         str | None,
-        typer.Argument(help="setting, role, index, space or search.", show_default=False),
+        typer.Argument(
+            help="setting, role, index, space, search or migration.", show_default=False
+        ),
     ] = None,
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[TARGET] NAME=VALUE...",
             help="What it should be, such as `setting work_mem=32MB`, `role eval_app work_mem=32MB`, "
-            "`index docs m=24`, `space docs model=FOLDER`, `search docs ef_search=200`. The word none "
-            "takes a value away.",
+            "`index docs m=24`, `space docs model=FOLDER`, `search docs ef_search=200`, `migration "
+            "alembic.ini revision=head`. The word none takes a value away.",
             show_default=False,
         ),
     ] = None,
@@ -223,14 +226,22 @@ def _parts(kind: str | None, words: list[str], file: Path | None) -> tuple[Part,
     if (kind is None) == (file is None):
         raise UsageError("say a kind and what it should be, or --file, and not both")
     if kind is not None:
-        return change_request.parts(kind, words)
+        return _located(change_request.parts(kind, words))
     if file is None:
         raise AssertionError("one of the two is there")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
-    return change_request.from_toml(text, str(file))
+    return _located(change_request.from_toml(text, str(file)))
+
+
+def _located(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """A path is meant from here; taking a change back may happen elsewhere."""
+    return tuple(
+        replace(part, target=str(Path(part.target).resolve())) if part.kind == "migration" else part
+        for part in parts
+    )
 
 
 async def _planned(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ragline.cli import output, runtime
+from ragline.cli import migrate_lint, migrate_new, migrate_rehearse, output, runtime
 from ragline.cli.options import AsJson, DataDir
 
 app = typer.Typer(help="See and apply changes of the database schema.", no_args_is_help=True)
@@ -65,3 +65,8 @@ def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     output.emit(found, as_json=as_json, text=text)
     if not found.is_current:
         raise typer.Exit(3)
+
+
+app.command("lint")(migrate_lint.lint)
+app.command("new")(migrate_new.new)
+app.command("rehearse")(migrate_rehearse.rehearse)

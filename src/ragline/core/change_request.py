@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ragline.core.change import Part, Value
@@ -12,6 +12,8 @@ from ragline.errors import UsageError
 
 # These change one named thing for each NAME=VALUE; the others change one thing with several facts.
 _SETTINGS, _ROLES = "setting", "role"
+# Revisions are hexadecimal: 12e4 is one, and no number.
+_MIGRATIONS = "migration"
 _NOTHING = ("none", "default")
 
 
@@ -38,11 +40,12 @@ def parts(kind: str, words: Sequence[str]) -> tuple[Part, ...]:
         )
     if len(rest) == 1 and rest[0] in _NOTHING:
         return (Part(kind=kind, target=target, want=None),)
+    read: Callable[[str], Value] = _text_or_none if kind == _MIGRATIONS else _value
     return (
         Part(
             kind=kind,
             target=target,
-            want={name: _value(value) for name, value in _pairs(kind, rest)},
+            want={name: read(value) for name, value in _pairs(kind, rest)},
         ),
     )
 
@@ -86,6 +89,7 @@ _EXAMPLES = {
     "index": "ragline change plan index COLLECTION m=24 ef_construction=128",
     "space": "ragline change plan space COLLECTION model=FOLDER",
     "search": "ragline change plan search COLLECTION ef_search=200",
+    "migration": "ragline change plan migration alembic.ini revision=head",
 }
 _OTHER = "ragline change plan KIND TARGET NAME=VALUE"
 

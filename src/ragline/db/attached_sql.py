@@ -49,9 +49,7 @@ def vector(
     schema = "" if vector_schema is None else f"{quoted(vector_schema)}."
     if slot == TRIAL_SLOT:
         # The cast outside gives the expression its dimension, which an index needs.
-        return (
-            f"({schema}{held}({plain}, {dimension:d}, false)::{schema}{storage}({dimension:d}))"
-        )
+        return f"({schema}{held}({plain}, {dimension:d}, false)::{schema}{storage}({dimension:d}))"
     if attached.is_typed and storage == held:
         return plain
     return f"({plain}::{schema}{storage}({dimension:d}))"

@@ -10,7 +10,7 @@ from ragline.core import access, attached
 from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.core.search_policy import SearchPolicy
-from ragline.db import locks, queries
+from ragline.db import attachments, locks, queries
 from ragline.db.pool import Connection, quoted
 
 
@@ -19,13 +19,13 @@ async def one(connection: Connection, name: str) -> CollectionFacts | None:
     if not _is_text(name):
         return None
     row = await connection.fetchrow(queries.block("collections", "one_collection"), name)
-    return None if row is None else _facts(row)
+    return None if row is None else await attachments.counted(connection, _facts(row))
 
 
 async def every(connection: Connection) -> list[CollectionFacts]:
     """Return all collections by name."""
     rows = await connection.fetch(queries.block("collections", "all_collections"))
-    return [_facts(row) for row in rows]
+    return [await attachments.counted(connection, _facts(row)) for row in rows]
 
 
 async def space(

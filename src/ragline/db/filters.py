@@ -30,16 +30,16 @@ from ragline.core.filters import (
 _CHARACTERS = 200
 _DECIMALS = 20
 _DIGITS = 300
-_SIGNS: dict[Order, str] = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+SIGNS: dict[Order, str] = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # What is too long is cut on both sides, which makes equals of neighbours: more is found, never less.
 _SIGNS_OF_CUT: dict[Order, str] = {"eq": "=", "lt": "<=", "le": "<=", "gt": ">=", "ge": ">="}
-_JSON_TYPES: dict[Kind, str] = {
+JSON_TYPES: dict[Kind, str] = {
     "text": "string",
     "number": "number",
     "boolean": "boolean",
     "null": "null",
 }
-_TYPES: dict[Kind, str] = {"text": "text", "number": "numeric", "boolean": "boolean"}
+TYPES: dict[Kind, str] = {"text": "text", "number": "numeric", "boolean": "boolean"}
 _CUT: dict[Kind, str] = {
     "text": f"pg_catalog.left({{}}, {_CHARACTERS})",
     "number": (
@@ -182,10 +182,10 @@ def _compared(condition: Compare, key: str, bound: _Bound) -> _Leaf:
     kind, value = condition.kind, condition.value
     if kind == "null":
         return _Leaf(condition.key, key, _by_type(key, {kind: "true"}), signs="?")
-    place = bound.add(value, _TYPES[kind])
-    holds = f"{_typed(key, kind)} {_SIGNS[condition.op]} {place}"
+    place = bound.add(value, TYPES[kind])
+    holds = f"{_typed(key, kind)} {SIGNS[condition.op]} {place}"
     is_whole = _are_held_whole(kind, [value])
-    sign = (_SIGNS if is_whole else _SIGNS_OF_CUT)[condition.op]
+    sign = (SIGNS if is_whole else _SIGNS_OF_CUT)[condition.op]
     row = f"{_COLUMN[kind]} {sign} {_cut(kind, place, [value])}"
     may_be_cut = kind == "text" and not (is_whole and condition.op == "eq")
     return _Leaf(
@@ -212,7 +212,7 @@ def _listed(condition: In, key: str, bound: _Bound) -> _Leaf:
             is_whole = False
             continue
         values = [v for v, of in zip(condition.values, condition.kinds, strict=True) if of == kind]
-        array = bound.add(values, f"{_TYPES[kind]}[]")
+        array = bound.add(values, f"{TYPES[kind]}[]")
         holds[kind] = f"{_typed(key, kind)} = any ({array})"
         rows.append(f"{_COLUMN[kind]} = any ({_cut_array(kind, array, values)})")
         if not _are_held_whole(kind, values):
@@ -234,7 +234,7 @@ def _contained(condition: Contains, key: str, bound: _Bound) -> _Leaf:
         sql = _by_type(key, {}, array=f"{_value(key)} @> 'null'::jsonb")
         element = rows("[", "a.word is null and a.number is null")
         return _Leaf(name, key, sql, others=(element,), is_exact=True)
-    place = bound.add(value, _TYPES[kind])
+    place = bound.add(value, TYPES[kind])
     array = f"{_value(key)} @> pg_catalog.to_jsonb({place})"
     element = rows("[", f"{_COLUMN[kind]} = {_cut(kind, place, [value])}")
     is_whole = _are_held_whole(kind, [value])
@@ -261,12 +261,12 @@ def _typed(key: str, kind: Kind) -> str:
     """The value as PostgreSQL's own type; only where it has that type."""
     if kind == "text":
         return f'(d.metadata ->> {key}) collate "C"'
-    return f"{_value(key)}::{_TYPES[kind]}"
+    return f"{_value(key)}::{TYPES[kind]}"
 
 
 def _by_type(key: str, holds: Mapping[Kind, str], *, array: str | None = None) -> str:
     """What must hold for each type of value; false for every other type, and for a missing key."""
-    branches = [(_JSON_TYPES[kind], condition) for kind, condition in holds.items()]
+    branches = [(JSON_TYPES[kind], condition) for kind, condition in holds.items()]
     if array is not None:
         branches.append(("array", array))
     if not branches:

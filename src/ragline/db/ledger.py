@@ -235,6 +235,21 @@ async def steps(connection: Connection, id_: int) -> list[DoneStep]:
     return [DoneStep(**dict(row)) for row in rows]
 
 
+async def other_way(
+    connection: Connection, beginning: str
+) -> tuple[datetime, Mapping[str, Any]] | None:
+    """Return when a step whose text begins so was begun, and the arguments that it was planned with.
+
+    By the open change, or by the one that it takes back; None where neither has such a step.
+    """
+    row = await connection.fetchrow(queries.block("ledger", "other_way"), beginning)
+    if row is None:
+        return None
+    planned = json.loads(row["plan"])["steps"]
+    arguments = [one["arguments"] for one in planned if one["text"].startswith(beginning)]
+    return row["started_at"], arguments[0] if arguments else {}
+
+
 async def history(connection: Connection, id_: int) -> list[HistoryLine]:
     """Return every state that a change came to, in order."""
     rows = await connection.fetch(queries.block("ledger", "history_of_change"), id_)

@@ -376,20 +376,21 @@ def _prepared(facts: _ServerFacts, *, takes_a_slot: bool) -> _Init:
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         if takes_a_slot:
             await _take_slot(connection, facts.budget)
-        # Sent as text, a vector costs as much as the search itself.
-        for name, encoder, decoder in (
-            ("vector", encode_vector, decode_vector),
-            ("halfvec", encode_halfvec, decode_halfvec),
-        ):
-            await connection.set_type_codec(
-                name,
-                schema=facts.vector_schema or "public",
-                format="binary",
-                encoder=encoder,
-                decoder=decoder,
-            )
+        await vectors_in_binary(connection, facts.vector_schema or "public")
 
     return init
+
+
+async def vectors_in_binary(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
+    """Have a connection exchange vectors as numbers: sent as text, one costs as much as a search."""
+    for name, encoder, decoder in (
+        ("vector", encode_vector, decode_vector),
+        ("halfvec", encode_halfvec, decode_halfvec),
+    ):
+        with contextlib.suppress(ValueError):  # before 0.7 pgvector has no halfvec
+            await connection.set_type_codec(
+                name, schema=schema, format="binary", encoder=encoder, decoder=decoder
+            )
 
 
 async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int) -> None:

@@ -11,8 +11,9 @@ from types import MappingProxyType
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 FILES = (
-    "catalog", "cluster", "collections", "documents", "evals", "indexes", "ledger", "lexical",
-    "policies", "relevance", "server", "snapshots", "spaces", "tuning",
+    "attachments", "backups", "catalog", "cluster", "collections", "doctor", "documents",
+    "evals", "evidence", "indexes", "inventory", "ledger", "lexical", "policies", "relevance",
+    "server", "snapshots", "spaces", "trial_tables", "tuning",
 )  # fmt: skip
 
 

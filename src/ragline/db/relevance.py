@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from ragline.core.measuring import Way
-from ragline.db import queries
+from ragline.core.results import CollectionFacts
+from ragline.db import attached_relevance, queries
 from ragline.db.pool import Connection
 
 # What changes what a search finds, or how fast; names of extensions not loaded read as null.
@@ -17,22 +19,43 @@ _SETTINGS = (
 
 
 async def present(
-    connection: Connection, collection_ids: Sequence[int], names: Iterable[str], way: Way
+    connection: Connection, collections: Sequence[CollectionFacts], names: Iterable[str], way: Way
 ) -> dict[str, int]:
     """Return how many documents of the collections have each name, of those that any has."""
-    sql = queries.block("relevance", f"by_{way}")
-    rows = await connection.fetch(sql, list(collection_ids), _possible(names))
-    return {row["name"]: row["documents"] for row in rows}
+    wanted = _possible(names)
+    found: Counter[str] = Counter()
+    if own := _own(collections):
+        rows = await connection.fetch(queries.block("relevance", f"by_{way}"), own, wanted)
+        found.update({row["name"]: row["documents"] for row in rows})
+    for facts in collections:
+        if facts.attached is not None:
+            found.update(
+                await attached_relevance.present(
+                    connection, facts.name, facts.attached, wanted, way
+                )
+            )
+    return dict(found)
 
 
 async def bodies(
-    connection: Connection, collection_ids: Sequence[int], names: Iterable[str], way: Way
+    connection: Connection, collections: Sequence[CollectionFacts], names: Iterable[str], way: Way
 ) -> AsyncIterator[tuple[str, str]]:
     """Yield the name and the text of every chunk of the documents that have one of these names."""
     sql = queries.block("relevance", "bodies")
+    wanted = _possible(names)
     async with connection.transaction(readonly=True):
-        async for row in connection.cursor(sql, list(collection_ids), _possible(names), way):
+        async for row in connection.cursor(sql, _own(collections), wanted, way):
             yield row["name"], row["body"]
+    for facts in collections:
+        if facts.attached is not None:
+            async for name, body in attached_relevance.bodies(
+                connection, facts.name, facts.attached, wanted, way
+            ):
+                yield name, body
+
+
+def _own(collections: Sequence[CollectionFacts]) -> list[int]:
+    return [facts.id for facts in collections if facts.attached is None]
 
 
 def _possible(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ragline.db import attached_samples
 from ragline.db.pool import Connection
 from ragline.db.statements import Target, table
 
@@ -20,6 +21,10 @@ async def metadata(
     connection: Connection, target: Target, *, chunks: int, size: int
 ) -> list[tuple[Mapping[str, Any], int]]:
     """Return the metadata of documents, and for each how many of about `size` drawn chunks are its."""
+    if target.attached is not None:
+        return await attached_samples.metadata(
+            connection, target, percent=_percent(size, chunks), size=size
+        )
     drawn = (
         "s.id as chunk_id from chunk s tablesample system ($2) where s.collection_id = $1"
         if target.space_id is None
@@ -45,6 +50,10 @@ async def vectors(
     connection: Connection, target: Target, *, chunks: int, size: int
 ) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
     """Return up to `size` chunks, drawn at random, and their vectors."""
+    if target.attached is not None:
+        return await attached_samples.vectors(
+            connection, target, percent=_percent(size, chunks), size=size
+        )
     drawn = f"tablesample system ({_percent(size, chunks):f})"
     for source in (drawn, ""):  # pages drawn may hold too few; then every row is looked at
         sql = f"""
@@ -61,6 +70,8 @@ async def vectors_of(
     connection: Connection, target: Target, chunks: Sequence[int]
 ) -> dict[int, npt.NDArray[np.float32]]:
     """Return the vectors of these chunks by chunk; one without a vector is not among them."""
+    if target.attached is not None:
+        return await attached_samples.vectors_of(connection, target, chunks)
     sql = f"select chunk_id, embedding from {table(target)} where chunk_id = any ($1::bigint[])"  # noqa: S608
     return {row[0]: row[1] for row in await connection.fetch(sql, list(chunks))}
 
@@ -69,6 +80,10 @@ async def passages(
     connection: Connection, target: Target, *, chunks: int, size: int
 ) -> list[tuple[int, str]]:
     """Return up to `size` chunks, drawn at random, with their texts."""
+    if target.attached is not None:
+        return await attached_samples.passages(
+            connection, target, percent=_percent(size, chunks), size=size
+        )
     for percent in (_percent(size, chunks), 100.0):  # pages drawn may hold too few
         rows = await connection.fetch(
             """

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import numpy.typing as npt
 
 from ragline.core.results import Hit, Method
 from ragline.core.search_policy import DEFAULT, SearchPolicy
-from ragline.db import statements
+from ragline.db import attached_rows, attached_statements, statements
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
@@ -23,6 +23,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_Half = Literal["vector", "lexical"]
+# How the table that a half reads begins, or what an attached table is called in its statement.
+_TABLES: Mapping[_Half, tuple[str, str]] = {
+    "vector": ("embedding_", attached_statements.ALIAS),
+    "lexical": ("posting_block", attached_statements.WORDS_ALIAS),
+}
 # The number of a space, and of a slot.
 _OF_SPACE = re.compile(r"(?<=^embedding)_[0-9]+|(?<=_hnsw)_[0-9]$")
 
@@ -59,7 +65,7 @@ class Found:
 
 async def run(connection: Connection, target: Target, method: Method, ask: Ask) -> Found:
     """Return the best `ask.k` chunks of one collection, in one round trip."""
-    rows = await connection.fetch(_statement(target, method, ask), *values(method, ask))
+    rows = await _fetch(connection, target, _statement(target, method, ask), *values(method, ask))
     hits = tuple(_hit(target, method, row, place) for place, row in enumerate(rows, start=1))
     return Found(hits, rows[0][0] if rows else None)
 
@@ -69,16 +75,26 @@ async def explained(
 ) -> dict[str, Any]:
     """Return the plan of the same statement with the times of its parts, by running it once more."""
     sql = _statement(target, method, ask)
-    row = await connection.fetchval(f"explain (analyze, format json) {sql}", *values(method, ask))
-    plan: dict[str, Any] = json.loads(row)[0]
+    explain = f"explain (analyze, format json) {sql}"
+    rows = await _fetch(connection, target, explain, *values(method, ask))
+    plan: dict[str, Any] = json.loads(rows[0][0])[0]
     return plan
 
 
 async def count_matches(connection: Connection, target: Target, method: Method, ask: Ask) -> int:
     """Return how many chunks could have been returned, counted no further than `ask.k`."""
     sql = statements.counting_statement(target, method, ask.k, ask.scope)
-    count: int = await connection.fetchval(sql, *ask.scope_values, list(ask.terms))
+    rows = await _fetch(connection, target, sql, *ask.scope_values, list(ask.terms))
+    count: int = rows[0][0]
     return count
+
+
+async def _fetch(
+    connection: Connection, target: Target, sql: str, *bound: object
+) -> list[asyncpg.Record]:
+    if target.attached is None:
+        return await connection.fetch(sql, *bound)
+    return await attached_rows.fetch(connection, target.collection, target.attached, sql, *bound)
 
 
 def values(method: Method, ask: Ask) -> list[object]:
@@ -142,7 +158,7 @@ def _similarity(target: Target, distance: float) -> float:
 def vector_access(plan: Mapping[str, Any]) -> str | None:
     """Return how the vectors were read, such as "Index Scan embedding_3_hnsw"; None if not at all."""
     for node in _nodes(plan["Plan"]):
-        if str(node.get("Relation Name", "")).startswith("embedding_"):
+        if _reads(node, "vector"):
             return f"{node['Node Type']} {node.get('Index Name') or node['Relation Name']}"
     return None
 
@@ -152,32 +168,50 @@ def shape(plan: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{node['Node Type']} on {_OF_SPACE.sub('', str(read))}"
         for node in _nodes(plan["Plan"])
-        if (read := node.get("Index Name") or node.get("Relation Name")) is not None
+        if (read := _what_is_read(node)) is not None
     )
+
+
+def _what_is_read(node: Mapping[str, Any]) -> object:
+    table = node.get("Relation Name")
+    # An index on trial of an attached table has a name of its own, and does the work of the other.
+    if _reads(node, "vector") and "Order By" in node and not _is_own(table):
+        return f"{table} by its vectors"
+    return node.get("Index Name") or table
+
+
+def _is_own(table: object) -> bool:
+    return str(table).startswith(_TABLES["vector"][0])
 
 
 def stages_ms(plan: Mapping[str, Any], collection: str) -> dict[str, float]:
     """Return the milliseconds of the parts of an analysed plan, measured by the server."""
     found = {
-        "vector": _half_ms(plan["Plan"], "embedding_", "posting_block"),
-        "lexical": _half_ms(plan["Plan"], "posting_block", "embedding_"),
+        "vector": _half_ms(plan["Plan"], "vector", "lexical"),
+        "lexical": _half_ms(plan["Plan"], "lexical", "vector"),
         "planning": plan["Planning Time"],
         "statement": plan["Execution Time"],
     }
     return {f"{collection}.{name}": ms for name, ms in found.items() if ms is not None}
 
 
-def _half_ms(node: Mapping[str, Any], wanted: str, other: str) -> float | None:
+def _half_ms(node: Mapping[str, Any], wanted: _Half, other: _Half) -> float | None:
     """Return the time of the largest subtree that reads one half's table and not what hits show."""
-    tables = {str(n.get("Relation Name", "")) for n in _nodes(node)}
-    if not any(table.startswith(wanted) for table in tables):
+    if not any(_reads(n, wanted) for n in _nodes(node)):
         return None
     shown = any(n.get("Alias") in {"content", "origin"} for n in _nodes(node))
-    if not shown and not any(table.startswith(other) for table in tables):
+    if not shown and not any(_reads(n, other) for n in _nodes(node)):
         total: float = node["Actual Total Time"] * node["Actual Loops"]
         return total
     halves = (_half_ms(child, wanted, other) for child in node.get("Plans", ()))
     return next((ms for ms in halves if ms is not None), None)
+
+
+def _reads(node: Mapping[str, Any], half: _Half) -> bool:
+    """Whether a node reads one half's table. Both halves of an attached table read the same one."""
+    table = str(node.get("Relation Name", ""))
+    by_name, by_alias = _TABLES[half]
+    return table.startswith(by_name) or bool(table and node.get("Alias") == by_alias)
 
 
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -28,15 +28,15 @@ LEXICAL_WEIGHED = 250
 _IMPACTS = (0.6, 0.97, *(round(0.94 - 0.04 * n, 2) for n in range(14)), 0.35)
 HNSW_LARGEST_VECTOR = 2000
 HNSW_LARGEST_HALFVEC = 4000
-_OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-_SIMILARITIES = {
+OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
+SIMILARITIES = {
     "cosine": "greatest(1::float8 - distance, 0::float8)",
     "l2": "1::float8 / (1::float8 + distance)",
     "inner_product": "greatest(-distance, 0::float8)",
 }
 # A filter that keeps little makes the scan go far: further than its defaults of 20,000 rows and once
 # work_mem, which is not the same for every role, so that results would differ.
-_FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
+FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
                 || pg_catalog.set_config('hnsw.scan_mem_multiplier', '16', true)"""
 
 
@@ -96,7 +96,20 @@ def statement(
     text, and the words. Of the policy the weights, the early exit and the iterative mode are written
     out; `is_iterative` asks for one in strict order where the policy does not say.
     """
-    at = _after_filter(scope)
+    if target.attached is not None:
+        from ragline.db import attached_statements  # it is made of parts of this module
+
+        return attached_statements.statement(
+            target,
+            method,
+            k,
+            candidates,
+            is_iterative=is_iterative,
+            is_exact=is_exact,
+            scope=scope,
+            policy=policy,
+        )
+    at = after_filter(scope)
     if method == "vector":
         mode = policy.iterative or ("strict_order" if is_iterative else None)
         ranked = _nearest(target, k, mode, is_exact=is_exact, scope=scope)
@@ -128,7 +141,11 @@ def counting_statement(target: Target, method: Method, k: int, scope: Scope | No
 
     Bound are what the filter binds, then the words, even where the method goes by vectors alone.
     """
-    words = f"${_after_filter(scope):d}::text[]"
+    if target.attached is not None:
+        from ragline.db import attached_statements  # it is made of parts of this module
+
+        return attached_statements.counting_statement(target, method, k, scope)
+    words = f"${after_filter(scope):d}::text[]"
     counts = []
     if method != "lexical":
         counts.append(_counted_vectors(target, k, scope))
@@ -171,7 +188,8 @@ def _counted_words(target: Target, k: int, words: str, scope: Scope | None) -> s
         ) as worded)"""  # noqa: S608 -- built from constants and integers only
 
 
-def _after_filter(scope: Scope | None) -> int:
+def after_filter(scope: Scope | None) -> int:
+    """Return the number of the first parameter after those that a filter binds."""
     return 1 + (scope.parameters if scope else 0)
 
 
@@ -223,8 +241,13 @@ def _fused(
     """Both halves, each score as a share of the best one of its half: `core.fusion.combined`."""
     mode = policy.iterative or (None if scope else "strict_order")
     nearest = _nearest(target, candidates, mode, is_exact=is_exact, scope=scope)
-    terms = f"${_after_filter(scope) + 2:d}"
+    terms = f"${after_filter(scope) + 2:d}"
     best = _best(target, candidates, policy.early_exit, terms=terms, is_exact=is_exact, scope=scope)
+    return fused(target.metric, k, nearest, best, policy)
+
+
+def fused(metric: str, k: int, nearest: str, best: str, policy: SearchPolicy) -> str:
+    """Return the SQL that joins both halves, each a select of chunk_id and distance, or score."""
     weights = fusion.weights(policy.vector_weight)
     return f"""
         select coalesce(v.chunk_id, l.chunk_id) as chunk_id,
@@ -235,7 +258,7 @@ def _fused(
             select n.*, pg_catalog.row_number() over (order by n.distance, n.chunk_id) as rank,
                    n.similarity / nullif(pg_catalog.max(n.similarity) over (), 0::float8) as share
             from (
-                select chunk_id, distance, {_SIMILARITIES[target.metric]} as similarity
+                select chunk_id, distance, {SIMILARITIES[metric]} as similarity
                 from ({nearest}) as nearest
             ) as n
         ) as v
@@ -253,7 +276,7 @@ def _nearest(
     target: Target, limit: int, mode: Iterative | None, *, is_exact: bool, scope: Scope | None
 ) -> str:
     """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
-    at = _after_filter(scope)
+    at = after_filter(scope)
     if is_exact or (scope and scope.is_small):
         return _every_distance(target, limit, scope)
     distance = _distance(target, at, is_halved=_is_halved(target))
@@ -261,7 +284,7 @@ def _nearest(
     if scope:
         # Out of order by a little and sorted again, it is quicker and finds more than in strict order.
         order = mode or "relaxed_order"
-        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', '{order}', true) {_FAR}"
+        settings += f"|| pg_catalog.set_config('hnsw.iterative_scan', '{order}', true) {FAR}"
     elif mode:
         settings += f" || pg_catalog.set_config('hnsw.iterative_scan', '{mode}', true)"
     walked = f"""
@@ -287,14 +310,14 @@ def _and_passes(scope: Scope | None, chunk_id: str) -> str:
 
 def _every_distance(target: Target, limit: int, scope: Scope | None) -> str:
     # What the table holds, not an index's shorter form of it, except where none but that was ever used.
-    distance = _distance(target, _after_filter(scope), is_halved=_is_halved_always(target))
+    distance = _distance(target, after_filter(scope), is_halved=_is_halved_always(target))
     allowed = f"and {_is_allowed('e.chunk_id')}" if scope else ""
     # Sorted outside, where no index can: every vector is compared.
     return f"""
         select chunk_id, distance
         from (
             select e.chunk_id, {distance} as distance from {table(target)} e
-            where ${_after_filter(scope) + 1:d}::text is not null {allowed} offset 0
+            where ${after_filter(scope) + 1:d}::text is not null {allowed} offset 0
         ) as compared
         order by distance, chunk_id
         limit {limit:d}
@@ -452,7 +475,7 @@ def _distance(target: Target, at: int, *, is_halved: bool) -> str:
     """The distance to the vector bound as $`at`, of the vectors or of their halves."""
     column = f"(embedding::halfvec({target.dimension:d}))" if is_halved else "embedding"
     kind = "halfvec" if is_halved else target.storage
-    return f"{column} {_OPERATORS[target.metric]} ${at:d}::{kind}({target.dimension:d})"
+    return f"{column} {OPERATORS[target.metric]} ${at:d}::{kind}({target.dimension:d})"
 
 
 def _is_halved(target: Target) -> bool:

@@ -105,10 +105,13 @@ async def _of_collection(
             k=k,
             questions=tuple(known),
         )
+        has_words = facts.attached is None or facts.attached.words is not None
         if await _has_model(app, facts, notes):
-            groups.append(replace(group, name=name, method="hybrid"))
+            if has_words:
+                groups.append(replace(group, name=name, method="hybrid"))
             groups.append(replace(group, name=f"{name} by vectors", method="vector"))
-        groups.append(group)
+        if has_words:
+            groups.append(group)
     elif facts.chunks:
         notes.append(f"{facts.name!r} has no sentence of {_SHORTEST_WORDS} words to ask for")
     return groups, notes

@@ -39,10 +39,9 @@ async def fit(
     if not wanted:
         return None
     found: dict[Way, dict[str, int]] = {}
-    ids = [facts.id for facts in collections]
     async with pool.connection() as connection:
         for way in WAYS if match == "auto" else (match,):
-            found[way] = await relevance.present(connection, ids, wanted, way)
+            found[way] = await relevance.present(connection, collections, wanted, way)
             if len(found[way]) == len(wanted):
                 break
     way = measuring.way_of(wanted, {way: set(names) for way, names in found.items()})
@@ -56,13 +55,13 @@ async def fit(
         warnings=(
             *_missing(wanted, there, way),
             *_ambiguous(there, way),
-            *await _cut(pool, ids, dataset, way),
+            *await _cut(pool, collections, dataset, way),
         ),
     )
 
 
 async def _cut(
-    pool: Pool, collection_ids: Sequence[int], dataset: Dataset, way: Way
+    pool: Pool, collections: Sequence[CollectionFacts], dataset: Dataset, way: Way
 ) -> tuple[str, ...]:
     """Say how many passages no search can find, as no chunk holds them as a whole."""
     relevant = [one for case in dataset.cases for one in case.relevant]
@@ -74,7 +73,7 @@ async def _cut(
     if not total:
         return ()
     async with pool.connection() as connection:
-        async for document, body in relevance.bodies(connection, collection_ids, wanted, way):
+        async for document, body in relevance.bodies(connection, collections, wanted, way):
             if wanted[document]:
                 held = measuring.plain(body)
                 wanted[document] = {one for one in wanted[document] if one not in held}

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ragline.core import measuring, stats
+from ragline.core.index_sample import Sample
 from ragline.core.measuring import Found
 from ragline.core.results import SearchResult
-from ragline.db import collections, samples
+from ragline.db import attached_rows, samples
 from ragline.errors import RaglineError, UsageError
 from ragline.evals.run import Progress
 from ragline.models.embed import Vector
@@ -74,7 +75,7 @@ async def recall(
         raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
-        has_index = bool(await collections.index_state(connection, facts.space.id))
+        has_index = bool(await attached_rows.index_state(connection, facts))
         ids, vectors = await samples.vectors(
             connection, target_of(facts), chunks=facts.chunks, size=n
         )
@@ -97,6 +98,32 @@ async def recall(
         if on_progress:
             on_progress(_progress(number, len(ids), questions))
     return _summed(collection, k, questions, used, seed, _warnings(n, len(ids), has_index))
+
+
+async def sample(
+    app: App,
+    collection: str,
+    *,
+    n: int,
+    k: int,
+    seed: int,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Sample:
+    """Return `recall` as what an inventory says of the index that searches of a collection use."""
+    found = await recall(app, collection, n=n, k=k, seed=seed, on_progress=on_progress)
+    return Sample(
+        k=found.k,
+        n=found.n,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        worst=found.worst,
+        short=found.short,
+        median_ms=found.median_ms,
+        exact_ms=found.exact_median_ms,
+        width=found.ef_search,
+        warnings=found.warnings,
+    )
 
 
 def midway(one: Vector, other: Vector, *, is_unit: bool) -> Vector:

@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("/")
 _KIB = 1024
+_SAME_START_S = 120
 _VIRTUAL = re.compile(r"vd|xvd|nbd")
 _VIRTUAL_VENDORS = ("QEMU", "VMware", "Msft", "Google", "VBOX")
 _CGROUPS = Path("sys/fs/cgroup")
@@ -138,6 +140,29 @@ def free_disk_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def is_data_directory(folder: Path, started: datetime) -> bool:
+    """Return whether a folder here is the data directory of the server that started then.
+
+    A folder of that name may be another server's. False as well where we may not look into it.
+    """
+    try:
+        lines = (folder / "postmaster.pid").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    if len(lines) < 3 or not lines[2].strip().isdigit():
+        return False
+    return abs(int(lines[2]) - started.timestamp()) <= _SAME_START_S
+
+
+def free_and_size(folder: Path) -> tuple[int, int] | None:
+    """Return what is free on the disk of a folder, and all that is; None where we may not look."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free, usage.total
 
 
 def _meminfo(name: str, root: Path) -> int | None:

@@ -12,17 +12,20 @@ import numpy.typing as npt
 from ragline.core import extraction, lexical
 from ragline.core.extraction import Scored, Window
 from ragline.core.plaintext import settled, unmarked
-from ragline.core.results import Answer, Citation, Hit, SearchResult
+from ragline.core.results import Answer, Citation, CollectionFacts, Hit, SearchResult
 from ragline.core.sentences import sentences
-from ragline.db import statistics
+from ragline.db import samples, statistics
+from ragline.db.pool import Connection
 from ragline.models.embed import Embedder, Vector
 from ragline.rag.app import App
-from ragline.rag.search import Asked, Query, search_with_vector
+from ragline.rag.search import Asked, Query, search_with_vector, target_of
 from ragline.signals import spans
 
 NOT_FOUND = "Not found in the documents."
 _HITS_READ = 5
 _MOST_CITATIONS = 3
+# Enough to tell a word of every text from one of few, which is all that weights say.
+_PASSAGES_READ = 100
 
 
 async def answer_question(app: App, query: Query) -> Answer:
@@ -127,10 +130,23 @@ async def _weights(app: App, query: Query) -> dict[str, float]:
         async with pool.connection() as connection:
             for facts in every:
                 words = sorted(set(lexical.question_terms(query.question, facts.language)))
-                chunks, counts = await statistics.frequencies(connection, facts.id, words)
+                chunks, counts = await _frequencies(connection, facts, words)
                 for word, weight in extraction.idf(counts, chunks).items():
                     weights[word] = max(weight, weights.get(word, 0.0))
     return weights
+
+
+async def _frequencies(
+    connection: Connection, facts: CollectionFacts, words: Sequence[str]
+) -> tuple[int, dict[str, int]]:
+    """Return how many chunks there are, and how many hold each word; of an attached table, estimates."""
+    if facts.attached is None:
+        return await statistics.frequencies(connection, facts.id, words)
+    drawn = await samples.passages(
+        connection, target_of(facts), chunks=facts.chunks, size=_PASSAGES_READ
+    )
+    held = [frozenset(lexical.terms(body, facts.language)) for _, body in drawn]
+    return len(held), {word: sum(word in one for one in held) for word in words}
 
 
 async def _with_similarity(

@@ -11,6 +11,7 @@ from ragline.config import Config
 from ragline.core import search_policy
 from ragline.core.budget import Workload
 from ragline.core.change import Trial
+from ragline.core.dsn import Dsn
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import collections
 from ragline.db.pool import Connection, Pool
@@ -29,7 +30,8 @@ class App:
 
     `open_embedder` opens the model of new collections; `other_models` open those that are configured
     besides it and serve collections whose space needs them. `trials` names collections that this App
-    alone searches otherwise than their callers do: another slot, space or policy.
+    alone searches otherwise than their callers do: another slot, space or policy. `dsn` is where the
+    database is, with the user who may do what the workloads' roles may not.
     """
 
     config: Config
@@ -37,6 +39,7 @@ class App:
     open_embedder: Callable[[], Awaitable[Embedder | None]] = field(repr=False)
     open_chat_model: Callable[[], Awaitable[ChatModel | None]] = field(repr=False)
     open_judge: OpenJudge = field(repr=False)
+    dsn: Dsn | None = None
     search_workload: Workload = "serve"
     ingest_workload: Workload = "admin"
     other_models: Sequence[Callable[[], Awaitable[Embedder | None]]] = field(default=(), repr=False)

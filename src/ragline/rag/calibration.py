@@ -17,6 +17,7 @@ from ragline.db import collections, samples, search
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope
 from ragline.errors import NotFound, UsageError
+from ragline.rag import catalog
 from ragline.rag.app import App
 from ragline.rag.search import target_of
 
@@ -48,7 +49,7 @@ class Progress:
 
 async def calibrate_if_due(app: App, facts: CollectionFacts) -> Calibration | None:
     """Measure a collection that never was, or is twice or half as large as then; None if not due."""
-    if facts.space is None or facts.chunks < FEWEST_CHUNKS:
+    if facts.space is None or facts.attached is not None or facts.chunks < FEWEST_CHUNKS:
         return None
     known = facts.space.calibration
     if known is not None and known.chunks / 2 < facts.chunks < known.chunks * 2:
@@ -61,10 +62,14 @@ async def calibrate(
 ) -> Calibration:
     """Measure a collection, store what was found, and return it; takes some seconds.
 
-    Raises NotFound, and UsageError where there is nothing to measure: no vectors, or fewer than
-    2,000 chunks. Questions are chunks of the collection itself, each found by its neighbours.
+    Raises NotFound, Conflict for an attached table, and UsageError where there is nothing to measure:
+    no vectors, or fewer than 2,000 chunks. Questions are chunks of the collection itself, each found
+    by its neighbours.
     """
     facts = await app.collection(name, fresh=True)
+    catalog.refuse_attached(
+        facts, "PostgreSQL plans its searches with filters: there is nothing to calibrate"
+    )
     if facts.space is None or facts.chunks < FEWEST_CHUNKS:
         raise UsageError(
             f"collection {name!r} has {facts.chunks:,} chunks"

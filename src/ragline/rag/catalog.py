@@ -45,10 +45,28 @@ async def collections(app: App) -> list[CollectionFacts]:
         return await collection_rows.every(connection)
 
 
+def refuse_attached(facts: CollectionFacts, what: str) -> None:
+    """Refuse what would write or read documents of ours in a table of somebody else's."""
+    if facts.attached is not None:
+        raise Conflict(
+            f"collection {facts.name!r} is the attached table {facts.attached.schema}."
+            f"{facts.attached.table}, and {what}"
+        )
+
+
 async def remove_collection(app: App, name: str) -> None:
-    """Remove a collection with all its documents; NotFound when there is none."""
+    """Remove a collection with all its documents; NotFound when there is none.
+
+    Raises Conflict for an attached one, which is detached instead.
+    """
     pool = await app.pool(app.ingest_workload)
     async with pool.connection() as connection:
+        facts = await collection_rows.one(connection, name)
+        if facts is not None:
+            refuse_attached(
+                facts,
+                f"its rows are not ragline's to remove: `ragline detach {name}` gives it back",
+            )
         removed = await collection_rows.remove(connection, name)
     app.known.pop(name, None)
     if not removed:
@@ -60,6 +78,9 @@ async def documents(
 ) -> list[DocumentFacts]:
     """Return a page of a collection's documents, by id from `after`."""
     facts = await app.collection(collection, fresh=True)
+    refuse_attached(
+        facts, "its rows are not documents of ragline: its own application lists and shows them"
+    )
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
         return await document_rows.page(connection, facts.id, after=after, limit=limit)
@@ -91,9 +112,10 @@ async def open_collection(
     """Return a collection with its embedding space, making what is missing.
 
     A new space is `model`'s. Raises UsageError for a name or policy that cannot be, Conflict when
-    `must_be_new` and it is not, ModelError when it was embedded with a model that is not configured.
+    `must_be_new` and it is not, or when it is an attached table, ModelError when it was embedded with
+    a model that is not configured.
     """
-    _check_name(name)
+    check_name(name)
     pool = await app.pool(app.ingest_workload)
     async with pool.connection() as connection:
         facts = None if must_be_new else await collection_rows.one(connection, name)
@@ -102,6 +124,10 @@ async def open_collection(
             if must_be_new and not was_added:
                 raise Conflict(f"collection {name!r} exists already")
             facts = await _read_back(connection, name)
+        refuse_attached(
+            facts,
+            "its own application writes it: ingest into another collection, or detach it first",
+        )
         _check_policy(facts, policy)
         if facts.space is None and model is not None:
             await collection_rows.add_space(
@@ -157,7 +183,8 @@ async def _add_collection(connection: Connection, name: str, policy: Policy) -> 
         ) from error
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a collection."""
     if not _NAME.fullmatch(name):
         raise _bad_name(name)
 

@@ -12,7 +12,7 @@ from ragline.core import access
 from ragline.core.access import Access, Calibration
 from ragline.core.filters import Filter, matches, to_text
 from ragline.core.results import CollectionFacts
-from ragline.db import collections, filters, samples
+from ragline.db import attached_filters, attached_statements, collections, filters, samples
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
@@ -125,12 +125,24 @@ def _made(sample: Sample, condition: Filter, k: int, *, is_exact: bool) -> Plan:
         sample.calibration,
         is_exact=is_exact,
     )
+    is_small = chosen.kind == "exact"
+    if (attached := sample.facts.attached) is not None:
+        alias = attached_statements.ALIAS
+        rows = attached_filters.where(condition, attached, first=1, alias=alias)
+        scope = Scope(
+            condition=rows.sql,
+            lookup=rows.lookup,
+            parameters=len(rows.values),
+            is_small=is_small,
+            rows=chosen.rows or 0,
+        )
+        return Plan(scope, rows.values, chosen, to_text(condition))
     sql = filters.where(condition, collection_id=sample.facts.id, first=1)
     scope = Scope(
         condition=sql.sql,
         lookup=sql.lookup,
         parameters=len(sql.values),
-        is_small=chosen.kind == "exact",
+        is_small=is_small,
         ids=sql.ids if sql.is_exact else None,
         rows=chosen.rows or 0,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 
 from ragline.core import fusion, languages, lexical, search_policy
+from ragline.core.attached import Attached
 from ragline.core.results import (
     CollectionFacts,
     Hit,
@@ -19,9 +20,9 @@ from ragline.core.results import (
     Used,
 )
 from ragline.core.search_policy import SearchPolicy
-from ragline.db import search
+from ragline.db import attached_rows, attached_sql, search
 from ragline.db.pool import Connection
-from ragline.errors import Conflict, ModelError, NotFound, UsageError, first
+from ragline.errors import Conflict, ModelError, NotFound, RaglineError, UsageError, first
 from ragline.models.embed import Embedder, Vector
 from ragline.rag import filtering
 from ragline.rag.app import App
@@ -42,6 +43,8 @@ __all__ = [
 
 # A change of the space, its index or the policy under way is met once, or twice.
 _TRIES = 10
+# The model of an attached table whose vectors are of none that is configured.
+UNKNOWN_MODEL = "unknown"
 
 _Vectors = Mapping[str, Vector]
 
@@ -153,12 +156,17 @@ async def _found_in(
     vector = vectors.get(facts.space.weights_hash) if facts.space else None
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
-        part, dropped = None, None
+        part: _Part | None = None
+        dropped: Exception | None = None
         try:
             part, version = await _ask(app, connection, query, k, facts, vector)
             if version == facts.search_version:
                 return part
         except asyncpg.UndefinedTableError as error:
+            dropped = error
+        except RaglineError as error:
+            if facts.attached is None:
+                raise
             dropped = error
         fresh = await app.look(connection, facts.name)
         if fresh is None:
@@ -167,6 +175,7 @@ async def _found_in(
             return None
         if dropped is not None:
             raise dropped
+        await attached_rows.check(connection, fresh)
         return part
 
 
@@ -201,6 +210,8 @@ async def _ask(
         stages = search.stages_ms(explained, facts.name)
     if foreign and facts.space:
         warnings += (_why_words_alone(facts.name, foreign, facts.space),)
+    if method != query.method == "hybrid" and facts.attached and facts.attached.words is None:
+        warnings += (_why_vectors_alone(facts.attached, facts.name),)
     part = _Part(hits=found.hits, used=used, warnings=warnings, stages_ms=stages)
     return part, found.version
 
@@ -235,9 +246,14 @@ async def _completed(
 ) -> tuple[search.Found, search.Ask, tuple[str, ...]]:
     """Search once more with less haste when fewer hits came than match; warn when that is not enough."""
     matching = await search.count_matches(connection, target, method, ask)
-    if matching > len(found.hits) and (wider := _wider(ask, method)) is not None:
+    while (
+        matching > len(found.hits)
+        and (wider := _wider(ask, method, is_attached=target.attached is not None)) is not None
+    ):
         app.counters["search_widened"] += 1
         found, ask = await search.run(connection, target, method, wider), wider
+        if target.attached is None:
+            break
     if matching <= len(found.hits):
         return found, ask, ()
     app.counters["search_short_results"] += 1
@@ -248,12 +264,14 @@ async def _completed(
     return found, ask, (warning,)
 
 
-def _wider(ask: search.Ask, method: Method) -> search.Ask | None:
+def _wider(ask: search.Ask, method: Method, *, is_attached: bool) -> search.Ask | None:
     if ask.scope is not None and not ask.scope.is_small:
         return replace(ask, scope=replace(ask.scope, is_small=True))
     if method == "vector" and not ask.is_iterative and ask.policy.iterative is None:
         return replace(ask, is_iterative=True)
-    return replace(ask, is_exact=True) if method == "lexical" and not ask.is_exact else None
+    # What index somebody else's table has, and what is in it, is not ours to know: it may give up.
+    may_be_exact = method == "lexical" or is_attached
+    return replace(ask, is_exact=True) if may_be_exact and not ask.is_exact else None
 
 
 def _within(plan: filtering.Plan, query: Query, ask: search.Ask) -> search.Ask:
@@ -311,12 +329,17 @@ def _compose(
         candidates=fusion.candidates(k),
         ef_search=query.ef_search or facts.policy.ef_search or by_default,
         is_exact=query.exact,
-        terms=()
-        if method == "vector"
-        else tuple(lexical.question_terms(query.question, facts.language)),
+        terms=() if method == "vector" else _terms(query, facts),
         vector=None if method == "lexical" else vector,
         policy=facts.policy,
     )
+
+
+def _terms(query: Query, facts: CollectionFacts) -> tuple[str, ...]:
+    # The server takes the words of an attached table apart as it did for the index.
+    if facts.attached is not None:
+        return tuple(query.question.split())
+    return tuple(lexical.question_terms(query.question, facts.language))
 
 
 async def _targets(app: App, query: Query) -> list[CollectionFacts]:
@@ -391,6 +414,12 @@ def _lexical_only(query: Query, why: str) -> tuple[str, ...]:
 
 async def _no_model(app: App, name: str, space: SpaceFacts) -> ModelError:
     """Vectors of two models are never compared."""
+    if space.model_id == UNKNOWN_MODEL:
+        return ModelError(
+            f"collection {name!r} is an attached table, and which model its vectors are of is not "
+            "known: give a vector instead of a question, or configure its model (RAGLINE_EMBED_MODEL), "
+            f"run `ragline detach {name} --yes` and attach it again"
+        )
     first, *_ = await app.embedders()
     return ModelError(
         f"collection {name!r} was embedded with {space.model_id} "
@@ -413,6 +442,8 @@ def _foreign_language(query: Query, facts: CollectionFacts) -> str | None:
     """Return the question's language where it gives the collection's vectors no weight."""
     if query.method != "hybrid" or query.vector is not None or facts.space is None:
         return None
+    if facts.attached is not None and facts.attached.words is None:
+        return None
     return languages.foreign(query.question, facts.language, facts.space.languages)
 
 
@@ -424,7 +455,30 @@ def _why_words_alone(collection: str, language: str, space: SpaceFacts) -> str:
     )
 
 
+def _why_vectors_alone(attached: Attached, collection: str) -> str:
+    return (
+        f"collection {collection!r} was searched by vectors alone: {_no_words(attached)}; `ragline "
+        f"detach {collection} --yes` and attaching it again then finds the index"
+    )
+
+
+def _no_words(attached: Attached) -> str:
+    table, column = attached_sql.table(attached), attached_sql.column(attached.text, "")
+    return (
+        f"table {table} has no full text index; make one with `create index concurrently on {table} "
+        f"using gin (to_tsvector('english', {column}))`, in the language of its texts"
+    )
+
+
 def _possible(method: Method, facts: CollectionFacts, vector: Vector | None) -> Method:
+    if facts.attached is not None and facts.attached.words is None and method != "vector":
+        if method == "lexical" or vector is None:
+            how = "by words" if method == "lexical" else "without a model"
+            raise UsageError(
+                f"collection {facts.name!r} cannot be searched {how}: {_no_words(facts.attached)}, "
+                f"then `ragline detach {facts.name} --yes` and attach it again"
+            )
+        return "vector"
     return "lexical" if method == "hybrid" and (vector is None or facts.space is None) else method
 
 

@@ -10,7 +10,7 @@ from ragline.core import search_policy
 from ragline.core.change import Arm, Step, Trial, Value
 from ragline.core.results import CollectionFacts
 from ragline.core.search_policy import DEFAULT, FIELDS, SearchPolicy
-from ragline.db import collections, policies
+from ragline.db import attached_rows, policies
 from ragline.errors import NotFound, PreconditionFailed, UsageError
 from ragline.rag.query import HITS
 
@@ -168,14 +168,17 @@ async def _without_effect(
         by_vectors = []
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
-        if facts.space and not await collections.index_state(connection, facts.space.id):
+        if facts.space and not await attached_rows.index_state(connection, facts):
             found += [
                 f"{name} has no effect: collection {facts.name!r} has no vector index, so searches "
                 "compare every vector"
                 for name in by_vectors
                 if name != "vector_weight"
             ]
-        if "early_exit" in changed:
+        if "early_exit" in changed and facts.attached is not None:
+            if facts.attached.words is None:
+                found.append(f"early_exit has no effect: {facts.name!r} is not searched by words")
+        elif "early_exit" in changed:
             postings = await policies.postings(connection, facts.id)
             if postings <= changed["early_exit"]:
                 found.append(

@@ -43,7 +43,10 @@ on conflict (name) do nothing
 returning id
 
 -- remove_collection --
-delete from collection where name = $1 returning id
+-- what is attached is detached: rights were given that are to be taken back
+delete from collection c
+where c.name = $1 and not exists (select from attached_table a where a.collection_id = c.id)
+returning id
 
 -- add_space --
 select ragline.create_space($1, $2, $3, $4, $5, $6, $7, $8::text[], $9)
@@ -87,3 +90,15 @@ insert into search_calibration (space_id, exact_chunks, levels, chunks) values (
 on conflict (space_id) do update
 set exact_chunks = excluded.exact_chunks, levels = excluded.levels, chunks = excluded.chunks,
     measured_at = now()
+
+-- attached_state --
+-- whether the table that was attached is still there, and may be read
+select t.oid is not null as is_there, n.nspname as schema, t.relname as table,
+       pg_catalog.to_regclass(pg_catalog.format('%I.%I', a.description ->> 'schema',
+                                                a.description ->> 'table')) is not null as is_another,
+       coalesce(pg_catalog.has_schema_privilege(n.oid, 'usage')
+                and pg_catalog.has_table_privilege(t.oid, 'select'), false) as may_read
+from attached_table a
+left join pg_catalog.pg_class t on t.oid = a.table_oid
+left join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+where a.collection_id = $1

@@ -106,3 +106,15 @@ from change_step where change_id = $1 order by ordinal
 
 -- history_of_change --
 select at, state, reason, by_user from change_history where change_id = $1 order by ordinal
+
+-- other_way --
+-- when the open change, or the one that it takes back, began the step whose text begins so
+select s.started_at, o.plan
+from change c
+join change o on o.id in (c.id, c.undoes)
+join change_step s on s.change_id = o.id
+where c.closed_at is null
+  and c.state in ('applying', 'applied', 'measuring', 'keeping', 'undoing', 'failed')
+  and starts_with(s.text, $1)
+order by s.started_at
+limit 1

@@ -1,0 +1,571 @@
+"""Which indexes to make and which to drop, each with its evidence, and why others are not advised.
+
+Never on thin evidence: the floors say how much it takes, and every one of them can be set otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ragline.core import hnsw, index_candidates, index_costs, plan_scans, sql_tokens
+from ragline.core.evidence import ColumnFacts, PlannerCosts, Statement
+from ragline.core.index_candidates import Wish, identifier
+from ragline.core.index_costs import WriteCost
+from ragline.core.index_definition import Place
+from ragline.core.index_facts import IndexFacts, TableFacts
+from ragline.core.plan_scans import Scan
+
+MIN_CALLS = 100
+"""A statement that ran less often tells little about the next hundred runs."""
+MIN_MS = 1.0
+"""Below this mean time there is nothing that anybody would notice."""
+MIN_SHARE = 0.1
+"""A statement that is quicker matters all the same where it takes this part of all time."""
+MIN_ROWS = 1000
+"""Smaller tables are read faster than an index is looked up."""
+MOST_SHARE = 0.1
+"""An index that leaves more of the rows than this is read beside nearly every page of the table."""
+MIN_GAIN = 2.0
+"""The plan must become cheaper by this factor, since costs are estimates."""
+MIN_DAYS = 7.0
+"""An index may be there for what runs once a week."""
+
+OWN_SCHEMA = "ragline"
+_OF_A_PARTITION = (
+    "it is part of a partitioned table: make the index by hand for each part (`create index "
+    "concurrently`), then `create index on only` the whole and attach them"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """What evidence must reach before anything is advised."""
+
+    calls: int = MIN_CALLS
+    mean_ms: float = MIN_MS
+    share: float = MIN_SHARE
+    rows: int = MIN_ROWS
+    days: float = MIN_DAYS
+    most_share: float = MOST_SHARE
+    gain: float = MIN_GAIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A statement with the plan that serves whatever values it is given."""
+
+    statement: Statement
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAnalysed:
+    """A statement that nobody could make a plan for."""
+
+    text: str
+    calls: int
+    total_ms: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """What the database has. `hours` is for how long it counted; None: nobody knows."""
+
+    tables: Sequence[TableFacts]
+    indexes: Sequence[IndexFacts]
+    columns: Sequence[ColumnFacts] = ()
+    costs: PlannerCosts = field(default_factory=PlannerCosts)
+    hours: float | None = None
+    kept: Mapping[int, str] = field(default_factory=dict)
+    replicas: int = 0
+    is_replica: bool = False
+    partitions: frozenset[int] = frozenset()
+    vector_schema: str | None = None
+
+    def table(self, schema: str, name: str) -> TableFacts | None:
+        """Return a table by its name."""
+        found = (one for one in self.tables if (one.schema, one.name) == (schema, name))
+        return next(found, None)
+
+    def columns_of(self, table: TableFacts) -> dict[str, ColumnFacts]:
+        """Return a table's columns by their names."""
+        return {one.name: one for one in self.columns if one.table_oid == table.oid}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A statement that reads a table from one end to the other, where an index would do."""
+
+    statement: Statement
+    scan: Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An index that statements could use, dearest statement first; not judged yet."""
+
+    table: TableFacts
+    wish: Wish
+    name: str
+    uses: tuple[Use, ...]
+    vector_schema: str | None = None
+
+    @property
+    def definition(self) -> str:
+        """The statement that makes it."""
+        on = f"{identifier(self.table.schema)}.{identifier(self.table.name)}"
+        return f"create index {identifier(self.name)} on {on} {self.wish.body(self.vector_schema)}"
+
+    @property
+    def calls(self) -> int:
+        """How often its statements ran."""
+        return sum(use.statement.calls for use in self.uses)
+
+    @property
+    def total_ms(self) -> float:
+        """What its statements took."""
+        return sum(use.statement.total_ms for use in self.uses)
+
+    @property
+    def what(self) -> str:
+        """The index for people: what it holds, of which table."""
+        body = self.wish.body(self.vector_schema)
+        return f"{self.table.qualified} " + re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What the server said of a candidate's definition.
+
+    `definition` is how the server writes it; None where `refused` says why it cannot be. `cost` is what
+    HypoPG makes the dearest statement's plan cost, None without HypoPG; `is_used` whether that plan
+    takes the index.
+    """
+
+    definition: str | None
+    refused: str | None = None
+    cost: float | None = None
+    is_used: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What statements cost until now."""
+
+    calls: int
+    mean_ms: float
+    total_ms: float
+    share_of_time: float
+    statements: tuple[Statement, ...]
+    node: str
+    node_rows: float
+    node_cost: float
+    plan_cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What is expected of an index: an estimate, never a measurement. `by` says whose."""
+
+    by: Literal["hypopg", "model"]
+    plan_cost: float
+    share_of_rows: float
+    size_bytes: int
+    writes: WriteCost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """An index to make, or one to drop (`definition` is then what undo makes again).
+
+    `target` is what a change of kind `index` calls it.
+    """
+
+    number: int
+    action: Literal["create", "drop"]
+    target: str
+    schema: str
+    table: str
+    name: str
+    method: str
+    definition: str
+    reason: str
+    seen: Seen | None = None
+    predicted: Predicted | None = None
+    size_bytes: int | None = None
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAdvised:
+    """Something that was thought of and is not advised."""
+
+    what: str
+    reason: str
+    calls: int | None = None
+    mean_ms: float | None = None
+
+
+def candidates(
+    explained: Sequence[Explained], catalog: Catalog
+) -> tuple[list[Candidate], list[NotAdvised]]:
+    """Return the indexes that would serve sequential scans, one for all that it can serve."""
+    found: list[Candidate] = []
+    unserved: list[NotAdvised] = []
+    for one in sorted(explained, key=lambda one: -one.statement.total_ms):
+        for scan in plan_scans.scans(one.plan):
+            table = catalog.table(scan.schema, scan.table)
+            if table is None or table.schema == OWN_SCHEMA:
+                continue
+            use = Use(statement=one.statement, scan=scan)
+            if table.oid in catalog.partitions:
+                unserved.append(_unserved(use, table, _OF_A_PARTITION))
+                continue
+            wish, reasons = index_candidates.wish(
+                scan, catalog.columns_of(table), float(table.rows or 0)
+            )
+            unserved += [_unserved(use, table, reason) for reason in reasons]
+            if wish is not None:
+                _add(found, table, wish, use, catalog)
+    return found, unserved
+
+
+def judged(
+    candidate: Candidate, trial: Trial, catalog: Catalog, floors: Floors, total_ms: float
+) -> Advice | NotAdvised:
+    """Return the advice to make an index, or why it is not advised."""
+    reason = below(candidate, catalog, floors, total_ms) or _refused(candidate, trial, floors)
+    if reason is None:
+        advice = _advice(candidate, trial, catalog, total_ms)
+        reason = _not_worth(candidate, advice, floors)
+        if reason is None:
+            return advice
+    return NotAdvised(
+        what=candidate.what,
+        reason=reason,
+        calls=candidate.calls,
+        mean_ms=candidate.total_ms / max(1, candidate.calls),
+    )
+
+
+def below(candidate: Candidate, catalog: Catalog, floors: Floors, total_ms: float) -> str | None:
+    """Return why a candidate needs no trial: too thin, too small, or there already."""
+    mean_ms = candidate.total_ms / max(1, candidate.calls)
+    rows = candidate.table.rows
+    if candidate.calls < floors.calls:
+        return f"{candidate.calls:,} calls, below the floor of {floors.calls:,}"
+    share = candidate.total_ms / total_ms if total_ms else 0.0
+    if mean_ms < floors.mean_ms and share < floors.share:
+        return (
+            f"{mean_ms:.3g} ms mean, below the floor of {floors.mean_ms:g} ms, and {share:.1%} of all "
+            f"time, below {floors.share:.0%}"
+        )
+    if rows is None:
+        return (
+            "nobody knows how many rows the table has: run `analyze "
+            f"{identifier(candidate.table.schema)}.{identifier(candidate.table.name)}`"
+        )
+    if rows < floors.rows:
+        return f"a small table: {rows:,} rows, below the floor of {floors.rows:,}"
+    return _there_already(candidate, catalog)
+
+
+def drops(catalog: Catalog, floors: Floors) -> tuple[list[Advice], list[NotAdvised]]:
+    """Return the indexes that nothing reads or that another one doubles; never ragline's own."""
+    found: list[Advice] = []
+    left: list[NotAdvised] = []
+    indexes = [one for one in catalog.indexes if one.schema != OWN_SCHEMA and not _is_searched(one)]
+    for index in indexes:
+        reason = _doubled(index, indexes, catalog) or _unread(index, catalog)
+        if reason is None or (index.constraint is not None and not reason.startswith("doubles")):
+            continue
+        why_kept = _why_kept(index, catalog, floors, is_double=reason.startswith("doubles"))
+        if why_kept is not None:
+            left.append(NotAdvised(what=f"drop {index.qualified}", reason=f"{reason}; {why_kept}"))
+            continue
+        found.append(_drop(index, reason, catalog))
+    return sorted(found, key=lambda one: -(one.size_bytes or 0)), left
+
+
+def numbered(advice: Sequence[Advice]) -> list[Advice]:
+    """Return advice with its numbers: what saves most comes first."""
+    return [replace(one, number=number) for number, one in enumerate(advice, start=1)]
+
+
+def saved_ms(one: Advice) -> float:
+    """Return how much of the time that was counted the index would have saved."""
+    if one.seen is None or one.predicted is None:
+        return 0.0
+    left = min(1.0, one.predicted.plan_cost / max(one.seen.plan_cost, 1e-9))
+    return one.seen.total_ms * (1 - left)
+
+
+def _unserved(use: Use, table: TableFacts, reason: str) -> NotAdvised:
+    return NotAdvised(
+        what=f"an index of {table.qualified}",
+        reason=reason,
+        calls=use.statement.calls,
+        mean_ms=use.statement.mean_ms,
+    )
+
+
+def _add(found: list[Candidate], table: TableFacts, wish: Wish, use: Use, catalog: Catalog) -> None:
+    """Put a wish to those of its table, joining what one index can serve."""
+    for at, one in enumerate(found):
+        if one.table.oid != table.oid:
+            continue
+        both = index_candidates.joined(one.wish, wish)
+        if both is not None:
+            has_it = any(use.statement.id == other.statement.id for other in one.uses)
+            uses = one.uses if has_it else (*one.uses, use)
+            # The share is that of the dearest statement, which came first.
+            found[at] = replace(one, wish=replace(both, share=one.wish.share), uses=uses)
+            return
+    taken = [one.name for one in catalog.indexes if one.schema == table.schema]
+    taken += [one.name for one in catalog.tables if one.schema == table.schema]
+    taken += [one.name for one in found]
+    found.append(
+        Candidate(
+            table=table,
+            wish=wish,
+            name=index_candidates.name(table.name, wish, taken),
+            uses=(use,),
+            vector_schema=catalog.vector_schema,
+        )
+    )
+
+
+def _there_already(candidate: Candidate, catalog: Catalog) -> str | None:
+    wanted = [_spelled(key.text) for key in candidate.wish.keys]
+    for index in catalog.indexes:
+        if index.table_oid != candidate.table.oid or index.method != candidate.wish.method:
+            continue
+        held = [_spelled(key) for key in index.keys]
+        rules = " ".join(index.operator_classes)
+        if held[: len(wanted)] != wanted:
+            continue
+        if candidate.wish.vector is not None and (
+            hnsw.operator_class(*candidate.wish.vector[:2]) not in rules
+        ):
+            continue
+        if "pattern_ops" in candidate.wish.keys[0].rule and "pattern_ops" not in rules:
+            continue
+        return f"index {index.qualified} is there already, and the plan does not take it: " + (
+            _why_not_taken(index, candidate.table)
+        )
+    return None
+
+
+def _why_not_taken(index: IndexFacts, table: TableFacts) -> str:
+    if not index.serves:
+        return "it is INVALID, so drop it and make it again"
+    if index.predicate is not None:
+        return (
+            f"it holds only rows where {index.predicate}, and a plan for all values cannot know that "
+            "the statement asks for those"
+        )
+    if table.analysed_at is None:
+        return "the table was never analysed, so run ANALYZE first"
+    return (
+        "the planner holds the scan for cheaper, or the statement compares with another type or "
+        f"collation (analysed {table.analysed_at:%Y-%m-%d %H:%M})"
+    )
+
+
+def _refused(candidate: Candidate, trial: Trial, floors: Floors) -> str | None:
+    if trial.definition is None:
+        return f"the server does not take it: {trial.refused}"
+    wish = candidate.wish
+    if not wish.ordered and wish.share > floors.most_share:
+        most = f"{floors.most_share:.0%}"
+        return f"not selective: about {wish.share:.0%} of the rows are left, above {most}"
+    if trial.is_used is False:
+        return "the planner would not use it, says HypoPG"
+    return None
+
+
+def _advice(candidate: Candidate, trial: Trial, catalog: Catalog, total_ms: float) -> Advice:
+    first, table, wish = candidate.uses[0], candidate.table, candidate.wish
+    rows, columns = float(table.rows or 0), catalog.columns_of(table)
+    model = index_costs.plan_cost(
+        wish, first.scan, rows, index_costs.table_pages(table), catalog.costs
+    )
+    writes = index_costs.write_cost(wish, table, catalog.hours)
+    return Advice(
+        number=0,
+        action="create",
+        target=str(Place(schema=table.schema, table=table.name, name=candidate.name)),
+        schema=table.schema,
+        table=table.name,
+        name=candidate.name,
+        method=wish.method,
+        definition=trial.definition or candidate.definition,
+        reason="the whole table is read for a part of its rows"
+        if not wish.ordered
+        else "the whole table is read and sorted for its first rows",
+        seen=Seen(
+            calls=candidate.calls,
+            mean_ms=candidate.total_ms / max(1, candidate.calls),
+            total_ms=candidate.total_ms,
+            share_of_time=min(1.0, candidate.total_ms / total_ms) if total_ms else 0.0,
+            statements=tuple(use.statement for use in candidate.uses),
+            node=f"{first.scan.node} on {table.qualified}",
+            node_rows=first.scan.rows,
+            node_cost=first.scan.cost,
+            plan_cost=first.scan.plan_cost,
+        ),
+        predicted=Predicted(
+            by="model" if trial.cost is None else "hypopg",
+            plan_cost=model if trial.cost is None else trial.cost,
+            share_of_rows=wish.share,
+            size_bytes=index_costs.size_bytes(wish, rows, columns),
+            writes=writes,
+        ),
+        cautions=_cautions(candidate, columns, writes),
+    )
+
+
+def _cautions(
+    candidate: Candidate, columns: Mapping[str, ColumnFacts], writes: WriteCost
+) -> tuple[str, ...]:
+    said = []
+    if candidate.wish.vector is not None:
+        said.append(
+            "answers become approximate: attach the table (`ragline attach`), so that recall is "
+            "measured and `ragline index tune` finds the settings"
+        )
+    if any(columns[one].width is None for one in writes.columns if one in columns):
+        said.append("a column was never analysed: the estimates are the planner's defaults")
+    share = writes.in_place_share
+    if share is not None and share >= 0.01:
+        said.append(
+            f"{share:.0%} of the updates touch no index (HOT); those that change "
+            f"{', '.join(writes.columns)} will have to write to all of them"
+        )
+    return tuple(said)
+
+
+def _not_worth(candidate: Candidate, advice: Advice, floors: Floors) -> str | None:
+    if advice.seen is None or advice.predicted is None:
+        raise AssertionError("advice to make an index has its evidence")
+    before, after = advice.seen.plan_cost, advice.predicted.plan_cost
+    if after * floors.gain > before:
+        return (
+            f"too little gain: a plan cost of {before:,.0f} would become about {after:,.0f}, less than "
+            f"a factor of {floors.gain:g}"
+        )
+    added, saved = index_costs.added_ms(candidate.wish, candidate.table), saved_ms(advice)
+    if added > saved:
+        return (
+            f"write-heavy: {index_costs.churn(candidate.table):,.0f} rows were written again since "
+            f"statistics began, which the index would have made about {added:,.0f} ms dearer, to save "
+            f"about {saved:,.0f} ms"
+        )
+    return None
+
+
+# Dropping.
+
+
+def _is_searched(index: IndexFacts) -> bool:
+    return index.slot is not None or bool(index.collections and index.is_vector)
+
+
+def _doubled(index: IndexFacts, others: Sequence[IndexFacts], catalog: Catalog) -> str | None:
+    """Return which index does the same; of two that do, the one to stay is chosen once."""
+    for other in others:
+        if other.oid == index.oid or not other.serves or _same(index) != _same(other):
+            continue
+        if _worth(other, catalog) > _worth(index, catalog):
+            return f"doubles {other.qualified}, which holds the same"
+    return None
+
+
+def _same(index: IndexFacts) -> tuple[object, ...]:
+    return (
+        index.table_oid, index.method, index.keys, index.key_rules, index.operator_classes,
+        index.included, index.options, index.predicate,
+    )  # fmt: skip
+
+
+def _worth(index: IndexFacts, catalog: Catalog) -> tuple[bool, bool, bool, int, int]:
+    return (
+        index.constraint is not None,
+        index.oid in catalog.kept,
+        index.is_unique,
+        index.scans,
+        -index.oid,
+    )
+
+
+def _unread(index: IndexFacts, catalog: Catalog) -> str | None:
+    if index.scans or not index.serves:
+        return None
+    if catalog.hours is None:
+        return "was not read since statistics began, and nobody knows when that was"
+    return f"was not read once in {_long(catalog.hours)}"
+
+
+def _why_kept(
+    index: IndexFacts, catalog: Catalog, floors: Floors, *, is_double: bool
+) -> str | None:
+    if index.constraint is not None:
+        return f"it keeps constraint {index.constraint}"
+    if (reason := catalog.kept.get(index.oid)) is not None:
+        return reason
+    if index.is_unique and not is_double:
+        return "it keeps rows from being there twice"
+    if index.is_partitioned:
+        return "it is of a partitioned table: drop it there by hand"
+    if is_double:
+        return None
+    if catalog.is_replica:
+        return "this is a replica: ask the primary"
+    if catalog.hours is None or catalog.hours < floors.days * 24:
+        return f"statistics are younger than the floor of {floors.days:g} days"
+    return None
+
+
+def _drop(index: IndexFacts, reason: str, catalog: Catalog) -> Advice:
+    said = []
+    if catalog.replicas:
+        said.append(
+            f"{catalog.replicas} replica(s) read with statistics of their own: unknown; look there "
+            "before"
+        )
+    if not reason.startswith("doubles"):
+        if not catalog.replicas:
+            said.append("replicas that are not connected now count for themselves: unknown")
+        if index.created_at is None:
+            said.append("nobody knows when it was made: a new one was not needed yet")
+    return Advice(
+        number=0,
+        action="drop",
+        target=str(Place(schema=index.schema, table=index.table, name=index.name)),
+        schema=index.schema,
+        table=index.table,
+        name=index.name,
+        method=index.method,
+        definition=index.definition,
+        reason=reason,
+        size_bytes=index.size_bytes,
+        cautions=tuple(said),
+    )
+
+
+def _long(hours: float) -> str:
+    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"
+
+
+def _spelled(text: str) -> str:
+    """Return SQL of a key such that two spellings of one are equal."""
+    read = list(sql_tokens.tokens(text) or ())
+    while len(read) > 2 and read[0].text == "(" and read[-1].text == ")":
+        read = read[1:-1]
+    return " ".join(
+        token.name if token.kind in ("word", "quoted") else token.text for token in read
+    )

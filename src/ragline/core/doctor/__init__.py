@@ -1,0 +1,1 @@
+"""The doctor: rows in, findings out. It looks at nothing itself."""

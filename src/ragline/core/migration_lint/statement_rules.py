@@ -1,0 +1,253 @@
+"""What single statements do wrong, in the order in which a direction of a revision sends them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ragline.core.migration_lint import sql
+from ragline.core.migration_lint.revision import Statement
+
+Fault: TypeAlias = "tuple[str, int, str]"
+_Seen: TypeAlias = "Callable[[_Course, str], Iterator[tuple[str, str]]]"
+
+_N = sql.NAME
+_VECTOR = re.compile(r"\b(vector|halfvec|sparsevec)\b", re.IGNORECASE)
+_CREATED = re.compile(rf"^create (?:unlogged |temp |temporary )*table (?:if not exists )?({_N})")
+_INDEX = re.compile(
+    rf"^create (?:unique )?index (concurrently )?(if not exists )?(?:({_N}) )?on (?:only )?({_N})"
+    r"(?: using (\w+))?"
+)
+_ALTER = re.compile(rf"^alter table (?:if exists )?(?:only )?({_N})\s*\*? (.*)$", re.DOTALL)
+_VOLATILE = re.compile(
+    r"\b(random|clock_timestamp|timeofday|gen_random_uuid|uuid_generate_v\d\w*|uuidv7|uuidv4"
+    r"|nextval|statement_timestamp|txid_current|setval)\s*\("
+)
+_UPDATE = re.compile(rf"^update (?:only )?({_N})\b(.*)$", re.DOTALL)
+_DELETE = re.compile(rf"^(?:delete from) (?:only )?({_N})\b(.*)$", re.DOTALL)
+_SET = re.compile(r"^set (?!constraints\b|transaction\b|session characteristics\b)(local )?(.*)$")
+_TIMEOUT = re.compile(
+    r"^(?:set (?:local |session )?(\w+_timeout)\b|select (?:pg_catalog\.)?set_config ?\()"
+)
+_NAMED_TIMEOUT = re.compile(r"'(\w+_timeout)'")
+_LOCKS = re.compile(
+    r"^(alter (?:table|index|sequence|view|materialized|type|domain)|drop |create (?:unique )?index"
+    r"|truncate|lock |reindex|cluster |vacuum|create trigger|create policy|refresh|update |delete )"
+)
+_NO_BOUND = re.compile(
+    r"(?:is (?:not )?null|is (?:not )?distinct from \S+|<> ?\S+|!= ?\S+|^true$)\)*$"
+)
+_SCANS = re.compile(
+    r"^add (?:constraint " + sql.PART + r" )?(check|foreign key|unique|primary key|exclude)"
+)
+
+
+@dataclass(slots=True)
+class _Course:
+    """What was sent so far."""
+
+    made: set[str] = field(default_factory=set)
+    checked: bool = False
+    timeouts: set[str] = field(default_factory=set)
+    missed: set[str] = field(default_factory=set)
+    is_autocommit: bool = False
+
+    def is_new(self, table: str) -> bool:
+        return sql.plain(table) in self.made
+
+
+def faults(sent: Sequence[Statement]) -> Iterator[Fault]:
+    """Yield the faults of what a direction sends: rule, line and what was seen."""
+    course = _Course()
+    for statement in sent:
+        if statement.is_autocommit != course.is_autocommit:
+            # What was set for the transaction is gone with it.
+            course.is_autocommit = statement.is_autocommit
+            course.timeouts.clear()
+        for text in sql.statements(statement.sql):
+            for rule, evidence in _of_one(course, text):
+                yield rule, statement.line, evidence
+
+
+def _of_one(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    blank = sql.without_texts(text)
+    for seen in _RULES:
+        yield from seen(course, text if seen in _READS_TEXTS else blank)
+    if created := _CREATED.match(blank):
+        course.made.add(sql.plain(created[1]))
+
+
+def _indexes(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    match = _INDEX.match(text)
+    if match is None:
+        return
+    concurrently, unless, name, table, method = match.groups()
+    where = f"on {sql.plain(table)}"
+    if name is None:
+        yield "index-without-name", f"an index {where} has no name"
+    if concurrently:
+        if unless:
+            yield "if-not-exists-on-concurrent-index", f"{sql.plain(name or 'index')} {where}"
+    elif not course.is_new(table):
+        rule = (
+            "vector-index-without-concurrently"
+            if method in ("hnsw", "ivfflat")
+            else "index-without-concurrently"
+        )
+        yield rule, f"{method or 'an index'} {where}"
+
+
+def _concurrently(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    match = re.match(
+        r"^(create (?:unique )?index|drop index|reindex .*|alter table .* detach partition .*"
+        r"|refresh materialized view) concurrently\b", text
+    )  # fmt: skip
+    if match and not course.is_autocommit:
+        yield "concurrently-in-transaction", text[:80]
+
+
+def _alterations(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    match = _ALTER.match(text)
+    if match is None:
+        return
+    table = sql.plain(match[1])
+    for action in actions(match[2]):
+        for rule, evidence in _alteration(course, action, is_new=course.is_new(match[1])):
+            yield rule, f"{table}: {evidence}"
+
+
+def actions(text: str) -> list[str]:
+    """Return the actions of an ALTER TABLE, which commas outside of brackets divide."""
+    parts, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append(text[start:position].strip())
+            start = position + 1
+    return [*parts, text[start:].strip()]
+
+
+def _alteration(course: _Course, action: str, *, is_new: bool) -> Iterator[tuple[str, str]]:
+    if dropped := re.match(
+        rf"^drop (?:column )?(?!constraint )(?:if exists )?({sql.PART})", action
+    ):
+        if not is_new:
+            yield "drop-column", f"drops {sql.plain(dropped[1])}"
+    elif action.startswith("rename ") and not action.startswith("rename constraint"):
+        if not is_new:
+            yield "rename-in-use", action
+    elif not is_new:
+        yield from _rewrites(course, action)
+
+
+def created(text: str) -> str | None:
+    """Return the table that a statement makes, or None."""
+    match = _CREATED.match(text)
+    return match and sql.plain(match[1])
+
+
+def altered(text: str) -> tuple[str, list[str]]:
+    """Return the table that a statement alters, and how; no actions where it alters none."""
+    match = _ALTER.match(text)
+    return (sql.plain(match[1]), actions(match[2])) if match else ("", [])
+
+
+def _rewrites(course: _Course, action: str) -> Iterator[tuple[str, str]]:
+    if re.match(rf"^alter (?:column )?{sql.PART} (?:set data )?type\b", action):
+        if _VECTOR.search(action):
+            yield "vector-type-change", action[:80]
+    elif re.match(rf"^alter (?:column )?{sql.PART} set not null", action):
+        if not course.checked:
+            yield "not-null-without-check", action
+    elif scan := _SCANS.match(action):
+        if not action.endswith("not valid") and " using index " not in action:
+            yield "constraint-without-not-valid", f"{scan[1]} without NOT VALID"
+    elif action.startswith("validate constraint"):
+        course.checked = True
+    elif action.startswith("add ") and (found := _written_anew(action)):
+        yield "add-column-volatile-default", found
+
+
+def _written_anew(action: str) -> str | None:
+    """Return why a new column has to be written into every row, or None."""
+    if default := re.search(r"\bdefault (.*)$", action):
+        found = _VOLATILE.search(default[1])
+        return f"default {found[1]}()" if found else None
+    return action[:80] if re.search(r"\b(?:big|small)?serial\b|\bgenerated\b", action) else None
+
+
+def _rows(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    if (match := _UPDATE.match(text)) and not course.is_new(match[1]):
+        if lacks := _unbounded(match[2]):
+            yield "unbounded-update", f"update {sql.plain(match[1])}: {lacks}"
+    elif (match := _DELETE.match(text)) and not course.is_new(match[1]):
+        if lacks := _unbounded(match[2]):
+            yield "unbounded-delete", f"delete of {sql.plain(match[1])}: {lacks}"
+    elif text.startswith("truncate "):
+        yield "truncate", text[:80]
+
+
+def _unbounded(rest: str) -> str | None:
+    """Return why a statement reaches as many rows as the table has, or None."""
+    where = re.search(r"\bwhere\b(.*?)(?:\breturning\b.*)?$", rest, re.DOTALL)
+    if where is None:
+        return None if re.search(r"\blimit\b", rest) else "no where"
+    conditions = re.split(r"\b(?:and|or)\b", where[1])
+    if all(_NO_BOUND.search(condition.strip()) for condition in conditions):
+        return f"where{where[1][:60].rstrip()} has no bound"
+    return None
+
+
+def _drops(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    for name in dropped_tables(text):
+        if name not in course.made:
+            yield "drop-table", f"drops {name}"
+
+
+def dropped_tables(text: str) -> list[str]:
+    """Return the tables, or schemas, that a statement drops."""
+    match = re.match(r"^drop (?:table|schema) (?:if exists )?(.*?)(?: cascade| restrict)?$", text)
+    return sql.names(match[1]) if match else []
+
+
+def _settings(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    if text.startswith("alter system"):
+        yield "alter-system", text[:80]
+    match = _SET.match(text)
+    is_role = match is not None and re.match(r"(?:session )?(?:role|authorization)\b", match[2])
+    if match and not match[1] and not course.is_autocommit and not is_role:
+        yield "set-without-local", text[:80]
+    if text.startswith("create extension") and not (
+        " version " in f"{text} " and " schema " in f"{text} "
+    ):
+        yield "create-extension-unpinned", text[:80]
+
+
+def _waits(course: _Course, text: str) -> Iterator[tuple[str, str]]:
+    if timeout := _TIMEOUT.match(text):
+        named = timeout[1] or next(iter(_NAMED_TIMEOUT.findall(text)), None)
+        course.timeouts |= {*_NAMED_TIMEOUT.findall(text), *([named] if named else [])}
+        return
+    if not _LOCKS.match(text) or " concurrently" in text or _is_of_new(course, text):
+        return
+    for name in ("lock_timeout", "statement_timeout"):
+        rule = f"missing-{name.replace('_', '-')}"
+        if name not in course.timeouts and rule not in course.missed:
+            course.missed.add(rule)
+            yield rule, f"before: {text[:70]}"
+
+
+def _is_of_new(course: _Course, text: str) -> bool:
+    """Whether a statement is about a table that this direction made: nobody waits for it."""
+    found = _ALTER.match(text) or _UPDATE.match(text) or _DELETE.match(text)
+    if found is None and (index := _INDEX.match(text)):
+        return course.is_new(index[4])
+    return found is not None and course.is_new(found[1])
+
+
+_RULES: tuple[_Seen, ...] = (
+    _indexes, _concurrently, _alterations, _rows, _drops, _settings, _waits,
+)  # fmt: skip
+_READS_TEXTS = (_waits,)

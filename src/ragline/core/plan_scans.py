@@ -1,0 +1,317 @@
+"""Sequential scans in a plan: what they look for, so that an index could be thought of.
+
+EXPLAIN writes expressions with every parenthesis and, when verbose, with the relation before each
+column; that is what is read here. What is not understood is left out, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ragline.core import sql_tokens
+from ragline.core.sql_tokens import Token
+
+_PASSED_THROUGH = ("Gather", "Gather Merge")
+_BARE = {"and", "or", "not", "is", "distinct", "case", "between"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One side of a condition or a key of an order, without the relation's name.
+
+    `column` is set where it is a column and nothing else, a cast to text of one included. `hides` is
+    whether a constant within was taken out, so that it cannot be written down again.
+    """
+
+    text: str
+    column: str | None
+    columns: tuple[str, ...]
+    hides: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a scan compares each row with. `value` is the other side as written: "$1", a text."""
+
+    term: Term
+    operator: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderKey:
+    """What rows are sorted by. `operator` is one of pgvector's where they are sorted by nearness."""
+
+    term: Term
+    descends: bool
+    nulls_first: bool
+    operator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """A sequential scan. `rows` are those it lets through, by the planner; `cost` its own.
+
+    `plan_cost` is that of the whole statement. `order` is what its rows are sorted by right away, and
+    `limit` how many of them are wanted then, None for all. `unread` are conditions not understood.
+    """
+
+    schema: str
+    table: str
+    node: str
+    cost: float
+    plan_cost: float
+    rows: float
+    conditions: tuple[Condition, ...]
+    unread: tuple[str, ...]
+    order: tuple[OrderKey, ...]
+    limit: float | None
+
+
+def scans(plan: Mapping[str, Any]) -> list[Scan]:
+    """Return the sequential scans of tables in a plan, as EXPLAIN (VERBOSE, FORMAT JSON) writes it."""
+    cost = float(plan["Total Cost"])
+    return [
+        _scan(node, above, cost)
+        for node, above in _nodes(plan, ())
+        if node["Node Type"] == "Seq Scan" and "Relation Name" in node
+    ]
+
+
+def uses(plan: Mapping[str, Any], index: str) -> bool:
+    """Whether a plan walks an index."""
+    return any(node.get("Index Name") == index for node, _ in _nodes(plan, ()))
+
+
+def shape(plan: Mapping[str, Any]) -> str:
+    """Return a plan in a line: its nodes from the top, with relations and indexes."""
+    said = []
+    for node, _ in _nodes(plan, ()):
+        on = node.get("Index Name") or node.get("Relation Name")
+        said.append(f"{node['Node Type']}{f' on {on}' if on else ''}")
+    return " > ".join(said)
+
+
+def conditions(text: str, alias: str) -> tuple[list[Condition], list[str]]:
+    """Return the conditions that a filter is, and those of them that are not understood, as text."""
+    read = sql_tokens.tokens(text)
+    if read is None:
+        return [], [text]
+    found: list[Condition] = []
+    unread: list[str] = []
+    for part in _conjuncts(_plain_operators(read)):
+        condition = _condition(part, alias)
+        if condition is None:
+            unread.append(_written(part))
+        else:
+            found.append(condition)
+    return found, unread
+
+
+def order_key(text: str, alias: str) -> OrderKey | None:
+    """Return a key of a sort; None for what is not understood."""
+    read = sql_tokens.tokens(text)
+    if not read:
+        return None
+    read = _plain_operators(read)
+    words = [token.text.lower() if token.kind == "word" else "" for token in read[-3:]]
+    descends, nulls = False, None
+    if words[-2:] in (["nulls", "first"], ["nulls", "last"]):
+        nulls, read, words = words[-1], read[:-2], words[:-2]
+    if words[-1:] in (["desc"], ["asc"]):
+        descends, read = words[-1] == "desc", read[:-1]
+    first = descends if nulls is None else nulls == "first"
+    nearness = _condition(read, alias)
+    if nearness is not None and nearness.operator in ("<->", "<=>", "<#>", "<+>", "<~>", "<%>"):
+        return OrderKey(
+            term=nearness.term, descends=descends, nulls_first=first, operator=nearness.operator
+        )
+    term = _term(_unwrapped(read), alias)
+    if term is None or not term.columns:
+        return None
+    return OrderKey(term=term, descends=descends, nulls_first=first)
+
+
+def _nodes(
+    plan: Mapping[str, Any], above: tuple[Mapping[str, Any], ...]
+) -> Iterator[tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]]:
+    yield plan, above
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child, (plan, *above))
+
+
+def _scan(node: Mapping[str, Any], above: Sequence[Mapping[str, Any]], cost: float) -> Scan:
+    alias = str(node.get("Alias", node["Relation Name"]))
+    found, unread = conditions(node.get("Filter", ""), alias)
+    workers, order, limit = _parents(above, alias)
+    return Scan(
+        schema=str(node.get("Schema", "public")),
+        table=str(node["Relation Name"]),
+        node="Parallel Seq Scan" if node.get("Parallel Aware") else "Seq Scan",
+        cost=float(node["Total Cost"]),
+        plan_cost=cost,
+        rows=float(node["Plan Rows"]) * workers,
+        conditions=tuple(found),
+        unread=tuple(unread),
+        order=order,
+        limit=limit,
+    )
+
+
+def _parents(
+    above: Sequence[Mapping[str, Any]], alias: str
+) -> tuple[float, tuple[OrderKey, ...], float | None]:
+    """Return how many processes share a scan, and how what it finds is sorted and cut off."""
+    workers = next(
+        (
+            int(node.get("Workers Planned", 0))
+            for node in above
+            if node["Node Type"] in _PASSED_THROUGH
+        ),
+        0,
+    )
+    # As the planner counts: the leader helps less, the more workers it has.
+    processes = workers + max(0.0, 1 - 0.3 * workers)
+    near = [node for node in above if node["Node Type"] not in _PASSED_THROUGH][:2]
+    if not near or near[0]["Node Type"] != "Sort":
+        return processes, (), None
+    keys = [order_key(text, alias) for text in near[0]["Sort Key"]]
+    if len(near) < 2 or near[1]["Node Type"] != "Limit":
+        return processes, (), None
+    order = tuple(key for key in keys if key is not None)
+    return processes, order if len(order) == len(keys) else (), float(near[1]["Plan Rows"])
+
+
+def _plain_operators(read: Sequence[Token]) -> list[Token]:
+    """Return the tokens with OPERATOR(schema.op) as the operator alone."""
+    found: list[Token] = []
+    at = 0
+    while at < len(read):
+        if (
+            read[at].text == "OPERATOR"
+            and at + 5 < len(read)
+            and read[at + 1].text == "("
+            and read[at + 4].kind == "operator"
+        ):
+            found.append(read[at + 4])
+            at += 6
+            continue
+        found.append(read[at])
+        at += 1
+    return found
+
+
+def _conjuncts(read: Sequence[Token]) -> Iterator[Sequence[Token]]:
+    read = _unwrapped(read)
+    if not read:
+        return
+    depth, start, parts = 0, 0, []
+    for at, token in enumerate(read):
+        depth += _step(token)
+        if depth == 0 and token.kind == "word" and token.text == "AND":
+            parts.append(read[start:at])
+            start = at + 1
+    if not parts:
+        yield read
+        return
+    for part in (*parts, read[start:]):
+        yield from _conjuncts(part)
+
+
+def _condition(read: Sequence[Token], alias: str) -> Condition | None:
+    """Return "left operator right" where one side is of the relation and the other is not."""
+    read = _unwrapped(read)
+    depth, at = 0, None
+    for number, token in enumerate(read):
+        depth += _step(token)
+        if depth:
+            continue
+        if token.kind == "operator":
+            if at is not None:
+                return None
+            at = number
+        elif token.kind == "word" and token.text.lower() in _BARE:
+            return None
+    if at is None or at in (0, len(read) - 1):
+        return None
+    left, right = _term(_unwrapped(read[:at]), alias), _term(_unwrapped(read[at + 1 :]), alias)
+    if left is None or right is None or bool(left.columns) == bool(right.columns):
+        return None
+    operator = read[at].text
+    if left.columns:
+        return Condition(term=left, operator=operator, value=right.text)
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "<@": "@>", "@>": "<@"}
+    return Condition(term=right, operator=turned.get(operator, operator), value=left.text)
+
+
+def _term(read: Sequence[Token], alias: str) -> Term | None:
+    """Return an expression; None where it is of another relation, or of a query within."""
+    kept: list[Token] = []
+    columns: list[str] = []
+    hides = False
+    at = 0
+    while at < len(read):
+        token = read[at]
+        follows = read[at + 1].text if at + 1 < len(read) else ""
+        if token.kind in ("word", "quoted") and follows == "." and at + 2 < len(read):
+            is_function = at + 3 < len(read) and read[at + 3].text == "("
+            is_type = at > 0 and read[at - 1].text == "::"
+            if not is_function and not is_type:
+                if token.name != alias:
+                    return None
+                columns.append(read[at + 2].name)
+                kept.append(read[at + 2])
+                at += 3
+                continue
+        if token.kind == "word" and token.text in ("SubPlan", "InitPlan", "hashed"):
+            return None
+        hides = hides or token.kind == "parameter"
+        kept.append(token)
+        at += 1
+    term = Term(
+        text=_written(kept), column=None, columns=tuple(dict.fromkeys(columns)), hides=hides
+    )
+    return replace(term, column=_only_column(kept, columns))
+
+
+def _only_column(kept: Sequence[Token], columns: Sequence[str]) -> str | None:
+    """Return the column that an expression is; varchar is compared as text, and indexed as itself."""
+    if len(columns) != 1:
+        return None
+    plain = [token.text for token in kept]
+    if len(plain) == 1 or (len(plain) == 5 and (plain[0], plain[2:]) == ("(", [")", "::", "text"])):
+        return columns[0]
+    return None
+
+
+def _unwrapped(read: Sequence[Token]) -> Sequence[Token]:
+    """Return the tokens without parentheses around all of them."""
+    while len(read) >= 2 and read[0].text == "(" and read[-1].text == ")":
+        depth = 0
+        for at, token in enumerate(read):
+            depth += _step(token)
+            if depth == 0 and at < len(read) - 1:
+                return read
+        read = read[1:-1]
+    return read
+
+
+def _step(token: Token) -> int:
+    if token.kind != "mark":
+        return 0
+    return {"(": 1, "[": 1, ")": -1, "]": -1}.get(token.text, 0)
+
+
+def _written(read: Sequence[Token]) -> str:
+    """Return tokens as SQL again."""
+    said = ""
+    for at, token in enumerate(read):
+        before = read[at - 1] if at else None
+        is_close = token.text in (")", ",", ".", "::", "]", "[") or (
+            token.text == "(" and before is not None and before.kind in ("word", "quoted")
+        )
+        is_open = before is None or before.text in ("(", ".", "::", "[")
+        said += token.text if is_close or is_open else f" {token.text}"
+    return said

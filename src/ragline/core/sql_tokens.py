@@ -1,0 +1,124 @@
+"""SQL cut into tokens: enough to see what a statement names, and what a filter of a plan says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["word", "quoted", "text", "parameter", "number", "operator", "mark"]
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space>\s+|--[^\n]*)
+    | (?P<text>[eE]'(?:[^'\\]|''|\\.)*'|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'
+        |\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*")
+    | (?P<parameter>\$\d+)
+    | (?P<number>\d[\w.]*|\.\d\w*)
+    | (?P<word>[^\W\d][\w$]*)
+    | (?P<mark>::|:=|[(),.;:\[\]{}])
+    | (?P<operator>[-+*/<>=~!@\#%^&|`?]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as written. `name` is what a word or a quoted name means."""
+
+    kind: Kind
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The identifier that it is, as the catalog has it."""
+        if self.kind == "quoted":
+            return self.text[1:-1].replace('""', '"')
+        return self.text.lower()
+
+
+def tokens(sql: str) -> list[Token] | None:
+    """Return the tokens of SQL, without comments; None for what cannot be read."""
+    found: list[Token] = []
+    at = 0
+    while at < len(sql):
+        if sql.startswith("/*", at):
+            end = _comment_end(sql, at)
+            if end is None:
+                return None
+            at = end
+            continue
+        match = _TOKEN.match(sql, at)
+        if match is None:
+            return None
+        at, text, kind = match.end(), match[0], match.lastgroup
+        if kind == "operator" and "/*" in text:
+            at = match.start() + text.index("/*")
+            text = text[: text.index("/*")]
+        if kind == "operator" and "--" in text:
+            at = match.start() + text.index("--")
+            text = text[: text.index("--")]
+        if kind != "space" and text:
+            found.append(Token(_kind(match), text))
+    return found
+
+
+def first_word(sql: str) -> str:
+    """Return the word that a statement begins with, in small letters; "" for none."""
+    for token in tokens(sql) or ():
+        if token.text == "(":
+            continue
+        return token.text.lower() if token.kind == "word" else ""
+    return ""
+
+
+def mentions(sql: str, names: Collection[str]) -> str | None:
+    """Return the first name that SQL may mean, or use as an operator; what cannot be read means all.
+
+    A name written with escapes could mean any.
+    """
+    if not names:
+        return None
+    found = tokens(sql)
+    if found is None or any(token.text[:2].lower() == "u&" for token in found):
+        return next(iter(names))
+    return next((name for name in _named(found) if name in names), None)
+
+
+def called(sql: str) -> set[str]:
+    """Return the names that stand before a parenthesis: functions, and a few words of SQL."""
+    found = tokens(sql) or []
+    return {
+        one.name
+        for one, following in zip(found, found[1:], strict=False)
+        if following.text == "(" and one.kind in ("word", "quoted")
+    }
+
+
+def _named(found: Iterable[Token]) -> Iterable[str]:
+    for token in found:
+        if token.kind in ("word", "quoted"):
+            yield token.name
+        elif token.kind == "operator":
+            yield token.text
+
+
+def _kind(match: re.Match[str]) -> Kind:
+    for kind in ("text", "quoted", "parameter", "number", "word", "mark", "operator"):
+        if match[kind] is not None:
+            return kind
+    raise AssertionError("a match has a group")
+
+
+def _comment_end(sql: str, at: int) -> int | None:
+    """Return where a comment ends; they nest."""
+    depth = 0
+    for found in _COMMENT.finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return None

@@ -1,0 +1,297 @@
+"""The SQL of searches of attached tables: what somebody would write by hand, with its rows as hits.
+
+Names come from the catalog and go through `attached_sql`; what a user says is bound. The rows a half
+found are joined to their table again by the key, so that nothing wide is sorted.
+"""
+
+from __future__ import annotations
+
+from ragline.core.attached import Attached
+from ragline.core.results import Method
+from ragline.core.search_policy import Iterative, SearchPolicy
+from ragline.db import attached_filters, attached_sql
+from ragline.db.statements import FAR, OPERATORS, Scope, Target, after_filter, fused
+
+ALIAS = "e"
+"""The row that conditions of a `Scope` are about."""
+WORDS_ALIAS = "w"
+"""What plans call it where it is found by words."""
+# A question of common words matches half of a table, and to weigh a row by an expression is to parse
+# its text: so many rows are weighed at most, unless the search is exact.
+WORDS_WEIGHED = 5_000
+# Divided by 1 + the logarithm of the length: long texts hold more words by chance.
+_BY_LENGTH = 1
+
+
+def statement(
+    target: Target,
+    method: Method,
+    k: int,
+    candidates: int,
+    *,
+    is_iterative: bool,
+    is_exact: bool,
+    scope: Scope | None,
+    policy: SearchPolicy,
+) -> str:
+    """Return the SQL of a search; the same columns and parameters as of any other collection.
+
+    The first column is null where the table is no longer the one that was attached.
+    """
+    attached = described(target)
+    at = after_filter(scope)
+    if method == "vector":
+        mode = policy.iterative or ("strict_order" if is_iterative else None)
+        ranked = _nearest(target, k, mode, is_exact=is_exact, scope=scope)
+        columns, order = "r.distance", "r.distance, r.chunk_id"
+    elif method == "lexical":
+        ranked = _best(
+            attached, k, policy.early_exit, words=f"${at:d}", is_exact=is_exact, scope=scope
+        )
+        columns, order = "r.score", "r.score desc, r.chunk_id"
+    else:
+        mode = policy.iterative or (None if scope else "strict_order")
+        nearest = _nearest(target, candidates, mode, is_exact=is_exact, scope=scope)
+        words = f"${at + 2:d}"
+        best = _best(
+            attached, candidates, policy.early_exit, words=words, is_exact=is_exact, scope=scope
+        )
+        ranked = fused(target.metric, k, nearest, best, policy)
+        columns = "r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score"
+        order = "r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id"
+    number = attached_sql.number(attached, "content")
+    key = attached_sql.column(attached.key, "content")
+    text = f"coalesce({attached_sql.column(attached.text, 'content')}::text, '')"
+    return f"""
+        select {_version(target)},
+               {number}, {number}, {key}::text, null::text, {text},
+               0, pg_catalog.char_length({text}), '{{}}'::text[],
+               {attached_filters.metadata(attached, "content")}, {columns}
+        from ({ranked}) as r
+        join {attached_sql.table(attached)} content on {key} = r.chunk_id
+        order by {order}
+    """  # noqa: S608 -- built from constants, integers and quoted names
+
+
+def counting_statement(target: Target, method: Method, k: int, scope: Scope | None) -> str:
+    """Return the SQL that counts, up to `k`, what a search could return at most."""
+    attached = described(target)
+    words = f"${after_filter(scope):d}::text[]"
+    counts = []
+    if method != "lexical":
+        counts.append(f"({_counted(attached, k, scope, [has_direction(target)])})")
+    if method != "vector":
+        found = f"({attached.words}) operator(pg_catalog.@@) ({_asked(attached, words)})"
+        counts.append(f"({_counted(attached, k, scope, [found])})")
+    return f"select greatest({', '.join(counts)}) where {words} is not null"
+
+
+def described(target: Target) -> Attached:
+    """Return the table that a target is."""
+    if target.attached is None:
+        raise TypeError(f"collection {target.collection!r} is not an attached table")
+    return target.attached
+
+
+def has_direction(target: Target, alias: str = ALIAS) -> str:
+    """Return the condition that a row has a vector that can be found: none of nulls, or of length 0."""
+    attached = described(target)
+    there = f"{attached_sql.column(attached.embedding, alias)} is not null"
+    if target.metric != "cosine":
+        return there
+    whole = whole_vector(target, alias)
+    distance = f"({whole} {OPERATORS[target.metric]} {whole})"
+    # Not `and`: what belongs to others may have other dimensions.
+    return f"(case when {there} then {distance} <> 'NaN'::float8 else false end)"
+
+
+def whole_vector(target: Target, alias: str = ALIAS) -> str:
+    """Return the vector of a row as the table holds it, with its dimension."""
+    return attached_sql.vector(
+        described(target),
+        held=target.storage,
+        storage=target.storage,
+        dimension=target.dimension,
+        vector_schema=None,
+        alias=alias,
+    )
+
+
+def _version(target: Target) -> str:
+    """What a search depends on besides the rows; null where a table of that name is another now."""
+    name = attached_sql.literal(attached_sql.table(described(target)))
+    return f"""(
+                   select c.search_version
+                   from collection c join attached_table a on a.collection_id = c.id
+                   where c.id = {target.collection_id:d} and a.table_oid = {name}::regclass::oid
+               )"""  # noqa: S608 -- an integer and a quoted name
+
+
+def _counted(attached: Attached, k: int, scope: Scope | None, conditions: list[str]) -> str:
+    return f"""select pg_catalog.count(*) from (
+            select 1 from {attached_sql.table(attached)} {ALIAS}
+            where {_among(attached, scope, conditions)} limit {k:d}
+        ) as counted"""  # noqa: S608 -- built from constants, integers and quoted names
+
+
+def _among(attached: Attached, scope: Scope | None, conditions: list[str]) -> str:
+    """Which rows are looked at one by one, found by an index of their owner's where one can."""
+    said = [attached_sql.belongs(attached, ALIAS)]
+    if scope is not None:
+        said.append(f"({scope.condition})")
+        if scope.lookup:
+            said.append(f"({scope.lookup})")
+    return " and ".join(part for part in (*said, *conditions) if part != "true") or "true"
+
+
+def _nearest(
+    target: Target, limit: int, mode: Iterative | None, *, is_exact: bool, scope: Scope | None
+) -> str:
+    """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
+    attached = described(target)
+    at = after_filter(scope)
+    if is_exact or (scope and scope.is_small):
+        return _every_distance(target, limit, scope)
+    held, stored = target.storage, target.index_storage or target.storage
+    indexed = attached_sql.vector(
+        attached,
+        held=held,
+        storage=stored,
+        dimension=target.dimension,
+        vector_schema=None,
+        slot=target.slot,
+        alias=ALIAS,
+    )
+    distance = _distance(target, indexed, stored, at)
+    others = [f"{attached_sql.column(attached.embedding, ALIAS)} is not null"]
+    if scope:
+        # Hidden from the planner: it would take its guess of the share for a reason to read all.
+        others.append(f"(case when {scope.condition} then true else false end)")
+    walked = f"""
+        select {_key(attached)} as chunk_id, {distance} as distance
+        from {attached_sql.table(attached)} {ALIAS}
+        where (select {_settings(attached, at + 1, mode, scope)}) is not null
+          and {_among(attached, None, others)}
+        order by {distance}
+        limit {max(limit, scope.rows) if scope else limit:d}
+    """  # noqa: S608 -- built from constants, integers and quoted names
+    return _in_order(walked, limit)
+
+
+def _settings(
+    attached: Attached, ef_search: int, mode: Iterative | None, scope: Scope | None
+) -> str:
+    """Set how the index is walked, for this statement only, whichever kind of index it is."""
+    settings = [f"pg_catalog.set_config('hnsw.ef_search', ${ef_search:d}, true)", _probes(attached)]
+    # Rows of others in the same table are walked past, like those that a filter drops.
+    is_sparse = bool(scope or attached.only)
+    order = mode or ("relaxed_order" if scope else "strict_order" if attached.only else None)
+    if order:
+        settings.append(f"pg_catalog.set_config('hnsw.iterative_scan', '{order}', true)")
+        # It knows no strict order; what it finds is sorted again.
+        lists = "off" if order == "off" else "relaxed_order"
+        settings.append(f"pg_catalog.set_config('ivfflat.iterative_scan', '{lists}', true)")
+    return " || ".join(settings) + (f" {FAR}" if is_sparse and order != "off" else "")
+
+
+def _probes(attached: Attached) -> str:
+    """Have an IVFFlat index look into the square root of its lists, or as many as somebody set.
+
+    Its default of 1 finds next to nothing; nothing is set where the table has no such index.
+    """
+    name = attached_sql.literal(attached_sql.table(attached))
+    return f"""coalesce((
+            select pg_catalog.set_config('ivfflat.probes', greatest(
+                pg_catalog.ceil(pg_catalog.sqrt(coalesce((
+                    select option_value from pg_catalog.pg_options_to_table(x.reloptions)
+                    where option_name = 'lists'
+                ), '100')::float8))::integer,
+                pg_catalog.current_setting('ivfflat.probes', true)::integer
+            )::text, true)
+            from pg_catalog.pg_index i
+            join pg_catalog.pg_class x on x.oid = i.indexrelid
+            join pg_catalog.pg_am m on m.oid = x.relam
+            where i.indrelid = {name}::regclass::oid and m.amname = 'ivfflat' limit 1
+        ), '')"""  # noqa: S608 -- a quoted name
+
+
+def _every_distance(target: Target, limit: int, scope: Scope | None) -> str:
+    attached = described(target)
+    at = after_filter(scope)
+    distance = _distance(target, whole_vector(target), target.storage, at)
+    there = f"{attached_sql.column(attached.embedding, ALIAS)} is not null"
+    # Sorted outside, where no index can: every vector is compared.
+    compared = f"""
+        select {_key(attached)} as chunk_id, {distance} as distance
+        from {attached_sql.table(attached)} {ALIAS}
+        where ${at + 1:d}::text is not null and {_among(attached, scope, [there])} offset 0
+    """  # noqa: S608 -- built from constants, integers and quoted names
+    return _in_order(compared, limit)
+
+
+def _in_order(rows: str, limit: int) -> str:
+    # A vector of length 0 has no cosine distance to anything: no hit, and last where all are compared.
+    return f"""
+        select chunk_id, distance from ({rows}) as compared
+        where distance <> 'NaN'::float8
+        order by distance, chunk_id
+        limit {limit:d}
+    """  # noqa: S608 -- built from constants, integers and quoted names
+
+
+def _best(
+    attached: Attached,
+    limit: int,
+    early_exit: int | None,
+    *,
+    words: str,
+    is_exact: bool,
+    scope: Scope | None,
+) -> str:
+    """The best rows by the server's own full text search: any of the words, the more the better."""
+    if attached.words is None:
+        raise TypeError(f"table {attached.table!r} has no index of its words")
+    weighed = "" if is_exact else f"limit {max(early_exit or WORDS_WEIGHED, limit):d}"
+    asked = "(select query from asked)"
+    # Columns in the index's expression are bare, so this select has no other table. It is one in
+    # another, for plans to tell the halves apart.
+    table = f"(select * from {attached_sql.table(attached)} {WORDS_ALIAS}) as {ALIAS}"  # noqa: S608
+    found = f"({attached.words}) operator(pg_catalog.@@) {asked}"
+    return f"""
+        with asked as materialized (select ({_asked(attached, f"{words}::text[]")}) as query)
+        select chunk_id, score from (
+            select {_key(attached)} as chunk_id,
+                   pg_catalog.ts_rank_cd(({attached.words}), {asked}, {_BY_LENGTH:d})::float8 as score
+            from {table}
+            where {_among(attached, scope, [found])}
+            {weighed}
+        ) as weighed
+        order by score desc, chunk_id
+        limit {limit:d}
+    """  # noqa: S608 -- built from constants, integers, quoted names and the catalog's expression
+
+
+def _asked(attached: Attached, words: str) -> str:
+    """The words as the index knows them, any of which will do; null where there is none."""
+    text = f"pg_catalog.array_to_string({words}, ' ')"
+    config = attached.words_config
+    parsed = text if config is None else f"{attached_sql.literal(config)}::regconfig, {text}"
+    # In quotes as a tsquery has them, whatever standard_conforming_strings is.
+    quote, slash = "pg_catalog.chr(39)", "pg_catalog.chr(92)"
+    escaped = (
+        f"pg_catalog.replace(pg_catalog.replace(lexeme, {slash}, {slash} || {slash}),"
+        f" {quote}, {quote} || {quote})"
+    )
+    return (
+        f"select pg_catalog.string_agg({quote} || {escaped} || {quote}, ' | ')::tsquery"  # noqa: S608
+        f" from pg_catalog.unnest(pg_catalog.to_tsvector({parsed})) as word"
+    )
+
+
+def _key(attached: Attached) -> str:
+    return attached_sql.column(attached.key, ALIAS)
+
+
+def _distance(target: Target, vector: str, storage: str, at: int) -> str:
+    asked = f"${at:d}::{storage}({target.dimension:d})"
+    return f"{vector} {OPERATORS[target.metric]} {asked}"

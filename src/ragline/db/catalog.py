@@ -1,0 +1,169 @@
+"""Indexes and tables as the catalog knows them. Nothing is written, and a replica answers too.
+
+Connections come from `pool.session`, whose search path is the catalog alone: what definitions say
+depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import asyncpg
+
+from ragline.core.index_facts import (
+    VECTOR_METHODS,
+    IndexFacts,
+    ServerFacts,
+    TableFacts,
+    VectorColumn,
+)
+from ragline.db import queries
+from ragline.db.pool import Connection, quoted
+from ragline.errors import RaglineError
+
+Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
+
+_SLOTS = {"_0": 0, "": 1, "_2": 2}
+
+
+async def indexes(db: Db, *, schemas: Sequence[str] | None = None) -> list[IndexFacts]:
+    """Return every index outside the catalog, or of some schemas, in the order of their names.
+
+    `cached_share` is None: looking into the cache costs more than all the rest; see `cached_blocks`.
+    """
+    rows = await db.fetch(
+        queries.block("inventory", "indexes"), None if schemas is None else list(schemas)
+    )
+    used = await _collections(db)
+    return [_index(row, used.get(row["table_oid"], ())) for row in rows]
+
+
+async def tables(db: Db) -> list[TableFacts]:
+    """Return every table and materialized view outside the catalog, in the order of their names."""
+    rows = await db.fetch(queries.block("inventory", "tables"))
+    used = await _collections(db)
+    return [_table(row, used.get(row["oid"], ())) for row in rows]
+
+
+async def server(db: Db, *, memory_bytes: int | None = None) -> ServerFacts:
+    """Return what the server says of itself as far as indexes depend on it.
+
+    `memory_bytes` is that of its machine where the caller knows it.
+    """
+    row = await db.fetchrow(queries.block("inventory", "server"))
+    if row is None:
+        raise RaglineError("the server did not say what it is")
+    facts = dict(row) | {name: _number(row[name]) for name in ("ef_search", "probes")}
+    return ServerFacts(**facts, memory_bytes=memory_bytes)
+
+
+async def cached_blocks(db: Db) -> tuple[Mapping[int, int], str | None]:
+    """Return how many blocks of each index are in shared_buffers, or why nobody may tell."""
+    schema = await db.fetchval(queries.block("inventory", "buffer_cache_schema"))
+    if schema is None:
+        return {}, "pg_buffercache is not installed: `create extension pg_buffercache`"
+    view = f"{quoted(schema)}.pg_buffercache"
+    try:
+        rows = await db.fetch(
+            f"""
+            select c.oid, count(*) as blocks
+            from {view} b
+            join pg_catalog.pg_class c on pg_catalog.pg_relation_filenode(c.oid) = b.relfilenode
+            where c.relkind = 'i' and b.relforknumber = 0
+              and b.reldatabase = (
+                  select oid from pg_catalog.pg_database
+                  where datname = pg_catalog.current_database()
+              )
+            group by c.oid
+            """  # noqa: S608 -- the name of an extension's schema
+        )
+    except asyncpg.InsufficientPrivilegeError as error:
+        return {}, f"{error}: `grant pg_monitor` to this user"
+    return {row["oid"]: row["blocks"] for row in rows}, None
+
+
+async def _collections(db: Db) -> Mapping[int, Sequence[asyncpg.Record]]:
+    """Return which collections are searched in which table; none where that may not be read."""
+    if not await db.fetchval(queries.block("inventory", "knows_collections")):
+        return {}
+    found: dict[int, list[asyncpg.Record]] = {}
+    for row in await db.fetch(queries.block("inventory", "collections_of_tables")):
+        found.setdefault(row["table_oid"], []).append(row)
+    return found
+
+
+def _index(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> IndexFacts:
+    is_vector = row["method"] in VECTOR_METHODS
+    own = next((one for one in used if not one["is_attached"]), None)
+    slot = _slot(row["table_name"], row["name"]) if own and is_vector else None
+    return IndexFacts(
+        oid=row["oid"],
+        table_oid=row["table_oid"],
+        schema=row["schema"],
+        table=row["table_name"],
+        name=row["name"],
+        method=row["method"],
+        operator_classes=tuple(row["operator_classes"]),
+        keys=tuple(row["keys"]),
+        key_rules=tuple(row["key_rules"]),
+        included=tuple(row["included"]),
+        definition=row["definition"],
+        options=tuple(_pair(one) for one in row["options"] or ()),
+        predicate=row["predicate"],
+        is_unique=row["is_unique"],
+        constraint=row["constraint_name"],
+        is_replica_identity=row["is_replica_identity"],
+        runs_foreign_code=row["runs_foreign_code"],
+        is_partitioned=row["is_partitioned"],
+        is_part=row["is_part"],
+        is_valid=row["is_valid"],
+        is_ready=row["is_ready"],
+        is_building=row["is_building"],
+        size_bytes=row["size_bytes"],
+        index_rows=row["index_rows"],
+        table_rows=row["table_rows"],
+        table_bytes=row["table_bytes"],
+        scans=row["scans"],
+        rows_read=row["rows_read"],
+        last_scan=row["last_scan"],
+        created_at=row["created_at"],
+        dimension=_dimension(row["key_modifier"]) if is_vector else None,
+        vector_type=row["key_type"] if is_vector else None,
+        collections=tuple(one["collection"] for one in used),
+        metrics=tuple(one["metric"] for one in used if one["metric"]),
+        slot=slot,
+        is_searched=None if own is None or slot is None else _is_searched(own, slot),
+    )
+
+
+def _table(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> TableFacts:
+    facts = dict(row)
+    vectors = tuple(
+        VectorColumn(name=name, type=kind, dimension=_dimension(int(modifier)))
+        for name, kind, modifier in facts.pop("vectors")
+    )
+    return TableFacts(
+        **facts, vectors=vectors, collections=tuple(one["collection"] for one in used)
+    )
+
+
+def _is_searched(space: asyncpg.Record, slot: int) -> bool:
+    return bool(space["is_active"]) and space["index_slot"] == slot
+
+
+def _slot(table: str, name: str) -> int | None:
+    return _SLOTS.get(name.removeprefix(f"{table}_hnsw")) if table in name else None
+
+
+def _dimension(modifier: int) -> int | None:
+    return modifier if modifier > 0 else None
+
+
+def _pair(option: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    return name, value
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None

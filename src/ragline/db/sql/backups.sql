@@ -1,0 +1,85 @@
+-- add --
+insert into ragline.backup (name, tables, path, size_bytes, sha256, contents, server_version)
+values ($1, $2::jsonb, $3, $4, $5, $6::jsonb, $7)
+returning id
+
+-- one --
+select id, name, tables, path, size_bytes, sha256, contents, server_version, created_at, by_user,
+       verified_at, verification
+from ragline.backup where id::text = $1 or name = $1
+
+-- every --
+select id, name, tables, path, size_bytes, sha256, contents, server_version, created_at, by_user,
+       verified_at, verification
+from ragline.backup order by id desc limit $1
+
+-- verified --
+update ragline.backup
+set verified_at = case when $2::jsonb is null then null else clock_timestamp() end,
+    verification = $2::jsonb
+where id = $1
+
+-- remove --
+delete from ragline.backup where id = $1
+
+-- name_taken --
+select exists (select from ragline.backup where name = $1)
+
+-- relations --
+select c.oid::bigint as oid, n.nspname::text as schema, c.relname::text as name,
+       c.relkind::text as kind, c.relispartition as is_partition,
+       pg_catalog.pg_table_size(c.oid) as bytes,
+       (select inhparent::bigint from pg_catalog.pg_inherits
+        where inhrelid = c.oid and c.relispartition) as parent
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'f', 'v', 'm') and n.nspname !~ '^pg_'
+  and n.nspname <> 'information_schema'
+order by 2, 3
+
+-- columns --
+select a.attname::text as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type,
+       a.attnotnull as is_required, a.attgenerated <> '' as is_generated,
+       a.attidentity <> '' as is_identity
+from pg_catalog.pg_attribute a
+where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
+order by a.attnum
+
+-- key --
+-- the primary key, else a unique index that holds for every row
+select array_agg(a.attname::text order by k.position) as columns
+from pg_catalog.pg_index i
+cross join lateral pg_catalog.unnest(i.indkey::smallint[]) with ordinality k (number, position)
+join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+where i.indrelid = $1::oid and i.indisunique and i.indisvalid and i.indpred is null
+  and i.indexprs is null and k.position <= i.indnkeyatts
+group by i.indexrelid, i.indisprimary
+having bool_and(a.attnotnull)
+order by i.indisprimary desc, i.indexrelid
+limit 1
+
+-- triggers --
+select t.tgname::text as name, t.tgenabled::text as state
+from pg_catalog.pg_trigger t
+where t.tgrelid = $1::oid and not t.tgisinternal and t.tgenabled <> 'D'
+order by 1
+
+-- references --
+select c.conrelid::bigint as child, c.confrelid::bigint as parent, c.confdeltype::text as on_delete,
+       c.conrelid::regclass::text as child_name
+from pg_catalog.pg_constraint c where c.contype = 'f' and c.conrelid <> c.confrelid
+
+-- scratch_databases --
+select d.datname::text as name
+from pg_catalog.pg_database d
+where d.datname like $1
+order by 1
+
+-- this_database --
+select d.oid::bigint as oid, pg_catalog.pg_encoding_to_char(d.encoding) as encoding, d.datcollate::text
+       as collate, d.datctype::text as ctype,
+       (select rolcreatedb or rolsuper from pg_catalog.pg_roles where rolname = current_user)
+       as may_create,
+       current_setting('server_version_num')::int / 10000 as major,
+       current_setting('server_version') as version,
+       pg_catalog.pg_is_in_recovery() as is_replica
+from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()

@@ -1,0 +1,428 @@
+"""Backups of tables with pg_dump: made whole or not at all, restored to see, and put back.
+
+A file holds the schema of the whole database and the rows of the chosen tables, all as one snapshot
+saw them; the rows are counted and hashed in that same snapshot. A backup counts once it was restored
+into an empty database and held exactly what was counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import asyncpg
+
+from ragline.core.dsn import Dsn
+from ragline.db import backups, pool, queries
+from ragline.db.backups import Backup, Table
+from ragline.db.locks import Db
+from ragline.errors import LockTimeout, PreconditionFailed, UsageError
+from ragline.ops import programs, scratch
+
+_PIECE = 1024 * 1024
+_SPARE_BYTES = 64 * 1024 * 1024
+# A vector as text takes two to three times its bytes, and gzip takes half of that away again.
+_GROWTH = 1.5
+_LOCK_WAIT_MS = 10_000
+_HAS_TRANSACTION_TIMEOUT = 17
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_SAID = 1500
+_LIKE_THE_SOURCE = (
+    "--no-owner", "--no-privileges", "--no-comments", "--no-publications", "--no-subscriptions",
+    "--no-security-labels", "--no-tablespaces",
+)  # fmt: skip
+
+Advance = Callable[[str, int, int], None]
+Reached = Callable[[str], None]
+
+
+def _silent(*_said: object) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file that is being written, and where it is until it is whole."""
+
+    file: BinaryIO
+    path: Path
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is none: it would be taken for a number, or break a file name."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a backup: at most 64 letters, digits, '_', '.', '-', and a letter "
+            "or '_' first"
+        )
+
+
+async def create(
+    dsn: Dsn,
+    ledger: Db,
+    tables: Sequence[str] | None,
+    *,
+    folder: Path,
+    name: str | None = None,
+    advance: Advance = _silent,
+    reached: Reached = _silent,
+) -> Backup:
+    """Back up some tables, or all with None, into a file of a folder, and return what is stored.
+
+    Interrupted at any point there is neither a backup nor a file of it, once the next command swept.
+    `ledger` may write ragline's tables; the tables are read as the DSN's own user.
+    """
+    if name is not None:
+        check_name(name)
+    await backups.refuse_taken(ledger, name)
+    await sweep(dsn, ledger, folder)
+    async with pool.session(dsn, "admin") as session:
+        here = await _here(session)
+        dump = await asyncio.to_thread(programs.program, "pg_dump", here["major"])
+        known = await backups.tables(session)
+        wanted = _wanted(known, tables)
+        _check_disk(folder, known, wanted)
+        stem = f"{_plain(dsn.database)}-{name or 'backup'}-{here['oid']}"
+        final = folder / f"{stem}-{secrets.token_hex(4)}.dump"
+        with _part_of(final) as part:
+            held, size, sha256 = await _dumped(
+                session, dsn, dump, part, known, wanted, advance, reached
+            )
+            made = await backups.add(
+                ledger,
+                name=name,
+                path=final,
+                size_bytes=size,
+                sha256=sha256,
+                held=held,
+                server_version=here["version"],
+            )
+            reached("backup:stored")
+            # A row whose file has not its name yet is finished by the next sweep.
+            try:
+                _name(part.path, final)
+            except OSError as error:
+                await backups.remove(ledger, made)
+                raise _not_written(final, error) from error
+    return made
+
+
+def _name(part: Path, final: Path) -> None:
+    part.rename(final)
+
+
+async def _here(session: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Record:
+    found = await session.fetchrow(queries.block("backups", "this_database"))
+    if found is None:
+        raise AssertionError("the database that we are in is in its own catalog")
+    return found
+
+
+def _wanted(known: Sequence[Table], names: Sequence[str] | None) -> list[Table]:
+    if names is None:
+        # Its own list of backups would differ as soon as this one is in it.
+        names = [
+            table.plain
+            for table in known
+            if table.kind in ("r", "p")
+            and not table.is_partition
+            and (table.schema, table.name) != ("ragline", "backup")
+        ]
+    if not names:
+        raise UsageError("this database has no table to back up")
+    return backups.chosen(known, names)
+
+
+def _check_disk(folder: Path, known: Sequence[Table], wanted: Sequence[Table]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise PreconditionFailed(
+            f"{folder} cannot hold a backup: {error.strerror}; name another with --folder"
+        ) from error
+    parts = {part for table in wanted for part in table.parts}
+    bytes_ = sum(table.bytes for table in known if table.oid in parts or table in wanted)
+    needed = int(bytes_ * _GROWTH) + _SPARE_BYTES
+    if free < needed:
+        raise PreconditionFailed(
+            f"{folder} has {free // 2**20} MiB free, and a backup of these tables may need "
+            f"{needed // 2**20}; free some, or name another with --folder"
+        )
+
+
+@contextlib.contextmanager
+def _part_of(final: Path) -> Iterator[_Part]:
+    """Yield a new file beside the final one, which only we may read, locked while we live."""
+    path = final.with_name(f".{final.name}.part")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _not_written(final, error) from error
+    with os.fdopen(handle, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield _Part(file, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _dumped(
+    session: asyncpg.Connection[asyncpg.Record],
+    dsn: Dsn,
+    dump: Path,
+    part: _Part,
+    known: Sequence[Table],
+    wanted: Sequence[Table],
+    advance: Advance,
+    reached: Reached,
+) -> tuple[dict[str, dict[str, Any]], int, str]:
+    """Write the dump, and return what its snapshot held, with the file's size and hash."""
+    kept = {table.oid for table in wanted} | {part for table in wanted for part in table.parts}
+    left_out = [
+        f"--exclude-table-data={table.sql}"
+        for table in known
+        if table.kind in ("r", "p") and table.oid not in kept
+    ]
+    async with session.transaction(isolation="repeatable_read", readonly=True):
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            await session.fetchval("select pg_catalog.set_config($1, '0', true)", name)
+        snapshot = await session.fetchval("select pg_catalog.pg_export_snapshot()")
+        arguments = [
+            *("--format=custom", "--no-password", "--no-blobs", f"--snapshot={snapshot}"),
+            *(f"--lock-wait-timeout={_LOCK_WAIT_MS}", *left_out),
+        ]
+        expected = sum(table.bytes for table in known if table.oid in kept)
+        try:
+            async with asyncio.TaskGroup() as group:
+                written = group.create_task(
+                    _written(dsn, dump, arguments, part, expected, advance, reached)
+                )
+                counted = group.create_task(
+                    backups.contents(session, [table.plain for table in wanted], known=known)
+                )
+        except BaseExceptionGroup as several:
+            raise _first(several) from several
+    size, sha256 = written.result()
+    return counted.result(), size, sha256
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = group.exceptions[0]
+    if isinstance(found, asyncpg.InsufficientPrivilegeError):
+        return PreconditionFailed(
+            f"these tables cannot be read whole: {found}. Use their owner or a superuser: a backup "
+            "without some of the rows would be none"
+        )
+    return found
+
+
+async def _written(
+    dsn: Dsn,
+    dump: Path,
+    arguments: Sequence[str],
+    part: _Part,
+    expected: int,
+    advance: Advance,
+    reached: Reached,
+) -> tuple[int, str]:
+    """Have pg_dump write through us into the file: when we are killed it ends as well."""
+    process = await asyncio.create_subprocess_exec(
+        str(dump),
+        *arguments,
+        f"--dbname={programs.conninfo(dsn)}",
+        env=dict(programs.environment(dsn)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_PIECE,
+    )
+    if process.stdout is None or process.stderr is None:
+        raise AssertionError("both were asked for")
+    found, size = hashlib.sha256(), 0
+    complaints = asyncio.create_task(process.stderr.read())
+    try:
+        while piece := await process.stdout.read(_PIECE):
+            await asyncio.to_thread(part.file.write, piece)
+            found.update(piece)
+            size += len(piece)
+            advance("backup", min(size, expected), expected)
+            reached("backup:writing")
+        await asyncio.to_thread(_synced, part)
+        complaint = (await complaints).decode(errors="replace").strip()
+        code = await process.wait()
+    except OSError as error:
+        raise _not_written(part.path, error) from error
+    finally:
+        complaints.cancel()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if code != 0:
+        raise _refused(dsn, complaint)
+    return size, found.hexdigest()
+
+
+def _synced(part: _Part) -> None:
+    part.file.flush()
+    os.fsync(part.file.fileno())
+
+
+def _refused(dsn: Dsn, complaint: str) -> Exception:
+    said = complaint[-_SAID:]
+    if "lock timeout" in said or "could not obtain lock" in said:
+        return LockTimeout(
+            f"a table is being changed, and pg_dump waited {_LOCK_WAIT_MS // 1000} s for it ({said}); "
+            "nothing was written, try again"
+        )
+    if "permission denied" in said or "row-level security" in said:
+        return PreconditionFailed(
+            f"pg_dump may not read everything as user {dsn.user!r}: {said}. Use the owner of the "
+            "tables or a superuser; nothing was written"
+        )
+    return PreconditionFailed(f"pg_dump of {dsn.redacted()} failed: {said}; nothing was written")
+
+
+def _not_written(path: Path, error: OSError) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"{path.parent} cannot hold the backup: {error.strerror}; nothing is kept of it. Free some "
+        "space, or name another folder with --folder"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40]
+
+
+# What a killed command left
+
+
+async def sweep(dsn: Dsn, ledger: Db, folder: Path) -> None:
+    """End what killed commands left: finish the file of a stored backup, remove all else of theirs."""
+    await scratch.sweep(dsn)
+    every = await backups.every(ledger)
+    folders = {folder, *(Path(backup.path).parent for backup in every)}
+    await asyncio.to_thread(_sweep_files, folders, {Path(backup.path) for backup in every})
+
+
+def _sweep_files(folders: set[Path], stored: set[Path]) -> None:
+    for part in sorted(part for folder in folders for part in _parts(folder)):
+        final = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            # Whoever writes it holds the lock for as long as they live.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if final in stored and not final.exists():
+                part.rename(final)
+            else:
+                part.unlink()
+
+
+def _parts(folder: Path) -> list[Path]:
+    try:
+        return [
+            path for path in folder.glob(".*.dump.part") if path.is_file() and not path.is_symlink()
+        ]
+    except OSError:
+        return []
+
+
+# Restoring
+
+
+@asynccontextmanager
+async def restored(dsn: Dsn, backup: Backup) -> AsyncIterator[Dsn]:
+    """Yield a database beside that of `dsn` that holds what a backup does; dropped afterwards.
+
+    It has the tables with their rows, without indexes, constraints and triggers.
+    """
+    await check_file(backup)
+    async with scratch.database(dsn, "restoring a backup") as there:
+        await fill(there, backup, "--section=pre-data", "--section=data")
+        yield there
+
+
+async def check_file(backup: Backup) -> None:
+    """Refuse a backup whose file is not what was written."""
+    wrong = await asyncio.to_thread(backups.what_is_wrong, backup)
+    if wrong is not None:
+        raise PreconditionFailed(
+            f"backup {backup.said} cannot be used: {wrong}. Put the file back, or make another backup"
+        )
+
+
+async def fill(there: Dsn, backup: Backup, *arguments: str) -> None:
+    """Run pg_restore of a backup's file into a database; errors are raised."""
+    async with pool.session(there, "admin") as session:
+        here = await _here(session)
+    path = await asyncio.to_thread(programs.program, "pg_restore", here["major"])
+    said = [*_LIKE_THE_SOURCE, "--no-password", *arguments, backup.path]
+    # A pg_restore of 17 or newer begins with a setting that older servers do not know: there it goes
+    # on after errors, and that one is the only one that may be.
+    is_newer_server = here["major"] >= _HAS_TRANSACTION_TIMEOUT
+    try:
+        await programs.run(path, [*(["--exit-on-error"] if is_newer_server else []), *said], there)
+    except PreconditionFailed as error:
+        if is_newer_server or not _is_only_that_setting(str(error)):
+            raise
+
+
+def _is_only_that_setting(complaint: str) -> bool:
+    return (
+        'unrecognized configuration parameter "transaction_timeout"' in complaint
+        and complaint.count("could not execute query") == 1
+        and "errors ignored on restore: 1" in complaint
+    )
+
+
+async def verify(dsn: Dsn, ledger: Db, reference: str) -> Backup:
+    """Restore a backup into an empty database, compare every row, and mark it; else say what differs."""
+    backup = await backups.one(ledger, reference)
+    await sweep(dsn, ledger, Path(backup.path).parent)
+    began = time.monotonic()
+    try:
+        async with restored(dsn, backup) as there, pool.session(there, "admin") as session:
+            seen = await backups.contents(session, backup.tables)
+    except PreconditionFailed:
+        if backup.verified_at is not None:
+            await backups.mark(ledger, backup, None)
+        raise
+    differing = [table for table in backup.tables if seen[table] != backup.contents[table]]
+    if differing:
+        await backups.mark(ledger, backup, None)
+        said = "; ".join(
+            f"{table}: {seen[table]['rows']} rows restored, {backup.contents[table]['rows']} backed up"
+            for table in differing[:5]
+        )
+        raise PreconditionFailed(
+            f"backup {backup.said} does not hold what it should ({said}): do not rely on it, make "
+            "another"
+        )
+    seconds = round(time.monotonic() - began, 2)
+    return await backups.mark(ledger, backup, {"tables": seen, "seconds": seconds})
+
+
+async def remove(ledger: Db, reference: str) -> Backup:
+    """Forget a backup and delete its file."""
+    backup = await backups.one(ledger, reference)
+    # First the file: a row without one is seen, a file without a row is not.
+    try:
+        await asyncio.to_thread(Path(backup.path).unlink, missing_ok=True)
+    except OSError as error:
+        raise PreconditionFailed(
+            f"{backup.path} cannot be deleted: {error.strerror}; the backup is kept"
+        ) from error
+    await backups.remove(ledger, backup)
+    return backup

@@ -1,0 +1,77 @@
+"""Databases for a while, on the same server: made, used, dropped, and swept up after a crash."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+
+from ragline.core.dsn import Dsn
+from ragline.db import pool, queries
+from ragline.errors import PreconditionFailed, RaglineError
+
+PREFIX = "ragline_scratch"
+_OF = "(pg_catalog.hashtext('ragline.scratch'), pg_catalog.hashtext($1))"
+_HOLD = f"select pg_catalog.pg_try_advisory_lock{_OF}"
+_GIVE = f"select pg_catalog.pg_advisory_unlock{_OF}"
+
+
+@asynccontextmanager
+async def database(dsn: Dsn, purpose: str) -> AsyncIterator[Dsn]:
+    """Yield an empty database beside that of `dsn`, with its encoding; it is dropped afterwards.
+
+    A session on `dsn` holds it: when our process is gone the next `sweep` may drop it.
+    """
+    async with pool.session(dsn, "admin") as session:
+        here = await session.fetchrow(queries.block("backups", "this_database"))
+        if here is None or not here["may_create"]:
+            raise PreconditionFailed(
+                f"{purpose} needs a database for a while, and user {dsn.user!r} may not create one: "
+                f"`alter role {pool.quoted(dsn.user)} createdb`, or use another user"
+            )
+        if here["is_replica"]:
+            raise PreconditionFailed(
+                f"{purpose} needs a database for a while, and this server is a read-only replica; "
+                "point DATABASE_URL at the primary"
+            )
+        name = f"{PREFIX}_{here['oid']}_{secrets.token_hex(5)}"
+        # Held before it is there: nobody sweeps it away meanwhile.
+        await session.fetchval(_HOLD, name)
+        try:
+            await session.execute(
+                f"create database {pool.quoted(name)} template template0"
+                f" encoding {_text(here['encoding'])} lc_collate {_text(here['collate'])}"
+                f" lc_ctype {_text(here['ctype'])}"
+            )
+            yield dsn.on(name)
+        finally:
+            with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+                await session.execute(f"drop database if exists {pool.quoted(name)} with (force)")
+
+
+async def sweep(dsn: Dsn) -> list[str]:
+    """Drop the databases that ended processes left, and return their names."""
+    dropped = []
+    async with pool.session(dsn, "admin") as session:
+        here = await session.fetchrow(queries.block("backups", "this_database"))
+        if here is None or here["is_replica"]:
+            return []
+        pattern = f"{PREFIX}_{here['oid']}_%".replace("_", "\\_")
+        for row in await session.fetch(queries.block("backups", "scratch_databases"), pattern):
+            name = row["name"]
+            if not await session.fetchval(_HOLD, name):
+                continue
+            try:
+                await session.execute(f"drop database if exists {pool.quoted(name)} with (force)")
+                dropped.append(name)
+            except (asyncpg.InsufficientPrivilegeError, RaglineError):
+                pass  # another user's: theirs to sweep
+            finally:
+                await session.fetchval(_GIVE, name)
+    return dropped
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

