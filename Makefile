@@ -46,7 +46,7 @@ bench: $(READY) ## speed and quality, as interleaved ratios against hand-written
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 130' INT TERM; broken=; \
 	for one in vector_search lexical "hybrid --data $$folder" "filters --data $$folder" \
 	  "doctor --data $$folder" \
-	  "writers --data $$folder" ingest squad cranfield int8 judges gate evaluation undo; do \
+	  "writers --data $$folder" ingest squad cranfield int8 judges gate evaluation index_tune undo migration; do \
 	  set -- $$one; name=$$1; shift; \
 	  echo; echo "bench/$$name.py"; \
 	  $(BIN)/python bench/$$name.py "$$@" || broken="$$broken $$name"; \

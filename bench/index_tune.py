@@ -1,5 +1,5 @@
 """Tuning the index of 25,000 real chunks: how long it takes, whether what it proposes holds on questions
-that it has not seen, and what production's searches notice of it.
+that it has not seen, and what production's searches notice of it. The questions are section headings.
 
 Another process searches all the while, one search after another with 5 ms between two, as it did before
 the tuning and does after it. What passes between those two is printed as well: it is the noise.
@@ -28,7 +28,7 @@ from ragline.config import Config
 from ragline.core.frontier import Trial
 from ragline.db import samples
 from ragline.evals import frontier_plot, index_tuning
-from ragline.evals.index_tuning import Tuned, Wanted
+from ragline.evals.index_tuned import Tuned, Wanted
 from ragline.evals.recall import midway
 from ragline.ops import embedded
 from ragline.rag.app import App
@@ -42,6 +42,7 @@ THINKING_S = 0.005
 QUIET_S = 40.0
 BLOCK = 50
 QUERIES = 1_000
+QUESTIONS = 400
 
 
 def main() -> int:
@@ -59,9 +60,14 @@ def main() -> int:
 
 async def _run(settings: argparse.Namespace) -> list[Figure]:
     async with corpus.embedded_for_real(settings.data, COLLECTION, settings.chunks) as opened:
-        app, _, config = opened
+        app, dsn, config = opened
         facts = await app.collection(COLLECTION, fresh=True)
-        print(f"{facts.chunks:,} chunks, recall@{K} of {RECALL:g}, full sweep")
+        connection = await corpus.connect(dsn)
+        asked = tuple((await corpus.headings(connection, COLLECTION))[:QUESTIONS])
+        await connection.close()
+        print(
+            f"{facts.chunks:,} chunks, recall@{K} of {RECALL:g}, full sweep, {len(asked)} headings"
+        )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "queries.npy"
             np.save(file, await _queries(app))
@@ -72,7 +78,7 @@ async def _run(settings: argparse.Namespace) -> list[Figure]:
             searching.start()
             try:
                 await asyncio.to_thread(ours.recv)
-                tuned, spans = await _tuned(app, config)
+                tuned, spans = await _tuned(app, config, asked)
                 ours.send("stop")
                 times = np.asarray(await asyncio.to_thread(ours.recv))
             finally:
@@ -111,14 +117,16 @@ async def _queries(app: App) -> npt.NDArray[np.float32]:
     return np.stack([midway(one, other, is_unit=True) for one, other in pairs])
 
 
-async def _tuned(app: App, config: Config) -> tuple[Tuned, list[tuple[float, float]]]:
+async def _tuned(
+    app: App, config: Config, asked: tuple[str, ...]
+) -> tuple[Tuned, list[tuple[float, float]]]:
     """Tune between two quiet times; return the result and when each of the three began and ended."""
     spans = [(time.time(), time.time() + QUIET_S)]
     await asyncio.sleep(QUIET_S)
     began = time.time()
     folder = embedded.data_directory(config.data_dir)
     tuned = await index_tuning.tune(
-        app, COLLECTION, Wanted(recall=RECALL, k=K), folder=folder,
+        app, COLLECTION, Wanted(recall=RECALL, k=K, questions=asked), folder=folder,
         say=lambda line: print(f"  {time.time() - began:5.0f} s  {line}", flush=True),
     )  # fmt: skip
     spans.append((began, time.time()))

@@ -167,8 +167,6 @@ async def test_killed_at_every_step_down(ground: Ground, ini: Path, tmp_path: Pa
     [
         ("migration:statement:4", "pass"),
         ("migration:before-commit", "pass"),
-        ("apply:2:before", "pass"),
-        ("apply:2:after", "pass"),
         ("undo:1:after", "fail"),
     ],
 )
@@ -206,3 +204,25 @@ async def test_a_build_that_the_server_dies_in_leaves_no_invalid_index(
     process.join(60)
     assert not process.is_alive()
     assert await _whole(ground, ini, "building") == "undone"
+
+
+async def test_the_command_line_rehearses_plans_applies_and_undoes(
+    ground: Ground, ini: Path
+) -> None:
+    await _begin_anew(ground)
+    ragline = ground.command.with_(**ground.environment)
+    seen = ragline.json("migrate", "rehearse", ini, "--quiet")
+    ran = " ".join(one["revision"] for one in seen["steps"])
+    assert ran == "aaa1 bbb2 bbb2 aaa1 aaa1 bbb2"
+    assert not seen["difference"]
+    assert (await _state(ground)) == (_OLD, None)
+    done = ragline.run(
+        *("change", "plan", "migration", ini, "revision=head", "--no-measure", "--apply", "--quiet")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "upgrade aaa1" in done.stdout + done.stderr
+    assert (await _state(ground)) == (_NEW, "bbb2")
+    number = ragline.json("change", "list")["changes"][0]["id"]
+    undone = ragline.run("change", "undo", str(number))
+    assert undone.returncode == 0, undone.stderr
+    assert (await _state(ground)) == (_OLD, None)

@@ -23,14 +23,15 @@ from ragline.ops import embedded
 
 COMMANDS = (
     "ingest, search, ask, attach, detach, serve, health, doctor, collection, collection calibrate, "
-    "collection list, collection show, collection remove, migrate, migrate plan, migrate apply, migrate status, "
-    "db, db start, db stop, "
+    "collection list, collection show, collection remove, migrate, migrate plan, migrate apply, "
+    "migrate status, db, db start, db stop, "
     "db status, db url, db psql, dsn, dsn audit, dsn show, model, model check, "
     "model fetch, model show, snapshot, snapshot take, snapshot list, snapshot show, snapshot diff, "
     "snapshot restore-plan, backup, backup create, backup verify, backup restore, backup list, "
-    "backup show, backup remove, migrate lint, migrate new, "
+    "backup show, backup remove, migrate lint, migrate new, migrate rehearse, "
     "change, change plan, change apply, change list, change show, change undo, "
-    "change resume, change watch, index tune, index advise, tune, tune plan, tune apply, tune conf"
+    "change resume, change watch, index list, "
+    "index tune, index advise, tune, tune plan, tune apply, tune conf"
 ).split(", ")
 HEAVY = {
     *("asyncpg", "numpy", "sqlalchemy", "alembic", "onnxruntime", "fastapi", "uvicorn", "psycopg"),

@@ -73,7 +73,7 @@ def test_without_evidence_none_then_one_index_that_is_built_measured_and_undone(
 
     text = site.run("index", "advise", *_FLOORS).stdout
     assert "120 calls" in text
-    assert "next: ragline index advise --apply 1" in text
+    assert "next: ragline index advise --min-calls 50 --min-ms 0.2 --apply 1" in text
     assert indexes(site) == ["note_pkey"]
 
     applied = site.run("index", "advise", *_FLOORS, "--apply", "1", "--run")

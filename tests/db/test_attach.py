@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +19,13 @@ from hypothesis import strategies as st
 import foreign_tables
 from conftest import connect, opened
 from foreign_tables import TEXTS
+from ragline.change.kind import Site
+from ragline.change.kinds.space import Space
 from ragline.core import attaching
 from ragline.core.attaching import Request
 from ragline.core.budget import ROLES, WORKLOADS
 from ragline.core.dsn import Dsn
-from ragline.db import attachments
+from ragline.db import attached_sql, attachments
 from ragline.errors import (
     Conflict,
     NotFound,
@@ -30,6 +33,7 @@ from ragline.errors import (
     RaglineError,
     UsageError,
 )
+from ragline.library import Rag
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.ops import programs
 from ragline.rag import attach, calibration, catalog, ingest
@@ -44,7 +48,7 @@ create table public.facts (
     id integer primary key, body text, vec vector(64), extra jsonb, lang text, kinds text[]
 )
 """
-_COLUMNS = {"id": "id", "text": "body", "embedding": "vec"}
+_COLUMNS: dict[str, Any] = {"id": "id", "text": "body", "embedding": "vec"}
 
 
 async def _schema(dsn: Dsn) -> str:
@@ -543,6 +547,39 @@ async def test_an_empty_table_is_of_the_model_that_is_said(app: App, db: Db) -> 
 # While it is attached.
 
 
+async def test_a_replica_is_refused(app: App, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _facts_table(db)
+    real = attachments.server
+
+    async def of_replica(session: attachments.Session) -> attachments.Server:
+        return replace(await real(session), is_replica=True)
+
+    monkeypatch.setattr(attachments, "server", of_replica)
+    with pytest.raises(PreconditionFailed, match=r"read-only replica.*primary"):
+        await attach.attach(app, Request(table="facts", **_COLUMNS))
+
+
+async def test_writes_of_its_own_application_raise_the_epoch(app: App, db: Db) -> None:
+    await _facts_table(db)
+    _, facts = await attach.attach(app, Request(table="facts", **_COLUMNS))
+    await db.execute("update facts set lang = 'en' where id < 3")
+    # What a session wrote is told to the statistics a moment later, or when it ends.
+    await db.execute("select pg_stat_force_next_flush()")
+    await db.execute("select 1")
+
+    assert (await app.collection("facts", fresh=True)).epoch >= facts.epoch + 3
+
+
+async def test_its_space_is_not_changed(app: App, db: Db, own_dsn: Dsn, tmp_path: Path) -> None:
+    await _facts_table(db)
+    await attach.attach(app, Request(table="facts", **_COLUMNS))
+    unused: Any = None
+    site = Site(app=app, dsn=own_dsn, restart=None, measure=unused, kinds={}, data_dir=tmp_path)
+
+    with pytest.raises(Conflict, match="no space to be filled"):
+        await Space().wanted(site, "facts", {"storage": "halfvec"})
+
+
 async def test_what_would_write_it_points_to_detaching(app: App, db: Db) -> None:
     await foreign_tables.llama_index(db)
     await attach.attach(app, Request(table="data_notes"))
@@ -660,6 +697,42 @@ async def test_what_a_kept_change_replaced_is_ended_first_and_its_index_named(
 
     assert settled == ["settled"]
     assert done.kept_indexes == ("facts_vec_idx",)
+
+
+async def test_an_index_left_over_from_a_trial_is_named(app: App, db: Db) -> None:
+    await _facts_table(db)
+    plan, _ = await attach.attach(app, Request(table="facts", **_COLUMNS))
+    for slot, storage in ((1, "halfvec"), (2, "halfvec"), (2, "vector")):
+        expression = attached_sql.vector(
+            plan.attached,
+            held="vector",
+            storage=storage,
+            dimension=64,
+            vector_schema="public",
+            slot=slot,
+            alias="",
+        )
+        await db.execute(
+            f"create index facts_{slot}_{storage} on facts "
+            f"using hnsw ({expression} {storage}_cosine_ops)"
+        )
+
+    warnings = (await attach.plan_detach(app, "facts")).warnings
+
+    assert [warning.split()[1] for warning in warnings] == ["facts_2_halfvec", "facts_2_vector"]
+
+
+async def test_the_library_attaches_and_detaches(app: App, db: Db) -> None:
+    await foreign_tables.document_chunks(db)
+    rag = Rag(app)
+
+    plan, facts = await rag.attach("document_chunks", only={"document_id": "01"}, collection="one")
+    done = await rag.detach("one")
+
+    # As the column writes it.
+    assert plan.attached.only == (("document_id", "1"),)
+    assert (facts.name, facts.chunks) == ("one", len(TEXTS) // 2)
+    assert (done.collection, done.is_there) == ("one", True)
 
 
 @given(st.text(max_size=12), st.text(max_size=12))

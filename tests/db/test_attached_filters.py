@@ -193,8 +193,17 @@ async def test_filters_of_metadata_keep_what_they_keep_in_python(
     asked=st.lists(_about_columns, min_size=1, max_size=10),
 )
 @example(
-    rows=[({"b": 1, "$1": 2**53 + 1, "a.b": uuid_key(1)}, {"b": "shadowed", "free": 1})],
+    rows=[
+        ({"b": 1, "$1": 2**53 + 1, "a.b": uuid_key(1)}, {"b": "shadowed", "free": 1}),
+        ({"a": "a", "b": None, "tags": "true"}, {"free": "a", "b2": None}),
+        ({"a": None, "b": -1}, {"free": True}),
+    ],
     asked=[
+        *(Compare(key, op, "b") for key in ("a", "free") for op in ("lt", "ge", "ne")),
+        *(Compare(key, op, 0) for key in ("b", "free") for op in ("lt", "ge", "ne")),
+        *(In(key, ("a", True, None)) for key in ("a", "free", "b2")),
+        *(In("b", some) for some in ((1, None), ("x", -1), (1, 0.5))),
+        Or((Compare("a", "eq", "a"), Compare("b", "lt", 0), Contains("free", "a"))),
         Compare("b", "eq", "shadowed"),
         Compare("b", "le", 1),
         Compare("b", "eq", 10**30),

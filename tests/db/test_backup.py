@@ -75,7 +75,9 @@ def damage(file: Path) -> None:
 
 def unfinish(file: Path) -> None:
     """Leave what a killed command does: a file that has not its name yet, and one nobody knows."""
-    unfinish(file)
+    file.rename(file.with_name(f".{file.name}.part"))
+    (file.parent / ".gone.dump.part").write_text("half")
+    (file.parent / "mine.dump").write_text("somebody's")
 
 
 async def content(dsn: Dsn, *tables: str) -> dict[str, dict[str, Any]]:
@@ -387,6 +389,21 @@ async def test_a_full_disk_leaves_nothing(
 
     with pytest.raises(PreconditionFailed, match="No space left"):
         await backup.create(own_dsn, shop, [_ITEM], folder=tmp_path)
+    assert names(tmp_path) == []
+    assert await backups.every(shop) == []
+
+
+@pytest.mark.parametrize("point", ["backup:writing", "backup:stored"])
+async def test_an_error_at_any_point_leaves_neither_row_nor_file(
+    shop: Db, own_dsn: Dsn, tmp_path: Path, point: str
+) -> None:
+    def reached(now: str) -> None:
+        if now == point:
+            raise ZeroDivisionError(point)
+
+    with pytest.raises(ZeroDivisionError):
+        await backup.create(own_dsn, shop, [_ITEM], folder=tmp_path, reached=reached)
+
     assert names(tmp_path) == []
     assert await backups.every(shop) == []
 

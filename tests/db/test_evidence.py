@@ -215,6 +215,23 @@ async def test_explaining_leaves_nothing_and_refuses_a_second_statement(events: 
         assert await session.fetchval("select count(*) from app.event") == 5000
 
 
+async def test_hypopg_has_the_last_word_where_it_is_installed(events: Dsn) -> None:
+    # Its functions stand in for it; they pretend nothing, so that the plan stays as it is.
+    db = await connect(events)
+    await db.execute(
+        "create schema hypo; set allow_system_table_mods = on;"
+        "insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion) "
+        "values (4242424, 'hypopg', 10, 'hypo'::regnamespace, true, '1.4');"
+        "create function hypo.hypopg_reset() returns void language sql as 'select null::void';"
+        "create function hypo.hypopg_create_index(text) returns text language sql as 'select $1'"
+    )
+    await repeated(events, "select id from app.event where meta @> $1", '{"user": 5}')
+    report = await advised(events)
+    await db.close()
+    assert made(report) == []
+    assert [one for one in report.not_advised if "says HypoPG" in one.reason]
+
+
 async def test_operators_that_statements_use_are_known_by_table(events: Dsn) -> None:
     for operator in ("<=>", "<->"):
         sql = "select id from app.event order by emb @@ $1::text::vector limit 3"
@@ -225,6 +242,27 @@ async def test_operators_that_statements_use_are_known_by_table(events: Dsn) -> 
     assert [(one.schema, one.table, one.operator, one.calls) for one in used] == [
         ("app", "event", "<->", 10), ("app", "event", "<=>", 10),
     ]  # fmt: skip
+
+
+async def test_why_an_index_is_kept_is_known_from_the_catalog(own_dsn: Dsn) -> None:
+    db = await connect(own_dsn)
+    await db.execute(
+        "create schema app; create table app.one (id int primary key, a int not null, b int, c int);"
+        "create unique index one_a on app.one (a);"
+        "alter table app.one replica identity using index one_a;"
+        "create unique index one_b on app.one (b); create index one_c on app.one (c);"
+        "create table app.two (one int references app.one (b)); create index two_one on app.two (one)"
+    )
+    name = await db.fetch("select oid, relname from pg_class where relkind = 'i'")
+    await db.close()
+    async with pool.session(own_dsn, "admin") as session:
+        kept = await evidence.kept_indexes(session)
+    said = {row["relname"]: kept.get(row["oid"]) for row in name}
+    assert said["one_pkey"] == "it keeps constraint one_pkey"
+    assert said["one_a"] == "replication identifies rows by it"
+    assert said["one_b"] == "it keeps constraint two_one_fkey"
+    assert said["two_one"] == "foreign key two_one_fkey is checked by it"
+    assert said["one_c"] is None
 
 
 async def test_only_the_table_that_was_named_is_looked_at(events: Dsn) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,16 +20,25 @@ import pytest
 from conftest import connect, opened
 from ragline.cli import index_tune, index_tune_text
 from ragline.config import Config
+from ragline.core.attaching import Request
 from ragline.core.dsn import Dsn
 from ragline.core.frontier import Design
 from ragline.core.gate import Judgement
 from ragline.db import trial_tables
 from ragline.db.search import Target
 from ragline.errors import PreconditionFailed, RaglineError, UsageError
-from ragline.evals import exact_truth, frontier_plot, index_tuning, production
+from ragline.evals import (
+    exact_truth,
+    frontier_plot,
+    index_tuning,
+    production,
+    tuning_questions,
+)
 from ragline.evals.exact_truth import Nearest
-from ragline.evals.index_tuning import Tuned, Wanted, tune
+from ragline.evals.index_tuned import Tuned, Wanted
+from ragline.evals.index_tuning import tune
 from ragline.models.embed import Embedded, Embedder, ModelFacts
+from ragline.rag import attach
 from ragline.rag.app import App
 from ragline.rag.ingest import Text, ingest_texts
 from ragline.rag.search import query, search_collections, target_of
@@ -123,7 +133,7 @@ def _quickly() -> Iterator[None]:
         patched.setattr(production, "_FIRST", 5)
         patched.setattr(production, "_EVERY_S", 0.02)
         patched.setattr(production, "_CALM_WITHIN_S", 0.1)
-        patched.setattr(index_tuning, "QUESTIONS", 160)
+        patched.setattr(tuning_questions, "QUESTIONS", 160)
         yield
 
 
@@ -215,12 +225,16 @@ def test_the_frontier_is_printed_and_drawn(seen: Seen) -> None:
 def test_why_nothing_is_proposed_is_said_with_the_best_there_is(seen: Seen) -> None:
     trials = seen.tuned.trials
     size = min(trial.size_bytes for trial in trials)
+    point = replace(trials[0].points[0], recall=0.97, low=0.96, high=0.98)
 
-    out_of_reach = index_tuning._why_none(trials, Wanted(recall=0.99999))
+    out_of_reach = index_tuning._why_none(
+        [replace(trial, points=(point,)) for trial in trials], Wanted(recall=0.99)
+    )
     too_small = index_tuning._why_none(trials, Wanted(recall=0.5, max_bytes=size - 1))
     none_tried = index_tuning._why_none((), Wanted(recall=0.9, max_bytes=2**20))
 
-    assert "no index holds 0.99999 with the lower end of its interval; the best is" in out_of_reach
+    assert "no index holds 0.99 with the lower end of its interval" in out_of_reach
+    assert "the best is 0.970 [0.960, 0.980]" in out_of_reach
     assert "holds 0.5; the least that does takes" in too_small
     assert none_tried == "no index is small enough to be tried: raise --max-size"
 
@@ -270,7 +284,7 @@ async def test_questions_of_a_file_are_embedded_by_the_collections_model(place: 
 async def test_too_little_disk_is_refused_before_anything_is_copied(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(9, 8, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(9, 8, 1))
     copied = False
 
     def not_copied(*_arguments: object, **_more: object) -> None:
@@ -493,4 +507,38 @@ async def test_a_proposal_is_applied_as_one_change_of_index_and_search(
         asking = query("", COLLECTION, method="vector", vector=vector, explain=True)
         found = await search_collections(site.app, asking)
         assert found.used[0].ef_search == tuned.proposal.ef_search
-        assert "Index Scan embedding_1_hnsw_2" in (found.used[0].vector_plan or "")
+        # The one that was in use stays where it was, should it be the cheapest.
+        is_new = design != Design(method="hnsw", storage="vector", m=16, ef_construction=64)
+        assert facts.space.index_slot == (2 if is_new else 1)
+        name = "embedding_1_hnsw" + ("_2" if is_new else "")
+        assert found.used[0].vector_plan == f"Index Scan {name}"
+
+
+async def test_a_table_of_somebody_elses_is_tuned_in_place(own_dsn: Dsn, tmp_path: Path) -> None:
+    db = await connect(own_dsn)
+    await db.execute(
+        """
+        create table public."Their notes" (id uuid primary key, body text, "The vector" vector(16));
+        insert into public."Their notes"
+        select gen_random_uuid(), 'note ' || n,
+               array(select random() - 0.5 + n * 0 from generate_series(1, 16))::vector(16)
+        from generate_series(1, 1100) as n;
+        analyze public."Their notes";
+        """
+    )
+    there = "select array_agg(c.relname::text order by 1) from pg_class c"
+    async with opened(own_dsn, tmp_path, None) as app:
+        asking = Request(
+            table='public."Their notes"', id="id", text="body", embedding="The vector",
+            collection="theirs", model="unknown",
+        )  # fmt: skip
+        await attach.attach(app, asking)
+        before = await db.fetchval(there)
+
+        tuned = await tune(app, "theirs", QUICK)
+
+    assert tuned.proposal is not None, tuned.reason
+    assert tuned.now is not None
+    assert tuned.now.recall == 1.0  # there is no index: all are compared
+    assert await db.fetchval(there) == before
+    await db.close()

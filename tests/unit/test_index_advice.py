@@ -16,6 +16,7 @@ from ragline.core import (
     index_candidates,
     index_costs,
     index_definition,
+    index_drops,
     plan_scans,
     sql_tokens,
 )
@@ -241,6 +242,14 @@ def test_a_quick_statement_that_takes_much_of_all_time_counts() -> None:
     assert isinstance(judged(floors=Floors(mean_ms=50)), Advice)
 
 
+def test_a_limit_that_ends_the_scan_early_ends_that_of_the_index_too() -> None:
+    limited = {"Node Type": "Limit", "Plan Rows": 10, "Total Cost": 350.0, "Plans": [plan()]}
+    found = judged(Explained(statement=statement(), plan=limited))
+    assert isinstance(found, Advice)
+    assert found.seen is not None
+    assert found.seen.plan_cost == 350.0
+
+
 def test_what_leaves_many_rows_is_not_selective() -> None:
     found = judged(Explained(statement=statement(), plan=plan("(e.flag = $1)", rows=50_000)))
     assert isinstance(found, NotAdvised)
@@ -352,9 +361,9 @@ def test_an_index_of_more_rows_is_never_smaller(rows: int, more: int) -> None:
 
 
 def test_an_unused_index_is_dropped_only_when_statistics_are_old_enough() -> None:
-    young, _ = advice.drops(catalog(indexes=[index("a", 7)], hours=24 * 6), Floors())
-    (old,), _ = advice.drops(catalog(indexes=[index("a", 7)], hours=24 * 8), Floors())
-    unknown, left = advice.drops(catalog(indexes=[index("a", 7)], hours=None), Floors())
+    young, _ = index_drops.drops(catalog(indexes=[index("a", 7)], hours=24 * 6), Floors())
+    (old,), _ = index_drops.drops(catalog(indexes=[index("a", 7)], hours=24 * 8), Floors())
+    unknown, left = index_drops.drops(catalog(indexes=[index("a", 7)], hours=None), Floors())
     assert (young, unknown) == ([], [])
     assert (old.action, old.reason) == ("drop", "was not read once in 8.0 days")
     assert any("unknown" in caution for caution in old.cautions)
@@ -363,7 +372,7 @@ def test_an_unused_index_is_dropped_only_when_statistics_are_old_enough() -> Non
 
 def test_of_two_that_hold_the_same_the_used_one_stays() -> None:
     pair = [index("a", 7, scans=5), index("b", 8, scans=90)]
-    found, _ = advice.drops(catalog(indexes=pair, hours=1.0), Floors())
+    found, _ = index_drops.drops(catalog(indexes=pair, hours=1.0), Floors())
     assert [(one.name, one.reason) for one in found] == [
         ("a", "doubles app.b, which holds the same")
     ]
@@ -378,21 +387,21 @@ def test_of_two_that_hold_the_same_the_used_one_stays() -> None:
 )  # fmt: skip
 def test_what_keeps_a_promise_or_serves_ragline_is_never_dropped(more: dict[str, Any]) -> None:
     here = catalog(indexes=[index("a", 7, **more)], hours=10_000.0)
-    assert advice.drops(here, Floors())[0] == []
+    assert index_drops.drops(here, Floors())[0] == []
 
 
 def test_what_replication_identifies_rows_by_is_never_dropped() -> None:
     here = catalog(indexes=[index("a", 7)], hours=10_000.0, kept={7: "replication identifies rows"})
-    found, left = advice.drops(here, Floors())
+    found, left = index_drops.drops(here, Floors())
     assert found == []
     assert "replication" in left[0].reason
 
 
 def test_a_replica_and_ragline_itself_are_never_advised_to_drop() -> None:
     there = replace(index("a", 7), schema="ragline")
-    assert advice.drops(catalog(indexes=[there], hours=9e9), Floors()) == ([], [])
+    assert index_drops.drops(catalog(indexes=[there], hours=9e9), Floors()) == ([], [])
     on_replica = catalog(indexes=[index("a", 7)], hours=9e9, is_replica=True)
-    assert advice.drops(on_replica, Floors())[0] == []
+    assert index_drops.drops(on_replica, Floors())[0] == []
 
 
 @pytest.mark.parametrize(

@@ -319,8 +319,8 @@ def test_low_recall_is_told_only_when_it_is_sure(mean: float, half: float) -> No
 def test_rows_that_no_index_holds_and_rows_that_no_query_can_get() -> None:
     some = replace(SAMPLE, null_rows=3, zero_rows=2)
     (one,) = sampled_indexes.not_held([HNSW], {1: some})
-    assert "3 without a vector" in one.evidence
-    assert "2 with a zero vector" in one.evidence
+    assert "3 rows without a vector" in one.evidence
+    assert "2 rows with a zero vector" in one.evidence
     by_l2 = replace(HNSW, operator_classes=("vector_l2_ops",))
     assert list(sampled_indexes.not_held([by_l2], {1: replace(some, null_rows=0)})) == []
     asked = replace(SAMPLE, k=50)

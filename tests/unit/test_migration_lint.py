@@ -289,6 +289,18 @@ def test_a_lock_without_its_timeout_is_a_fault_once_in_a_direction(name: str) ->
     ]
 
 
+def test_a_table_made_here_makes_nobody_wait() -> None:
+    made = "create table t ()"
+    for of_it in (
+        "create trigger x before update on t",
+        "create policy p on t",
+        "update t set a = 1",
+    ):
+        text = _TEXT_WITHOUT_TIMEOUTS.format(set=made).replace("pass  #", "return  #")
+        text = text.replace("alter table t add column a int", of_it)
+        assert found(RevisionSource(path="1.py", text=text)) == []
+
+
 def test_a_timeout_of_set_config_counts() -> None:
     said = (
         "select set_config('lock_timeout', '1s', true), set_config('statement_timeout', '1s', true)"

@@ -18,15 +18,18 @@ _MOST_SHOWN = 20
 _CUT = 120
 
 
-def report(found: AdviceReport) -> str:
-    """Return everything that was found out: advice with evidence, then what is not advised and why."""
+def report(found: AdviceReport, again: str = "ragline index advise") -> str:
+    """Return everything that was found out: advice with evidence, then what is not advised and why.
+
+    `again` is the command that finds the same.
+    """
     lines = [_evidence(found)]
     if found.missing is not None:
         lines.append(f"missing: {found.missing}")
     if not found.advice:
         lines.append("advice: none")
     for one in found.advice:
-        lines += _advice(one)
+        lines += _advice(one, again)
     lines += _listed("not advised:", [_not_advised(one) for one in found.not_advised])
     lines += _listed(
         f"not analysed: {len(found.not_analysed)} statements that no plan could be made for",
@@ -65,7 +68,7 @@ def _evidence(found: AdviceReport) -> str:
     )
 
 
-def _advice(one: Advice) -> Iterable[str]:
+def _advice(one: Advice, again: str) -> Iterable[str]:
     verb = "add" if one.action == "create" else "drop"
     yield f"{one.number}. {verb} {on_one_line(one.definition if verb == 'add' else one.target)}"
     yield f"   because: it {one.reason}" if verb == "drop" else f"   because: {_because(one)}"
@@ -77,7 +80,7 @@ def _advice(one: Advice) -> Iterable[str]:
         yield f"   frees: {size(one.size_bytes)}; undo builds it again"
     for caution in one.cautions:
         yield f"   mind: {on_one_line(caution)}"
-    yield f"   next: ragline index advise --apply {one.number}"
+    yield f"   next: {on_one_line(again)} --apply {one.number}"
 
 
 def _because(one: Advice) -> str:

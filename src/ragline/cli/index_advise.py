@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,8 @@ def advise(
     floors = Floors(calls=min_calls, mean_ms=min_ms, rows=min_rows, days=min_days)
     if apply is None:
         report = _report(data_dir, floors, schema, table)
-        output.emit(report, as_json=as_json, text=index_advice_text.report(report))
+        again = _again(floors, schema, table)
+        output.emit(report, as_json=as_json, text=index_advice_text.report(report, again))
         if report.missing is not None:
             raise typer.Exit(PreconditionFailed.exit_code)
         return
@@ -134,6 +136,26 @@ def applied(done: Applied) -> str:
     if done.undone_by is not None:
         lines.append(f"taken back by change {done.undone_by}: {done.reason}")
     return "\n".join(lines)
+
+
+def _again(floors: Floors, schema: str | None, table: str | None) -> str:
+    """Return the command that gives the same advice again, to apply some of it."""
+    from ragline.core.advice import Floors
+
+    said = {
+        "--schema": (schema, None),
+        "--table": (table, None),
+        "--min-calls": (floors.calls, Floors().calls),
+        "--min-ms": (floors.mean_ms, Floors().mean_ms),
+        "--min-rows": (floors.rows, Floors().rows),
+        "--min-days": (floors.days, Floors().days),
+    }
+    words = [
+        f"{name} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}"
+        for name, (value, default) in said.items()
+        if value != default
+    ]
+    return " ".join(["ragline index advise", *words])
 
 
 def _report(

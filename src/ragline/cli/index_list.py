@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _GB = 1024**3
 _NARROWEST = 80
+_INDENT = " " * 8
 _UNKNOWN = {
     "cached_share": "share in cache",
     "operators": "operators of queries",
@@ -92,7 +93,7 @@ async def _look(config: Config, asked: Asked, *, is_quiet: bool) -> Inventory:
 
 def _text(found: Inventory, asked: Asked) -> str:
     parts = [_table(found.indexes) if found.indexes else _nothing(found, asked)]
-    parts += [output.on_one_line(line) for line in _notes(found)]
+    parts += [line for note in _notes(found) for line in _wrapped(note)]
     if found.findings:
         parts.append("")
         parts += _findings(found.findings)
@@ -132,7 +133,8 @@ def _table(listed: Iterable[Listed]) -> str:
     )
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    return "\n".join(line for line in lines if line)
 
 
 def _named(one: Listed) -> str:
@@ -236,8 +238,16 @@ def _by_need(unknown: Mapping[str, str]) -> list[tuple[str, str]]:
 def _findings(findings: Iterable[Finding]) -> list[str]:
     lines = []
     for one in findings:
-        subject = f" {one.subject}:" if one.subject else ""
-        lines.append(output.on_one_line(f"{one.status:<7} {one.id}{subject} {one.evidence}"))
-        if one.fix:
-            lines.append(output.on_one_line(f"        fix: {one.fix}"))
+        lines.append(output.on_one_line(f"{one.status:<7} {one.id}  {one.subject or ''}".rstrip()))
+        lines += _wrapped(one.evidence, _INDENT)
+        if one.fix:  # on one line, to be copied
+            lines.append(output.on_one_line(f"{_INDENT}fix: {one.fix}"))
     return lines
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    import textwrap
+
+    width = max(_NARROWEST, output.width())
+    said = output.on_one_line(text)
+    return textwrap.wrap(said, width, initial_indent=indent, subsequent_indent=indent or "  ")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ragline.change.kind import Site
     from ragline.core.change import Entry, Part
     from ragline.core.gate import Asked
-    from ragline.evals.index_tuning import Progress, Proposal, Tuned, Wanted
+    from ragline.evals.index_tuned import Progress, Proposal, Tuned, Wanted
 
 _LEAST_MARGIN = 0.01
 _PLOTS = (".svg", ".html")
@@ -81,7 +81,7 @@ def tune(
     be applied by its number. Exit codes with --apply: those of `ragline change apply`, and 3 where
     nothing is proposed.
     """
-    from ragline.evals.index_tuning import Wanted
+    from ragline.evals.index_tuned import Wanted
 
     wanted = Wanted(
         recall=recall,

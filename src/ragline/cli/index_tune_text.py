@@ -10,7 +10,7 @@ from ragline.cli import output
 
 if TYPE_CHECKING:
     from ragline.core.frontier import Trial
-    from ragline.evals.index_tuning import Proposal, Tuned
+    from ragline.evals.index_tuned import Proposal, Tuned
 
 _MIB = 2**20
 

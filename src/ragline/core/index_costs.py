@@ -62,7 +62,9 @@ def plan_cost(wish: Wish, scan: Scan, rows: float, pages: float, costs: PlannerC
         wanted = min(found, max(1.0, scan.limit))
         return descent + _heap(wanted, pages, costs) + wanted * (costs.tuple + costs.index_tuple)
     each = costs.tuple + costs.index_tuple + costs.operator * max(1, len(scan.conditions))
-    return rest + descent + _heap(found, pages, costs) + found * each
+    # A limit above ends the scan early, and would end that of the index as well.
+    part = min(1.0, scan.plan_cost / scan.cost) if scan.cost else 1.0
+    return rest + descent + part * (_heap(found, pages, costs) + found * each)
 
 
 def size_bytes(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ragline.core.list_fit import ListFit
 
+MARK = "ragline_sample"
+"""A name in every statement of a sample, so that nobody takes them for the work of an application."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

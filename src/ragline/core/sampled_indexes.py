@@ -160,7 +160,7 @@ def not_held(indexes: Iterable[IndexFacts], samples: Mapping[int, Sample]) -> It
             continue
         told.add(index.table_oid)
         said = [
-            f"{n:,} {what}"
+            f"{n:,} rows {what}"
             for n, what in ((sample.null_rows, "without a vector"), (zero, "with a zero vector"))
             if n
         ]
@@ -168,7 +168,7 @@ def not_held(indexes: Iterable[IndexFacts], samples: Mapping[int, Sample]) -> It
             id="index.rows_not_held",
             status="warn",
             subject=index.on,
-            evidence=f"rows {' and '.join(said)}: {index.name} holds none of them, and searches "
+            evidence=f"{' and '.join(said)}: {index.name} holds none of them, and searches "
             "through it never find them",
             fix="embed these rows again, or remove them",
         )

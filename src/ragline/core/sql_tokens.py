@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def called(sql: str) -> set[str]:
     found = tokens(sql) or []
     return {
         one.name
-        for one, following in zip(found, found[1:], strict=False)
+        for one, following in itertools.pairwise(found)
         if following.text == "(" and one.kind in ("word", "quoted")
     }
 

@@ -221,6 +221,19 @@ async def sample(session: Session, attached: Attached, size: int) -> list[tuple[
     return [(row["body"], row["vector"]) for row in found]
 
 
+async def as_stored(session: Session, column: Column, value: str) -> str:
+    """Return a value as its column's type writes it; raises UsageError for what it cannot read."""
+    sql = f"select {attached_sql.literal(value)}::{column.type}::text"
+    try:
+        found: str = await session.fetchval(sql)
+    except asyncpg.PostgresError as error:
+        raise UsageError(
+            f"--only {column.name}={value} cannot be compared with a column of type {column.type}: "
+            f"{error}"
+        ) from error
+    return found
+
+
 async def parts(session: Session, schema: str) -> dict[str, str]:
     """Return the names of LangChain's collections of a schema by their ids, as text."""
     where = f"{quoted(schema)}.langchain_pg_collection"

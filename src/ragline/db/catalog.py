@@ -6,6 +6,7 @@ depends on it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -19,11 +20,14 @@ from ragline.core.index_facts import (
     VectorColumn,
 )
 from ragline.db import queries
+from ragline.db.attached_sql import TRIAL_SLOT
 from ragline.db.pool import Connection, quoted
 from ragline.errors import RaglineError
 
 Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
+# As attached_sql.vector() writes what an index on trial holds.
+_ON_TRIAL = re.compile(r"(vector|halfvec)\([^()]+, \d+, false\)")
 _SLOTS = {"_0": 0, "": 1, "_2": 2}
 
 
@@ -97,6 +101,9 @@ def _index(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> IndexFacts:
     is_vector = row["method"] in VECTOR_METHODS
     own = next((one for one in used if not one["is_attached"]), None)
     slot = _slot(row["table_name"], row["name"]) if own and is_vector else None
+    is_searched = None if own is None or slot is None else _is_searched(own, slot)
+    if used and own is None and _ON_TRIAL.search(row["keys"][0]):
+        slot, is_searched = TRIAL_SLOT, False
     return IndexFacts(
         oid=row["oid"],
         table_oid=row["table_oid"],
@@ -133,7 +140,7 @@ def _index(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> IndexFacts:
         collections=tuple(one["collection"] for one in used),
         metrics=tuple(one["metric"] for one in used if one["metric"]),
         slot=slot,
-        is_searched=None if own is None or slot is None else _is_searched(own, slot),
+        is_searched=is_searched,
     )
 
 

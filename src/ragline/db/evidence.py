@@ -23,6 +23,7 @@ from ragline.core.evidence import (
     PlannerCosts,
     Statement,
 )
+from ragline.core.index_sample import MARK
 from ragline.core.sql_tokens import Token
 from ragline.db import queries
 from ragline.db.pool import quoted
@@ -119,7 +120,12 @@ async def operators_used(connection: Session[asyncpg.Record]) -> list[OperatorUs
     used: dict[tuple[str, str, str], list[Statement]] = {}
     rows = await _rows(connection, found)
     read = [(_statement(row), sql_tokens.tokens(row["text"] or "") or []) for row in rows]
-    by_operators = [(one, every, some) for one, every in read if (some := _operators(every))]
+    by_operators = [
+        (one, every, some)
+        for one, every in read
+        # What an inventory asks for its samples is nobody's work.
+        if (some := _operators(every)) and not any(token.name == MARK for token in every)
+    ]
     words = {
         token.name
         for _, every, _ in by_operators

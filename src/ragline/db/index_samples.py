@@ -7,6 +7,7 @@ writes them: never call this for an index whose expressions run a stranger's fun
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from ragline.core import list_fit
 from ragline.core.index_facts import IndexFacts
+from ragline.core.index_sample import MARK
 from ragline.core.list_fit import ListFit
 from ragline.db.pool import quoted, vectors_in_binary
 
@@ -105,6 +107,10 @@ async def prepare(db: Db, vector_schema: str) -> None:
     """Have a session of ours send vectors as numbers, and hide no row without saying so."""
     await vectors_in_binary(db, vector_schema)
     await db.execute("set row_security = off")
+    # Where we may, so that our own searches do not count as those of an application.
+    for name, value in (("track_counts", "off"), ("pg_stat_statements.track", "none")):
+        with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+            await db.fetchval("select pg_catalog.set_config($1, $2, false)", name, value)
     # Settings of a library that is not loaded yet take any value.
     await db.fetchval(f"select '[1]'::{quoted(vector_schema)}.vector")
 
@@ -174,7 +180,7 @@ async def ask(
             started = time.perf_counter()
             found = await statement.fetch(query)
             times.append((time.perf_counter() - started) * 1000)
-            distances.append(tuple(row["distance"] for row in found))
+            distances.append(tuple(row[MARK] for row in found))
             on_progress()
         name = "hnsw.ef_search" if what.method == "hnsw" else "ivfflat.probes"
         width = await db.fetchval("select pg_catalog.current_setting($1, true)", name)
@@ -203,7 +209,7 @@ async def one_probe(db: Db, what: Searched, asked: Sequence[Query], best: Exact,
             "where name = 'ivfflat.iterative_scan'"
         )
         statement = await db.prepare(_nearest(what, k))
-        given = [tuple(row["distance"] for row in await statement.fetch(query)) for query in asked]
+        given = [tuple(row[MARK] for row in await statement.fetch(query)) for query in asked]
         counted = await db.prepare(_nearest(what, None, counted=True))
         compared = [await counted.fetchval(query) for query in asked[:_PROBED]]
     found = recalls(Asked(distances=tuple(given), ms=(), width=1), best)
@@ -264,7 +270,7 @@ def _nearest(what: Searched, k: int | None, *, counted: bool = False) -> str:
     distance = f"({what.key}) {what.operator} {typed}"
     limit = "" if k is None else f"limit {k:d}"
     sql = f"""
-        select {distance} as distance from {what.table} {what.condition}
+        select ({distance})::pg_catalog.float8 as {MARK} from {what.table} {what.condition}
         order by {distance} {limit}
     """  # noqa: S608 -- names, and what the catalog says
     return f"select count(*) from ({sql} offset 0) as near" if counted else sql  # noqa: S608
@@ -320,7 +326,7 @@ async def _compared_there(db: Db, what: Searched, asked: Sequence[Query], k: int
     statement = await db.prepare(_nearest(what, k))
     for query in asked:
         started = time.perf_counter()
-        found = [row["distance"] for row in await statement.fetch(query)]
+        found = [row[MARK] for row in await statement.fetch(query)]
         times.append((time.perf_counter() - started) * 1000)
         known = [
             distance for distance in found if distance is not None and not math.isnan(distance)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ragline.core.frontier import Design, Place, Point, Trial
-from ragline.evals.index_tuning import Tuned
+from ragline.evals.index_tuned import Tuned
 from ragline.evals.markup import Html, element, joined
 
 _WIDTH, _HEIGHT = 860, 520

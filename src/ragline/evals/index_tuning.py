@@ -18,25 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from ragline.core import filters, frontier, hnsw, stats
-from ragline.core.frontier import Design, Limits, Place, Point, Skipped, Trial
+from ragline.core.frontier import Design, Limits, Point, Skipped, Trial
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import trial_tables
 from ragline.db.trial_tables import Filtered, TrialTable
 from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
-from ragline.evals import dataset as datasets
-from ragline.evals import exact_truth, production
+from ragline.evals import exact_truth, production, tuning_questions
 from ragline.evals.exact_truth import Floats, Nearest, Truth
+from ragline.evals.index_tuned import Now, Progress, Proposal, Tuned, Wanted, WithFilter
 from ragline.evals.production import Watch
-from ragline.evals.recall import midway
 from ragline.ops import giving_way, machine
 from ragline.rag import filtering
 from ragline.rag.app import App
 from ragline.rag.query import LARGEST_EF_SEARCH, MOST_HITS, query
 from ragline.rag.search import search_collections, target_of
 
-QUESTIONS = 400
-_FEWEST_QUESTIONS = 20
-_MOST_QUESTIONS = 2_000
 _RESAMPLES = 2_000
 _EXACT_TIMES = 10
 _AT_ONCE = 40
@@ -45,107 +41,6 @@ _MOST_CHECKS = 4
 _ROW_BYTES = 60
 _HEADROOM = 1.3
 _MIB = 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is asked of a tuning. `questions` are texts; else they are made of the vectors.
-
-    Without `max_bytes` an index may be of any size. `is_quick` tries a few designs only.
-    """
-
-    recall: float
-    k: int = 10
-    max_bytes: int | None = None
-    dataset: str | None = None
-    questions: tuple[str, ...] | None = None
-    filters: tuple[str, ...] = ()
-    is_quick: bool = False
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a tuning is: what it does, for how many seconds, and how many are left (None: unknown)."""
-
-    what: str
-    done_s: float
-    left_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
-    """What the collection is searched through today, by searches of production's own."""
-
-    design: Design | None
-    ef_search: int
-    recall: float
-    low: float
-    high: float
-    p50_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithFilter:
-    """What searches within a filter find through the proposal. `share` is that of the chunks it keeps.
-
-    `way` is "exact" where so few are allowed that searches compare them all. `rows` is the mean share
-    of the hits wanted that came back.
-    """
-
-    text: str
-    share: float
-    way: str
-    recall: float
-    low: float
-    high: float
-    rows: float
-    p50_ms: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """The cheapest design that holds, with what it did on questions that no choice has seen.
-
-    `verdict`: "holds" (the lower end of the interval does), "within its interval" (its upper end does),
-    or "missed".
-    """
-
-    design: Design
-    ef_search: int
-    size_bytes: int
-    build_s: float
-    seen: Point
-    unseen: Point
-    verdict: str
-    filters: tuple[WithFilter, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """What came of a tuning. Without a `proposal`, `reason` says why there is none."""
-
-    collection: str
-    k: int
-    target: float
-    max_bytes: int | None
-    chunks: int
-    questions: str
-    n_seen: int
-    n_unseen: int
-    now: Now | None
-    exact_p50_ms: float | None
-    trials: tuple[Trial, ...]
-    frontier: tuple[Place, ...]
-    skipped: tuple[Skipped, ...]
-    proposal: Proposal | None
-    reason: str
-    dead_knobs: tuple[str, ...] = ()
-    unreachable: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    production: production.Seen | None = None
-    seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,7 +90,7 @@ async def tune(
     if facts.chunks < frontier.FEWEST_CHUNKS:
         return _too_small(facts, wanted)
     warnings = _room(facts, space, folder)
-    texts = await _texts(app, wanted)
+    texts = await tuning_questions.texts(app, wanted)
     admin, searching = await app.pool("admin"), await app.pool(app.search_workload)
     async with admin.connection() as connection:
         await trial_tables.sweep(connection)
@@ -208,7 +103,7 @@ async def tune(
         facts = replace(facts, chunks=table.rows)
         if folder is not None:
             giving_way.come_last(table.builder.get_server_pid())
-        asked = await _questions(app, facts, space, table, wanted, texts)
+        asked = await tuning_questions.vectors(app, facts, space, table, wanted, texts)
         show(
             Progress(what="comparing every vector", done_s=time.monotonic() - started, left_s=None)
         )
@@ -228,7 +123,7 @@ async def tune(
             tuned = await _tuned(work, warnings)
             return replace(
                 tuned, production=watch.seen(), seconds=time.monotonic() - started,
-                questions=_source(wanted),
+                questions=tuning_questions.source(wanted),
             )  # fmt: skip
 
 
@@ -614,7 +509,7 @@ def _why_none(trials: Sequence[Trial], wanted: Wanted) -> str:
 def _too_small(facts: CollectionFacts, wanted: Wanted) -> Tuned:
     return Tuned(
         collection=facts.name, k=wanted.k, target=wanted.recall, max_bytes=wanted.max_bytes,
-        chunks=facts.chunks, questions=_source(wanted), n_seen=0, n_unseen=0, now=None,
+        chunks=facts.chunks, questions=tuning_questions.source(wanted), n_seen=0, n_unseen=0, now=None,
         exact_p50_ms=None, trials=(), frontier=(), skipped=(), proposal=None,
         reason=f"collection {facts.name!r} has {facts.chunks:,} vectors: comparing them all is exact, "
         f"and as quick as an index below about {frontier.FEWEST_CHUNKS:,}; no index is proposed",
@@ -648,61 +543,6 @@ def _room(facts: CollectionFacts, space: SpaceFacts, folder: Path | None) -> tup
             f"{(needed - free) / _MIB:,.0f} MB more"
         )
     return ()
-
-
-# Questions.
-
-
-def _source(wanted: Wanted) -> str:
-    if wanted.dataset is not None:
-        return f"the questions of dataset {wanted.dataset!r}"
-    if wanted.questions is not None:
-        return "the questions of a file"
-    return "points midway between two stored vectors"
-
-
-async def _texts(app: App, wanted: Wanted) -> tuple[str, ...] | None:
-    """Return the questions' texts, each once; None where they are made of the vectors."""
-    texts = wanted.questions
-    if wanted.dataset is not None:
-        _, found = await datasets.one(app, wanted.dataset)
-        texts = tuple(case.question for case in found.cases)
-    if texts is None:
-        return None
-    distinct = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
-    if len(distinct) < _FEWEST_QUESTIONS:
-        raise UsageError(
-            f"there are {len(distinct)} different questions; with fewer than {_FEWEST_QUESTIONS} "
-            "nothing can be said: leave them out, and questions are made of the stored vectors"
-        )
-    return distinct[:_MOST_QUESTIONS]
-
-
-async def _questions(
-    app: App,
-    facts: CollectionFacts,
-    space: SpaceFacts,
-    table: TrialTable,
-    wanted: Wanted,
-    texts: tuple[str, ...] | None,
-) -> Floats:
-    """Return the questions' vectors, shape (questions, dimension)."""
-    if texts is None:
-        drawn = await trial_tables.drawn(table, QUESTIONS, wanted.seed)
-        pairs = zip([drawn[-1], *drawn[:-1]], drawn, strict=True)
-        found = [midway(one, other, is_unit=space.normalised) for one, other in pairs]
-    else:
-        model = await app.embedder_for(space)
-        if model is None:
-            raise UsageError(
-                f"collection {facts.name!r} was embedded with {space.model_id}, which is not "
-                "configured: configure it, or leave the questions out, and they are made of the stored "
-                "vectors"
-            )
-        found = [await model.embed_query(text) for text in texts]
-    asked: Floats = np.stack(found).astype(np.float32)
-    has_direction: Floats = asked[np.linalg.norm(asked, axis=1) > 0]
-    return has_direction
 
 
 def _check(wanted: Wanted) -> None:

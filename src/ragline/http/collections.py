@@ -67,7 +67,7 @@ async def show_collection(name: CollectionPath, app: Ragline) -> CollectionFacts
     "/collections/{name}",
     status_code=204,
     response_class=Response,
-    responses=problems.declared(404, 422),
+    responses=problems.declared(404, 409, 422),
 )
 async def remove_collection(name: CollectionPath, app: Ragline) -> None:
     """Remove a collection with all its documents."""

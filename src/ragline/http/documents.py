@@ -74,7 +74,7 @@ class DocumentPage:
     next_after: int | None
 
 
-@router.get("/documents", responses=problems.declared(404, 422))
+@router.get("/documents", responses=problems.declared(404, 409, 422))
 async def list_documents(page: Annotated[PageQuery, Query()], app: Ragline) -> DocumentPage:
     """List a collection's documents, page by page."""
     found = await catalog.documents(app, page.collection, after=page.after, limit=page.limit + 1)

@@ -36,7 +36,6 @@ _SPARE_BYTES = 64 * 1024 * 1024
 # A vector as text takes two to three times its bytes, and gzip takes half of that away again.
 _GROWTH = 1.5
 _LOCK_WAIT_MS = 10_000
-_HAS_TRANSACTION_TIMEOUT = 17
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _SAID = 1500
 _LIKE_THE_SOURCE = (
@@ -109,13 +108,15 @@ async def create(
                 held=held,
                 server_version=here["version"],
             )
-            reached("backup:stored")
-            # A row whose file has not its name yet is finished by the next sweep.
+            # Killed here, the next sweep finishes it: a row whose file has not its name yet.
             try:
+                reached("backup:stored")
                 _name(part.path, final)
-            except OSError as error:
+            except Exception as error:
                 await backups.remove(ledger, made)
-                raise _not_written(final, error) from error
+                if isinstance(error, OSError):
+                    raise _not_written(final, error) from error
+                raise
     return made
 
 
@@ -367,24 +368,8 @@ async def fill(there: Dsn, backup: Backup, *arguments: str) -> None:
     """Run pg_restore of a backup's file into a database; errors are raised."""
     async with pool.session(there, "admin") as session:
         here = await _here(session)
-    path = await asyncio.to_thread(programs.program, "pg_restore", here["major"])
-    said = [*_LIKE_THE_SOURCE, "--no-password", *arguments, backup.path]
-    # A pg_restore of 17 or newer begins with a setting that older servers do not know: there it goes
-    # on after errors, and that one is the only one that may be.
-    is_newer_server = here["major"] >= _HAS_TRANSACTION_TIMEOUT
-    try:
-        await programs.run(path, [*(["--exit-on-error"] if is_newer_server else []), *said], there)
-    except PreconditionFailed as error:
-        if is_newer_server or not _is_only_that_setting(str(error)):
-            raise
-
-
-def _is_only_that_setting(complaint: str) -> bool:
-    return (
-        'unrecognized configuration parameter "transaction_timeout"' in complaint
-        and complaint.count("could not execute query") == 1
-        and "errors ignored on restore: 1" in complaint
-    )
+    said = [*_LIKE_THE_SOURCE, "--no-password", *arguments]
+    await programs.restore(Path(backup.path), said, there, here["major"])
 
 
 async def verify(dsn: Dsn, ledger: Db, reference: str) -> Backup:

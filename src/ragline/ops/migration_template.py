@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ragline.core.migration_lint import script as scripts
@@ -139,7 +139,7 @@ def new(path: Path, message: str, *, may_init: bool) -> Made:
     folder = migration_files.find(path)
     down = _head(folder, path)
     revision = secrets.token_hex(6)
-    now = datetime.now(tz=timezone.utc).replace(microsecond=0)
+    now = datetime.now(tz=UTC).replace(microsecond=0)
     slug = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")[:40] or "revision"
     file = folder.versions[0] / f"{revision}_{slug}.py"
     text = _REVISION.format(

@@ -19,6 +19,7 @@ from ragline.ops.embedded import wheel
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _SAID = 2000
+_HAS_TRANSACTION_TIMEOUT = 17
 
 
 def program(name: str, server_major: int) -> Path:
@@ -62,6 +63,27 @@ async def run(path: Path, arguments: Sequence[str], dsn: Dsn) -> str:
         said = complaint.decode(errors="replace").strip()[-_SAID:]
         raise PreconditionFailed(f"{path.name} of {dsn.redacted()} failed: {said}")
     return printed.decode()
+
+
+async def restore(file: Path, arguments: Sequence[str], dsn: Dsn, server_major: int) -> None:
+    """Run pg_restore, and stop at the first error but one: a setting that older servers do not know.
+
+    A pg_restore of 17 or newer begins with `set transaction_timeout`, whatever the server's version.
+    """
+    path = program("pg_restore", server_major)
+    knows_it = server_major >= _HAS_TRANSACTION_TIMEOUT
+    stop = ["--exit-on-error"] if knows_it else []
+    try:
+        await run(path, [*stop, *arguments, str(file)], dsn)
+    except PreconditionFailed as error:
+        said = str(error)
+        is_that_alone = (
+            'unrecognized configuration parameter "transaction_timeout"' in said
+            and said.count("could not execute query") == 1
+            and "errors ignored on restore: 1" in said
+        )
+        if knows_it or not is_that_alone:
+            raise
 
 
 def conninfo(dsn: Dsn) -> str:

@@ -256,8 +256,19 @@ async def _copied(dsn: Dsn, copy: Dsn, without: Sequence[str]) -> None:
             *(f"--exclude-table-data={name}" for name in without),
         ]  # fmt: skip
         await programs.run(programs.program("pg_dump", major), dump, dsn)
-        restore = ["--no-owner", "--no-acl", "--exit-on-error", "--clean", "--if-exists", str(file)]
-        await programs.run(programs.program("pg_restore", major), restore, copy)
+        said = ["--no-owner", "--no-acl", "--clean", "--if-exists"]
+        await programs.restore(file, said, copy, major)
+    await asyncio.to_thread(_same_path, dsn, copy)
+
+
+def _same_path(dsn: Dsn, copy: Dsn) -> None:
+    """Have names mean on the copy what they mean here: a dump leaves the database's settings out."""
+    with user_session.looking(dsn) as session:
+        row = session.execute("show search_path").fetchone()
+    with user_session.looking(copy) as session:
+        if row is not None and row[0]:
+            name = _quoted(copy.database)
+            session.execute(f"alter database {name} set search_path = {row[0]}".encode())
 
 
 async def _schema(copy: Dsn, scripts: Scripts) -> list[str]:

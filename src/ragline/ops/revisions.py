@@ -1,7 +1,7 @@
 """Running one revision of the user's own migrations: whole or not at all, and never in anybody's way.
 
-One transaction a revision. A lock that is not free within a fifth of a second is given up, so that no
-reader queues behind it for longer, and tried again a little later. What runs outside of a transaction
+One transaction a revision. A lock that is not free within 150 ms is given up, so that no reader queues
+behind it for longer, and tried again a little later. What runs outside of a transaction
 (`autocommit_block`, for indexes built CONCURRENTLY) is found half done and cleaned away.
 """
 
@@ -41,7 +41,7 @@ class Limits:
     `outside_lock_ms` is for what is done CONCURRENTLY, which holds nobody up while it waits.
     """
 
-    lock_ms: int = 200
+    lock_ms: int = 150
     later_lock_ms: int = 50
     outside_lock_ms: int = 600_000
     patience_s: float = 30.0

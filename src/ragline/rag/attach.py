@@ -14,7 +14,8 @@ import asyncpg
 
 from ragline.core import attaching, hnsw
 from ragline.core.attached import Attached
-from ragline.core.attaching import Index, Request
+from ragline.core.attached_layouts import Table
+from ragline.core.attaching import Choice, Index, Request
 from ragline.core.dsn import Dsn
 from ragline.core.results import CollectionFacts
 from ragline.db import attached_sql, attachments, ledger
@@ -167,6 +168,7 @@ async def _planned(app: App, session: Session, request: Request) -> Plan:
     table = await attachments.table(session, found)
     chosen = attaching.choice(table, request)
     chosen, note = await attachable.part_chosen(session, chosen)
+    chosen = await _with_values(session, table, chosen)
     index = attaching.index(table, chosen.attached, chosen.storage, request.metric)
     rows = await attachments.rows(session, chosen.attached, server.vector_schema)
     dimension = attachable.dimension(chosen, rows)
@@ -196,6 +198,17 @@ async def _planned(app: App, session: Session, request: Request) -> Plan:
 
 
 # Writing.
+
+
+async def _with_values(session: Session, table: Table, chosen: Choice) -> Choice:
+    """Return the values of --only as the table's columns write them."""
+    only = []
+    for name, value in chosen.attached.only:
+        column = table.column(name)
+        only.append(
+            (name, await attachments.as_stored(session, column, value) if column else value)
+        )
+    return replace(chosen, attached=replace(chosen.attached, only=tuple(only)))
 
 
 async def _check_is_free(session: Session, planned: Plan) -> None:

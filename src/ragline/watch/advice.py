@@ -9,7 +9,7 @@ import asyncpg
 
 from ragline.core import advice as advising
 from ragline.core import evidence as evidences
-from ragline.core import index_definition, plan_scans, sql_tokens
+from ragline.core import index_definition, index_drops, plan_scans, sql_tokens
 from ragline.core.advice import (
     Advice,
     Candidate,
@@ -66,7 +66,7 @@ async def advise(
         seen = await _catalog(connection, schema, table)
         explained, refused = await _explained(connection, found)
         made, left = await _judged(connection, explained, seen, floors, found.total_ms)
-    dropped, kept = advising.drops(seen, floors)
+    dropped, kept = index_drops.drops(seen, floors)
     return AdviceReport(
         source=found.source,
         missing=evidences.missing(found.source),

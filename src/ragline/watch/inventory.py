@@ -232,7 +232,7 @@ async def _samples(
         why_not = _why_not(index, asked)
         if why_not is not None:
             found[index.oid] = Sample(k=asked.k, why_not=why_not)
-        elif index.collection is not None:
+        elif index.collection is not None and index.metric in index.metrics:
             name = asked.collection or index.collection
             if name not in by_collection:
                 by_collection[name] = await _by_searches(name, asked, measure)
@@ -248,7 +248,7 @@ async def _samples(
 def _why_not(index: IndexFacts, asked: Asked) -> str | None:
     if not index.serves:
         return "it is being built" if index.is_building else "it is INVALID"
-    if index.is_ours and not index.is_searched:
+    if index.is_searched is False or (index.is_ours and not index.is_searched):
         return "searches do not use it: it is kept, or on trial"
     if index.table_bytes > asked.largest_bytes:
         return (

@@ -64,6 +64,12 @@ def _not_known(found: Inventory) -> Mapping[str, Unknown]:
             reason="which operators statements use is not counted, or not for this user to see",
             fix="see extension.pg_stat_statements and role.privileges",
         )
+    if any(one.method == "ivfflat" for one in found.indexes):
+        # pgvector keeps no count of the rows at the build; once vacuumed, only a search tells.
+        said["index.ivfflat_empty"] = Unknown(
+            reason="whether its lists part the rows is seen by a sample of searches only",
+            fix="`ragline index list` takes one",
+        )
     return said
 
 

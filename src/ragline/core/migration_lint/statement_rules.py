@@ -36,6 +36,7 @@ _LOCKS = re.compile(
     r"^(alter (?:table|index|sequence|view|materialized|type|domain)|drop |create (?:unique )?index"
     r"|truncate|lock |reindex|cluster |vacuum|create trigger|create policy|refresh|update |delete )"
 )
+_OF_A_TABLE = re.compile(rf"^create (?:trigger|policy) .*? on ({_N})")
 _NO_BOUND = re.compile(
     r"(?:is (?:not )?null|is (?:not )?distinct from \S+|<> ?\S+|!= ?\S+|^true$)\)*$"
 )
@@ -244,6 +245,8 @@ def _is_of_new(course: _Course, text: str) -> bool:
     found = _ALTER.match(text) or _UPDATE.match(text) or _DELETE.match(text)
     if found is None and (index := _INDEX.match(text)):
         return course.is_new(index[4])
+    if found is None and (of := _OF_A_TABLE.match(text)):
+        return course.is_new(of[1])
     return found is not None and course.is_new(found[1])
 
 

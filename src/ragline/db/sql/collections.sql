@@ -1,5 +1,10 @@
 -- one_collection --
-select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
+-- of an attached table nobody but the server's statistics tells that rows were written
+select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.created_at,
+       c.epoch + coalesce(
+           pg_catalog.pg_stat_get_tuples_inserted(a.table_oid)
+           + pg_catalog.pg_stat_get_tuples_updated(a.table_oid)
+           + pg_catalog.pg_stat_get_tuples_deleted(a.table_oid), 0) as epoch,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages, s.index_slot, x.storage as index_storage,
        x.m as index_m, x.ef_construction as index_ef_construction,
@@ -18,7 +23,11 @@ left join attached_table a on a.collection_id = c.id
 where c.name = $1
 
 -- all_collections --
-select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.epoch, c.created_at,
+select c.id, c.name, c.language, c.chunk_size, c.chunk_overlap, c.created_at,
+       c.epoch + coalesce(
+           pg_catalog.pg_stat_get_tuples_inserted(a.table_oid)
+           + pg_catalog.pg_stat_get_tuples_updated(a.table_oid)
+           + pg_catalog.pg_stat_get_tuples_deleted(a.table_oid), 0) as epoch,
        s.id as space_id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage,
        s.normalised, s.languages, s.index_slot, x.storage as index_storage,
        x.m as index_m, x.ef_construction as index_ef_construction,

@@ -110,14 +110,15 @@ select i.indexrelid as oid,
        case
            when i.indisreplident then 'replication identifies rows by it'
            when i.indisclustered then 'its table is clustered by it'
-           when i.indisunique then 'it keeps rows from being there twice'
-           when k.conname is not null then 'it keeps a constraint'
+           when k.conname is not null then 'it keeps constraint ' || k.conname
            when h.inhparent is not null then 'it is part of the index of a partitioned table'
+           when i.indisunique then 'it keeps rows from being there twice'
            when f.conname is not null then 'foreign key ' || f.conname || ' is checked by it'
        end as reason
 from pg_catalog.pg_index i
+-- a foreign key names the index of the table that it points to
 left join pg_catalog.pg_constraint k
-    on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
+    on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x', 'f')
 left join pg_catalog.pg_inherits h on h.inhrelid = i.indexrelid
 left join lateral (
     select conname::text from pg_catalog.pg_constraint
