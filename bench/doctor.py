@@ -1,8 +1,8 @@
-"""How long `ragline doctor` takes on a database with documents and tables of somebody else's.
+"""How long `ragline doctor` and `ragline index list` take on documents and tables of somebody else's.
 
-The whole command, as a person waits for it: it starts Python, connects, reads, opens the embedding
-model, judges and prints. Beside the chunks there are `--tables` tables with two indexes each, and a
-vector column with an HNSW index in every fifth.
+Whole commands, as a person waits for them: they start Python, connect, read, open the embedding
+model, judge and print. The list measures each vector index with 100 queries. Beside the chunks there
+are `--tables` tables with two indexes each, and a vector column with an HNSW index in every fifth.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -29,6 +30,8 @@ from ragline.models import embed
 
 COLLECTION = "corpus-vectors"
 LIMIT_S = 2.0
+LIST_LIMIT_S = 10.0
+QUERIES = 100
 TABLES = """
 do $make$
 begin
@@ -59,6 +62,7 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=25_000)
     parser.add_argument("--tables", type=int, default=50)
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--lists", type=int, default=3)
     options = parser.parse_args()
     try:
         figures = asyncio.run(_run(options))
@@ -78,17 +82,25 @@ async def _run(options: argparse.Namespace) -> list[Figure]:
             more = {"DATABASE_URL": dsn.public_url(), "RAGLINE_MODEL_DIR": str(model)}
             command = Command(folder=Path(folder), more=more)
             took = [await asyncio.to_thread(_once, command) for _ in range(options.times)]
+            lists = [await asyncio.to_thread(_listed, command) for _ in range(options.lists)]
+    where = f"{options.chunks:,} chunks and {options.tables} tables: longest"
+    listing = f"ragline index list, {QUERIES} queries for an index, "
     return measure.said(
         [
-            Figure(
-                what=f"ragline doctor, {options.chunks:,} chunks and {options.tables} tables: longest",
-                value=max(took),
-                n=len(took),
-                unit="s",
-                at_most=LIMIT_S,
-                note=f"median {statistics.median(took):.2f} s",
-            )
+            _figure(f"ragline doctor, {where}", took, LIMIT_S),
+            _figure(f"{listing}{where}", lists, LIST_LIMIT_S),
         ]
+    )
+
+
+def _figure(what: str, took: list[float], limit_s: float) -> Figure:
+    return Figure(
+        what=what,
+        value=max(took),
+        n=len(took),
+        unit="s",
+        at_most=limit_s,
+        note=f"median {statistics.median(took):.2f} s",
     )
 
 
@@ -107,20 +119,38 @@ async def _make_tables(dsn: Dsn, tables: int) -> None:
 
 def _once(command: Command) -> float:
     """Return how many seconds one look takes; what it finds is not the matter here."""
+    took, found = _timed(command, "doctor", codes=(0, 3))
+    if not found["counts"]["pass"]:
+        raise RuntimeError("ragline doctor saw nothing")
+    return took
+
+
+def _listed(command: Command) -> float:
+    """Return how many seconds a list takes that measures every vector index, the collection's too."""
+    took, found = _timed(command, "index", "list", "--sample", str(QUERIES), codes=(0,))
+    measured = {
+        one["index"]["schema"]
+        for one in found["indexes"]
+        if one["sample"] and one["sample"]["n"] == QUERIES
+    }
+    if not {"public", "ragline"} <= measured:
+        raise RuntimeError("ragline index list did not measure every kind of index")
+    return took
+
+
+def _timed(command: Command, *arguments: str, codes: tuple[int, ...]) -> tuple[float, Any]:
     began = time.perf_counter()
     done = subprocess.run(
-        [PROGRAM, "doctor", "--json"],
+        [PROGRAM, *arguments, "--json"],
         env=command.environment,
         capture_output=True,
         text=True,
         check=False,
     )
     took = time.perf_counter() - began
-    if done.returncode not in (0, 3):
-        raise RuntimeError(f"ragline doctor ended with {done.returncode}: {done.stderr}")
-    if not json.loads(done.stdout)["counts"]["pass"]:
-        raise RuntimeError("ragline doctor saw nothing")
-    return took
+    if done.returncode not in codes:
+        raise RuntimeError(f"ragline {arguments[0]} ended with {done.returncode}: {done.stderr}")
+    return took, json.loads(done.stdout)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Tuning the index of 25,000 real chunks: how long it takes, whether what it proposes holds on questions
-that it has not seen, and what production's searches notice of it. The questions are section headings.
+that it has not seen, and what production's searches notice of it.
 
 Another process searches all the while, one search after another with 5 ms between two, as it did before
 the tuning and does after it. What passes between those two is printed as well: it is the noise.
@@ -49,6 +49,9 @@ def main() -> int:
     """Print the figures; exit 1 when a limit is broken, 3 when data or model are not there."""
     options = measure.options(__doc__)
     options.add_argument("--chunks", type=int, default=25_000)
+    options.add_argument(
+        "--headings", action="store_true", help="ask section headings alone, not what tune samples"
+    )
     options.add_argument("--plot", type=Path, help="also write the frontier here, as SVG")
     settings = options.parse_args()
     try:
@@ -63,11 +66,11 @@ async def _run(settings: argparse.Namespace) -> list[Figure]:
         app, dsn, config = opened
         facts = await app.collection(COLLECTION, fresh=True)
         connection = await corpus.connect(dsn)
-        asked = tuple((await corpus.headings(connection, COLLECTION))[:QUESTIONS])
+        headings = tuple((await corpus.headings(connection, COLLECTION))[:QUESTIONS])
+        asked = headings if settings.headings else None
         await connection.close()
-        print(
-            f"{facts.chunks:,} chunks, recall@{K} of {RECALL:g}, full sweep, {len(asked)} headings"
-        )
+        which = f"{len(headings)} headings" if asked else "questions that tune samples"
+        print(f"{facts.chunks:,} chunks, recall@{K} of {RECALL:g}, full sweep, {which}")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "queries.npy"
             np.save(file, await _queries(app))
@@ -88,6 +91,11 @@ async def _run(settings: argparse.Namespace) -> list[Figure]:
         settings.plot.write_text(frontier_plot.svg(tuned))
     for trial in tuned.trials:
         print(f"  {json.dumps(_row(trial, tuned.target))}")
+    print(f"  questions: {tuned.questions}")
+    if tuned.production:
+        print(f"  production as tune itself saw it: {tuned.production}")
+    for rival in tuned.proposal.rivals if tuned.proposal else ():
+        print(f"  side by side: {json.dumps(_row(rival, tuned.target))}")
     print(f"  {tuned.reason}")
     print(f"  {tuned.proposal and tuned.proposal.design}, skipped {len(tuned.skipped)} designs")
     return measure.said(_figures(tuned, times, spans))
@@ -118,7 +126,7 @@ async def _queries(app: App) -> npt.NDArray[np.float32]:
 
 
 async def _tuned(
-    app: App, config: Config, asked: tuple[str, ...]
+    app: App, config: Config, asked: tuple[str, ...] | None
 ) -> tuple[Tuned, list[tuple[float, float]]]:
     """Tune between two quiet times; return the result and when each of the three began and ended."""
     spans = [(time.time(), time.time() + QUIET_S)]

@@ -23,14 +23,16 @@ from ragline import wiring
 from ragline.change import settling
 from ragline.change.kind import Site
 from ragline.config import Config
+from ragline.core.attaching import Request
 from ragline.ops import autoconf, embedded
-from ragline.rag import ingest
+from ragline.rag import attach, ingest
 from trials import Fixed
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Facts: TypeAlias = dict[str, Any]
 
 COLLECTION = "kb"
+ATTACHED = "notes"
 _PARAGRAPHS = 270
 _PER_DOCUMENT = 30
 
@@ -123,6 +125,16 @@ async def _filled(made: Ground) -> None:
         await db.execute("select pg_reload_conf()")
 
 
+async def attached(made: Ground) -> None:
+    """Let there be a table of somebody else's with an index of its own, attached as a collection."""
+    async with made.looking() as db:
+        await db.execute("set search_path = public")
+        await db.execute(_NOTES)
+    async with wiring.open_app(made.config) as app:
+        columns = {"id": "id", "text": "content", "embedding": "embedding"}
+        await attach.attach(app, Request(table=ATTACHED, model="unknown", **columns))
+
+
 # What is there.
 
 
@@ -156,6 +168,7 @@ async def fingerprint(ground: Ground) -> Facts:
             "vectors": {
                 name: await db.fetchval(f"select count(*) from embedding_{id_}")  # noqa: S608
                 for id_, name in names.items()
+                if await db.fetchval("select to_regclass($1) is not null", f"embedding_{id_}")
             },
             "policies": await _rows(db, "select * from search_policy order by 1"),
             "content": await _rows(
@@ -224,7 +237,15 @@ _RELATIONS = """
 _INDEXES = """
     select i.indrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisready
     from pg_index i join pg_class c on c.oid = i.indexrelid
-    where c.relnamespace = 'ragline'::regnamespace
+    where c.relnamespace in ('ragline'::regnamespace, 'public'::regnamespace)
+"""
+_NOTES = """
+    create table notes (id bigint primary key, content text, embedding vector(16));
+    insert into notes
+    select g, 'note ' || g, array_agg(random() - 0.5)::real[]::vector
+    from generate_series(1, 600) g, generate_series(1, 16) group by g;
+    create index notes_idx on notes using hnsw (embedding vector_cosine_ops);
+    analyze notes;
 """
 _SPACES = """
     select s.id, c.active_space_id = s.id, s.index_slot, s.weights_hash, s.normalised

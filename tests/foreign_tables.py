@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from ragline.models.embed import Embedder
 from ragline.models.embed_fake import FakeEmbedder
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -60,9 +61,9 @@ create index idx_conversation_messages_embedding on public.conversation_messages
 """
 
 
-async def vectors(texts: Sequence[str], dimension: int = 64) -> list[str]:
-    """Return the fake model's vectors of texts, as SQL writes them."""
-    made = (await FakeEmbedder(dimension).embed_documents(texts)).vectors
+async def vectors(texts: Sequence[str], model: Embedder | None = None) -> list[str]:
+    """Return a model's vectors of texts, as SQL writes them; the fake one's of 64 dimensions."""
+    made = (await (model or FakeEmbedder(64)).embed_documents(texts)).vectors
     return [str(vector.tolist()) for vector in made]
 
 
@@ -90,27 +91,32 @@ async def haystack(db: Db, texts: Sequence[str] = TEXTS) -> None:
     )
 
 
-async def document_chunks(db: Db, texts: Sequence[str] = TEXTS) -> None:
-    await db.execute(_DOCUMENT_CHUNKS.format(dimension=64))
+async def document_chunks(
+    db: Db, texts: Sequence[str] = TEXTS, model: Embedder | None = None
+) -> None:
+    await db.execute(_DOCUMENT_CHUNKS.format(dimension=model.facts.dimension if model else 64))
     await db.execute("insert into public.documents (file_path) values ('a.md'), ('b.md')")
     await db.executemany(
         "insert into public.document_chunks (document_id, chunk_index, content, embedding) "
         "values ($1, $2, $3, $4::text::vector)",
         [
             (1 + n % 2, n, text, vector)
-            for n, (text, vector) in enumerate(zip(texts, await vectors(texts), strict=True))
+            for n, (text, vector) in enumerate(zip(texts, await vectors(texts, model), strict=True))
         ],
     )
 
 
-async def conversation_messages(db: Db, texts: Sequence[str] = TEXTS) -> None:
-    await db.execute(_CONVERSATION_MESSAGES.format(dimension=64))
+async def conversation_messages(
+    db: Db, texts: Sequence[str] = TEXTS, model: Embedder | None = None
+) -> None:
+    dimension = model.facts.dimension if model else 64
+    await db.execute(_CONVERSATION_MESSAGES.format(dimension=dimension))
     await db.executemany(
         "insert into public.conversation_messages "
         "(session_id, role, content, message_index, embedding) "
         "values ($1, $2, $3, $4, $5::text::vector)",
         [
             (f"s{n % 3}", "human" if n % 2 else "ai", text, n, vector)
-            for n, (text, vector) in enumerate(zip(texts, await vectors(texts), strict=True))
+            for n, (text, vector) in enumerate(zip(texts, await vectors(texts, model), strict=True))
         ],
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ragline.core.migration_sql import split
+
 INI = """[alembic]
 script_location = %(here)s/migrations
 path_separator = os
@@ -54,10 +56,6 @@ def outside(statement: str) -> str:
 
 
 def _lines(code: str) -> list[str]:
-    python = code.startswith(("op.", "with ", "pass", "raise ", "for ", "bind", "sa."))
-    text = (
-        code
-        if python
-        else "\n".join(f"op.execute({one!r})" for one in code.split(";") if one.strip())
-    )
+    python = code.startswith(("op.", "with ", "pass", "raise ", "for ", "if ", "bind", "sa."))
+    text = code if python else "\n".join(f"op.execute({one!r})" for one in split(code))
     return [f"    {line}" for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 
 import breaking
 import change_process
-from breaking import COLLECTION, Facts, Ground
+from breaking import ATTACHED, COLLECTION, Facts, Ground
 from change_process import Job
 from command import place
 from ragline.change import loop
@@ -89,6 +90,7 @@ ROLES = (
     _part("role", "eval_app.connection_limit", 9),
 )
 INDEX = (_part("index", COLLECTION, {"m": 8, "ef_construction": 32}),)
+ATTACHED_INDEX = (_part("index", ATTACHED, {"m": 8, "ef_construction": 32}),)
 NO_INDEX = (_part("index", COLLECTION, None),)
 REPLACED = (_part("index", "attribute.attribute_by_document", {"definition": _BY_ATTRIBUTE}),)
 DROPPED = (_part("index", "attribute.attribute_by_document", None),)
@@ -199,6 +201,26 @@ SCENARIOS = [
     ),
     Scenario(name="undo of a restart", parts=RESTARTED, undoes=True, only=("apply",)),
     Scenario(name="undo of an index", parts=INDEX, undoes=True, crashes=("adopt",)),
+    Scenario(
+        name="index of an attached table, kept",
+        parts=ATTACHED_INDEX,
+        only=("index:", "adopt:"),
+        crashes=("index:building", "index:swapped"),
+        both=("index:building",),
+    ),
+    Scenario(
+        name="index of an attached table, undone",
+        parts=ATTACHED_INDEX,
+        status="fail",
+        since="measured",
+        crashes=("put-back",),
+    ),
+    Scenario(
+        name="undo of the index of an attached table",
+        parts=ATTACHED_INDEX,
+        undoes=True,
+        only=("adopt:",),
+    ),
     Scenario(name="undo of a space", parts=SPACE, undoes=True, crashes=("adopt",)),
     Scenario(
         name="search, really measured",
@@ -235,7 +257,9 @@ killed: list[Killed] = []
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Ground]:
     with place() as command:
-        yield breaking.ground(command)
+        made = breaking.ground(command)
+        asyncio.run(breaking.attached(made))
+        yield made
 
 
 @dataclass(kw_only=True)

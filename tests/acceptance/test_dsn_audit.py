@@ -35,6 +35,8 @@ from os import environ as outside, getenv
 
 import asyncpg as pg
 import psycopg
+from dotenv import dotenv_values
+from langchain_postgres import PGVector
 from sqlalchemy import create_engine as make
 
 from ragline import config
@@ -49,6 +51,10 @@ one = os.environ["DATABASE_URL"]  # !environment-read
 two = outside.get("PGHOST")  # !environment-read
 three = getenv(NAME, "")  # !environment-read
 four = os.environ["HOME"]
+five = os.environ.copy()["DATABASE_URL"]  # !environment-read
+six = {{**os.environ}}.get("PG" + "USER")  # !environment-read
+seven = dotenv_values(".env")["POSTGRES_URL"]  # !environment-read
+eight = getenv("PGPASSWORD", "{CANARY}")  # !environment-read !credential
 os.environ["DATABASE_URL"] = one
 os.environ["PGPASSWORD"] = "{CANARY}"  # !credential
 
@@ -67,6 +73,14 @@ async def connect() -> None:
     make(URL)  # !own-connect
     subprocess.run(["psql", "-h", "db.example"])  # !own-connect
     subprocess.run(["psql", "--version"])
+    subprocess.run(["sh", "-c", "PGPASSWORD={CANARY} psql -h db.example"])  # !own-connect !credential
+    subprocess.run(["docker", "exec", "db", "psql", "-U", "app"])  # !own-connect
+    subprocess.run(["which", "psql"])
+    PGVector(connection=one)  # !own-connect
+    anything(host="h", database="d", password="{CANARY}")  # !credential
+    make("sqlite://")
+    print(f"(host={{one}}, port={{two}})")
+    run("alter role app password '{CANARY}'")  # !credential
 '''
 
 SHELL = f"""#!/bin/sh
@@ -79,6 +93,10 @@ echo '$DATABASE_URL'
 psql "$(ragline db url)" -c 'select 1'
 curl {SCHEME}app:{CANARY}@db.example/kb  # !credential
 apt-get install postgresql-client psql
+psql -f - <<SQL  # !own-connect
+create role app password '{CANARY}';  # !credential
+SQL
+python -c 'import os; os.environ["PGHOST"]'  # !environment-read
 """
 
 COMPOSE = f"""services:
@@ -102,6 +120,59 @@ TOML = f"""[tool.app]
 url = "{SCHEME}db.example/kb"  # !hard-coded-dsn
 db_password = "{CANARY}"  # !credential
 password_hint = "none"
+"""
+
+KUBERNETES = f"""env:
+- name: PGPASSWORD
+  value: {CANARY}  # !credential
+- value: {CANARY}  # !credential
+  name: DB_PASSWORD
+- {{name: POSTGRES_PASSWORD, value: {CANARY}}}  # !credential
+- name: PGPASSWORD
+  valueFrom: {{secretKeyRef: {{name: db, key: PGPASSWORD}}}}
+- name: OTHER
+  value: none
+database:
+  host: localhost
+  user: app
+  password: {CANARY}  # !credential
+  name: kb
+mail:
+  host: localhost
+  user: app
+  password: none-of-ours
+datasource:
+  url: jdbc:{SCHEME}h/d  # !hard-coded-dsn
+  password: {CANARY}  # !credential
+one: {{host: h, dbname: d, password: {CANARY}}}  # !credential
+run: |
+  python -c 'import os; os.getenv("DATABASE_URL")'  # !environment-read
+"""
+
+ITEMS = f"""{{
+ "environment": [
+  {{
+   "name": "PGPASSWORD",
+   "value": "{CANARY}", "was": "!credential"
+  }}
+ ]
+}}
+"""
+
+PASSFILE = f"h:5432:kb:app:{CANARY} !credential\n# h:5432:kb:app:password\nh:5432:kb:app:\n"
+
+SERVICES = f"[kb]\nhost=h\nuser=app\npassword={CANARY}  # !credential\n"
+
+TYPESCRIPT = f"""// {SCHEME}h/d is documentation
+const url = process.env.DATABASE_URL; // !environment-read
+const other = "{SCHEME}app:{CANARY}@h/d"; // !credential
+"""
+
+TERRAFORM = f"""resource "aws_db_instance" "kb" {{
+  username = "app"
+  password = "{CANARY}"  # !credential
+  db_name  = "kb"
+}}
 """
 
 ENV = f"""# {SCHEME}app@h/d is a comment
@@ -137,6 +208,8 @@ CELLS = (
         ],
     ),
     ("code", ["%%bash\n", "pg_dump $PGDATABASE  # !own-connect !environment-read\n"]),
+    ("code", ["!pip install \\\n", "   psycopg\n", "os.getenv('PGPORT')  # !environment-read\n"]),
+    ("code", ["%%html\n", f"<a href='{SCHEME}app:{CANARY}@h/d'>  !credential\n"]),
 )
 
 
@@ -165,6 +238,12 @@ def tree(tmp_path: Path) -> Path:
         "deploy/run.sh": SHELL,
         "deploy/compose.yaml": COMPOSE,
         "deploy/settings.toml": TOML,
+        "deploy/pod.yaml": KUBERNETES,
+        "deploy/task.json": ITEMS,
+        "deploy/.pgpass": PASSFILE,
+        "deploy/pg_service.conf": SERVICES,
+        "deploy/main.tf": TERRAFORM,
+        "web/db.ts": TYPESCRIPT,
         "deploy/broken.toml": "[one\n# the line above is !unparsable\n",
         "deploy/.env": ENV,
         "deploy/roles.sql": SQL,
@@ -234,7 +313,13 @@ def test_each_planted_fault_is_found_in_its_line_and_nothing_else(tree: Path) ->
     }
     assert found["failed"] == sum(wanted.values())
     assert all(one["fix"] and one["evidence"] for one in found["findings"])
-    assert {one["cell"] for one in found["findings"] if one["path"] == "look.ipynb"} == {1, 2, 3}
+    assert {one["cell"] for one in found["findings"] if one["path"] == "look.ipynb"} == {
+        1,
+        2,
+        3,
+        4,
+        5,
+    }
 
 
 def test_the_text_says_file_line_class_and_fix_and_exits_with_4(tree: Path) -> None:
@@ -244,7 +329,7 @@ def test_the_text_says_file_line_class_and_fix_and_exits_with_4(tree: Path) -> N
     assert "deploy/run.sh:4  DSN004 own-connect  psql …" in done.stdout
     assert f"deploy/run.sh:9  DSN003 credential  {SCHEME}app:***@db.example/kb" in done.stdout
     assert "fix DSN003: change that password" in done.stdout
-    assert "1 file read, 0 skipped; 5 findings: 5 new, 0 known, 0 allowed" in done.stdout
+    assert "1 file read, 0 skipped; 8 findings: 8 new, 0 known, 0 allowed" in done.stdout
 
 
 def test_after_a_baseline_only_new_findings_fail(tree: Path) -> None:
@@ -291,6 +376,28 @@ def test_the_allow_list_lets_pass_what_has_a_reason(tree: Path) -> None:
     assert {one["reason"] for one in allowed} == {"moves to the secret store next week"}
     assert found["failed"] == len(found["findings"]) - len(allowed)
     assert [one["path"] for one in found["unused_allowances"]] == ["gone.py"]
+    # Of folders that were not looked at, nobody knows.
+    (tree / ".ragline-audit.toml").write_text(
+        '[[allow]]\npath = "deploy/**"\nclass = "credential"\nreason = "r"\n'
+    )
+    done = run(tree, "app", "--json", "--fail-on", "never")
+    assert one_object(done.stdout)["unused_allowances"] == []
+
+
+def test_a_text_in_utf_16_is_read_and_a_notebook_in_another_language_is_no_broken_python(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "win.env").write_text(f"X={SCHEME}app:{CANARY}@h/d\n", encoding="utf-16")
+    notebook = {
+        "cells": [{"cell_type": "code", "source": ["x <- 1\n", f"y <- '{SCHEME}h/d'"]}],
+        "metadata": {"kernelspec": {"language": "R", "name": "ir"}},
+    }
+    (tmp_path / "r.ipynb").write_text(json.dumps(notebook))
+    found = found_in(tmp_path, code=4)
+    assert places(found) == Counter(
+        {("r.ipynb", 1, "hard-coded-dsn"): 1, ("win.env", 1, "credential"): 1}
+    )
+    assert found["skipped"] == []
 
 
 @pytest.mark.parametrize(

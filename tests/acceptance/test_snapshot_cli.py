@@ -111,6 +111,30 @@ def test_a_restart_a_role_and_an_index_are_told_and_what_no_plan_puts_back_is_sa
     assert "CREATE INDEX i ON public.t" in plan.stdout
 
 
+def test_what_cannot_be_planned_is_said_and_the_rest_is_put_back(ragline: Command) -> None:
+    ask(
+        ragline,
+        "alter system set statement_timeout = '500ms'",
+        "alter system set shared_preload_libraries = ''",
+        "alter system set gone.forever = 'on'",
+        "alter system set log_line_prefix = '%m \\ it''s '",
+        "select pg_reload_conf()",
+    )
+    ragline.json("snapshot", "take", "partly")
+    ask(ragline, "alter system reset all", "select pg_reload_conf()")
+    planned = ragline.json("snapshot", "restore-plan", "partly")
+    assert [part["target"] for part in planned["change"]["parts"]] == ["log_line_prefix"]
+    left = {one["name"]: one["what_to_do"] for one in planned["left_out"]}
+    assert "at least 1s" in left["statement_timeout"]
+    assert "was '', and cannot be planned" in left["shared_preload_libraries"]
+    assert "does not exist" in left["gone.forever"]
+    ragline.json("change", "apply", str(planned["change"]["id"]))
+    assert ask(ragline, "show log_line_prefix") == "%m \\ it's "
+    differences = ragline.json("snapshot", "diff", "partly")["differences"]
+    assert {one["name"] for one in differences} == {*left}
+    ask(ragline, "alter system reset all", "select pg_reload_conf()")
+
+
 def test_what_people_read_says_what_is_there(ragline: Command) -> None:
     listed = ragline.run("snapshot", "list").stdout
     assert "shown" in listed
@@ -118,7 +142,8 @@ def test_what_people_read_says_what_is_there(ragline: Command) -> None:
     shown = ragline.run("snapshot", "show", "shown").stdout
     for said in (
         "settings:",
-        "work_mem = 4MB",
+        "work_mem = 4MB   source: ",
+        "context: user",
         "of the machine's",
         "tables and indexes",
         "sha256:",

@@ -388,7 +388,7 @@ _REFUSED: list[tuple[str, Request, type[RaglineError], str]] = [
         Request(table="facts", **_COLUMNS), UsageError, "inner_product and l2",
     ),
     (
-        "update facts set vec = (select vec from facts where id = 0)",
+        "update facts set vec = array(select -x from unnest(vec::real[]) x)::vector(64)",
         Request(table="facts", **_COLUMNS, model="fake-64"), UsageError, "not of fake-64",
     ),
     (
@@ -650,27 +650,36 @@ async def test_what_is_not_attached_is_not_detached(app: App) -> None:
 
 
 @asynccontextmanager
-async def _change(db: Db, state: str, *, keeps: bool = False) -> AsyncIterator[None]:
-    parts = [{"kind": "index", "target": "facts", "want": {"name": "facts_vec_idx", "m": 8}}]
+async def _change(
+    db: Db, state: str, *, keeps: bool = False, target: str = "facts"
+) -> AsyncIterator[None]:
+    on = "INDEX facts_vec_idx ON public.facts USING hnsw (vec public.vector_cosine_ops)"
+    want = {"name": "facts_vec_idx", "definition": f"CREATE {on} WITH (m='8')"}
+    parts = [{"kind": "index", "target": target, "want": want}]
+    was = {"name": "facts_flat", "definition": f"CREATE {on.replace('vec_idx', 'flat')}"}
     await db.execute(
         """
         insert into change (title, parts, plan, plan_hash, is_cluster_wide, state, snapshot, verdict,
                             expires_at, opened_at, retire_at, closed_at)
-        values ('tune facts', $1, '{}', 'h', false, $2, '[null]', '{}', now(), now(),
+        values ('tune facts', $1, '{}', 'h', false, $2, $4, '{}', now(), now(),
                 case when $3 then now() + interval '7 days' end,
                 case when $2 = 'kept' then now() end)
         """,
         json.dumps(parts),
         state,
         keeps,
+        json.dumps([was]),
     )
     yield
 
 
-async def test_while_a_change_is_open_it_stays_attached(app: App, db: Db) -> None:
+@pytest.mark.parametrize("target", ["facts", '@public."facts".not_there_yet'])
+async def test_while_a_change_is_open_it_stays_attached(app: App, db: Db, target: str) -> None:
     await _facts_table(db)
     await attach.attach(app, Request(table="facts", **_COLUMNS))
-    async with _change(db, "measuring"):
+    async with _change(db, "measuring", target=target):
+        with pytest.raises(Conflict, match="ragline change resume"):
+            await attach.plan_detach(app, "facts")
         with pytest.raises(Conflict, match="ragline change resume"):
             await attach.detach(app, "facts")
 
@@ -690,16 +699,32 @@ async def test_what_a_kept_change_replaced_is_ended_first_and_its_index_named(
         await db.execute("update change set retire_at = null")
 
     async with _change(db, "kept", keeps=True):
-        assert (await attach.plan_detach(app, "facts")).kept_indexes == ("facts_vec_idx",)
+        planned = await attach.plan_detach(app, "facts")
         with pytest.raises(Conflict, match="is still kept"):
             await attach.detach(app, "facts")
         done = await attach.detach(app, "facts", settle=settle)
 
     assert settled == ["settled"]
-    assert done.kept_indexes == ("facts_vec_idx",)
+    for one in (planned, done):
+        assert one.kept_indexes == ("facts_vec_idx",)
+        assert one.gone_indexes == ("facts_flat",)
+        assert len(one.ended_changes) == 1
 
 
-async def test_an_index_left_over_from_a_trial_is_named(app: App, db: Db) -> None:
+async def test_an_index_that_is_as_it_was_before_all_changes_is_not_called_kept(
+    app: App, db: Db
+) -> None:
+    await _facts_table(db)
+    await db.execute("create index facts_flat on facts using hnsw (vec vector_cosine_ops)")
+    await attach.attach(app, Request(table="facts", **_COLUMNS))
+
+    async with _change(db, "kept"):
+        planned = await attach.plan_detach(app, "facts")
+
+    assert (planned.kept_indexes, planned.gone_indexes) == ((), ())
+
+
+async def test_an_index_left_over_from_a_trial_is_dropped(app: App, db: Db) -> None:
     await _facts_table(db)
     plan, _ = await attach.attach(app, Request(table="facts", **_COLUMNS))
     for slot, storage in ((1, "halfvec"), (2, "halfvec"), (2, "vector")):
@@ -717,9 +742,34 @@ async def test_an_index_left_over_from_a_trial_is_named(app: App, db: Db) -> Non
             f"using hnsw ({expression} {storage}_cosine_ops)"
         )
 
-    warnings = (await attach.plan_detach(app, "facts")).warnings
+    planned = await attach.plan_detach(app, "facts")
+    done = await attach.detach(app, "facts")
 
-    assert [warning.split()[1] for warning in warnings] == ["facts_2_halfvec", "facts_2_vector"]
+    assert planned == done
+    assert done.dropped_indexes == ('"public"."facts_2_halfvec"', '"public"."facts_2_vector"')
+    left = "select indexrelid::regclass::text from pg_index where indrelid = 'facts'::regclass"
+    assert sorted(row[0] for row in await db.fetch(left)) == ["facts_1_halfvec", "facts_pkey"]
+
+
+async def test_vectors_of_texts_with_their_metadata_are_taken_on_somebodys_word(
+    app: App, db: Db
+) -> None:
+    await foreign_tables.llama_index(db)
+    # As LlamaIndex embeds a node: its metadata first.
+    stored = await foreign_tables.vectors([f"number: 7\n\n{text}" for text in TEXTS])
+    await db.executemany(
+        "update data_notes set embedding = $2::text::vector where id = $1",
+        list(enumerate(stored, 1)),
+    )
+
+    unsaid = await attach.plan(app, Request(table="data_notes"))
+    said = await attach.plan(app, Request(table="data_notes", model="fake-64"))
+
+    assert said.similarity is not None
+    assert 0.5 < said.similarity < 0.98
+    assert (unsaid.space.model_id, said.space.model_id) == ("unknown", "fake-64")
+    assert any("say --model fake-64" in warning for warning in unsaid.warnings)
+    assert any("on your word" in warning for warning in said.warnings)
 
 
 async def test_the_library_attaches_and_detaches(app: App, db: Db) -> None:
@@ -743,4 +793,3 @@ def test_quoted_names_are_read_as_they_were_meant(schema: str, table: str) -> No
 
     assert attaching.table_name(".".join(quoted)) == (schema, table)
     assert attaching.table_name(quoted[1]) == (None, table)
-    assert attaching.last_name(f"@{quoted[0]}.t.{quoted[1]}") == table

@@ -94,7 +94,7 @@ async def test_hits_are_the_rows_of_the_table(db: Db, app: App) -> None:
     assert [hit.source for hit in result.hits] == await nearest("ant fox", some, 5)
     hit = result.hits[0]
     row = some[int(hit.source) - 1]
-    assert (hit.chunk_id, hit.document_id) == (int(row.key), int(row.key))
+    assert (hit.chunk_id, hit.document_id) == (-int(row.key), -int(row.key))
     assert (hit.body, hit.start, hit.end) == (row.text, 0, len(str(row.text)))
     assert (hit.title, hit.headings) == (None, ())
     assert hit.metadata == {**(row.metadata or {}), "lang": row.lang, "year": row.year}

@@ -76,7 +76,9 @@ def damage(file: Path) -> None:
 def unfinish(file: Path) -> None:
     """Leave what a killed command does: a file that has not its name yet, and one nobody knows."""
     file.rename(file.with_name(f".{file.name}.part"))
-    (file.parent / ".gone.dump.part").write_text("half")
+    mark = file.name.split("-")[-2]
+    (file.parent / f".gone-{mark}-1.dump.part").write_text("half")
+    (file.parent / ".gone-another-1.dump.part").write_text("of another database")
     (file.parent / "mine.dump").write_text("somebody's")
 
 
@@ -416,7 +418,8 @@ async def test_the_sweep_finishes_what_was_stored_and_removes_what_was_not(
 
     await backup.sweep(own_dsn, shop, file.parent)
 
-    assert names(file.parent) == sorted([file.name, "mine.dump"])
+    # What another database may be about to finish in the same folder is not ours to remove.
+    assert names(file.parent) == sorted([file.name, ".gone-another-1.dump.part", "mine.dump"])
 
 
 async def test_a_scratch_database_is_swept_only_when_nobody_holds_it(own_dsn: Dsn, db: Db) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -324,14 +325,135 @@ async def test_what_stands_in_the_way_is_left_alone(
 ) -> None:
     await db.execute("create table public.other (a int)")
     await db.execute("create index docs_embedding__trial on public.other (a)")
-    want, _ = await kind.wanted(place_of_docs, "docs", {"m": 8})
 
     with pytest.raises(Conflict, match="rename it"):
-        await brought(place_of_docs, kind, "docs", want)
+        await kind.wanted(place_of_docs, "docs", {"m": 8})
+    await kind.tidy(place_of_docs, "docs", None)
 
     assert await indexes_of(db, "public.other") == [
         "CREATE INDEX docs_embedding__trial ON public.other USING btree (a)"
     ]
+
+
+@pytest.mark.parametrize("name", ["docs_embedding__trial", "docs_embedding__hnsw"])
+async def test_an_index_of_the_applications_own_is_never_taken_for_a_trial(
+    place_of_docs: Site, db: Db, kind: Index, name: str
+) -> None:
+    want, _ = await kind.wanted(place_of_docs, "docs", {"m": 8})
+    own = f"CREATE INDEX {name} ON public.docs USING btree (body)"
+    await db.execute(own)
+
+    with pytest.raises(Conflict, match="rename it"):
+        await kind.wanted(place_of_docs, "docs", {"m": 8})
+    with pytest.raises(Conflict):
+        await brought(place_of_docs, kind, "docs", want)
+    await kind.tidy(place_of_docs, "docs", None)
+
+    assert await indexes_of(db) == [own]
+
+
+async def test_what_an_interrupted_swap_left_is_cleared_up(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    await db.execute(OWN)
+    want, _ = await kind.wanted(place_of_docs, "docs", {"m": 24})
+    steps = kind.steps("docs", await kind.read(place_of_docs, "docs"), want)
+    swapped = next(n for n, step in enumerate(steps) if step.text.startswith("alter index"))
+    for step in steps[: swapped + 1]:
+        await kind.run(place_of_docs, step)
+    assert len(await indexes_of(db)) == 3
+
+    await brought(place_of_docs, kind, "docs", want)
+
+    assert await indexes_of(db) == [f"{OWN} WITH (m='24', ef_construction='64')"]
+    assert await db.fetchval("select m from ragline.space_index where slot = 1") == 24
+
+
+async def test_a_definition_of_ones_own_is_no_way_around_the_collections_index(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    await db.execute(OWN)
+    was = await kind.read(place_of_docs, "docs")
+    assert isinstance(was, dict)
+
+    for want in (
+        {"definition": "drop table public.docs"},
+        was | {"definition": "CREATE INDEX docs_idx ON public.other USING btree (a)"},
+        was | {"name": "another"},
+    ):
+        with pytest.raises(UsageError):
+            await kind.wanted(place_of_docs, "docs", want)
+    assert await kind.wanted(place_of_docs, "docs", was) == (was, ())
+
+
+async def test_who_may_not_change_the_table_is_told_before_anything_is_built(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    name = f"reader_{await db.fetchval('select pg_backend_pid()')}"
+    await db.execute(f"create role {name} login")
+    site = replace(place_of_docs, dsn=replace(place_of_docs.dsn, user=name))
+    try:
+        with pytest.raises(PreconditionFailed, match=f"user {name} may not change.*grant"):
+            await kind.wanted(site, "docs", {"m": 8})
+        await db.execute(f"alter table public.docs owner to {name}")
+        with pytest.raises(PreconditionFailed, match="grant create on schema public"):
+            await kind.wanted(site, "@public.docs.i", {"definition": "create index i on docs (id)"})
+    finally:
+        await db.execute("alter table public.docs owner to current_user")
+        await db.execute(f"drop role {name}")
+
+
+async def test_collections_of_one_table_share_its_index(
+    place_of_docs: Site, app: App, db: Db, kind: Index
+) -> None:
+    await db.execute(
+        "insert into ragline.collection (name, chunk_size, chunk_overlap) values ('b', 200, 0)"
+    )
+    await db.execute(
+        """
+        insert into ragline.embedding_space (
+            collection_id, model_id, weights_hash, dimension, metric, storage, normalised, languages
+        ) select c.id, s.model_id, s.weights_hash, s.dimension, s.metric, s.storage, false, '{}'
+        from ragline.collection c, ragline.embedding_space s where c.name = 'b'
+        """
+    )
+    await db.execute(
+        "update ragline.collection c set active_space_id = s.id "
+        "from ragline.embedding_space s where s.collection_id = c.id"
+    )
+    await db.execute(
+        """
+        insert into ragline.attached_table (collection_id, description, table_oid)
+        select c.id, a.description || '{"only": [["body", "text 1"]]}', a.table_oid
+        from ragline.collection c, ragline.attached_table a where c.name = 'b'
+        """
+    )
+    want, said = await kind.wanted(place_of_docs, "docs", {"m": 8, "storage": "halfvec"})
+    now = await kind.read(place_of_docs, "docs")
+    arms = await kind.arms(place_of_docs, "docs", now, want)
+    await brought(place_of_docs, kind, "docs", want)
+
+    assert any("attached as b too" in line for line in said)
+    assert kind.measured("docs") == {"collections": ("docs", "b")}
+    assert arms is not None
+    assert set(arms[1]) == {"docs", "b"}
+    assert await kind.read(place_of_docs, "b") == want
+    space = (await app.collection("b", fresh=True)).space
+    assert space is not None
+    assert (space.index_storage, space.index_m) == ("halfvec", 8)
+
+
+async def test_an_index_of_a_part_of_the_table_is_not_tuned_past(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    await db.execute(
+        """update ragline.attached_table set description = description || '{"only": [["body", "b"]]}'"""
+    )
+    await db.execute("update public.docs set body = 'b' where id < 300")
+    await db.execute(OWN.replace("docs_idx", "docs_part") + " where body = 'b'")
+
+    with pytest.raises(UsageError, match=r"@public\.docs\.docs_part"):
+        await kind.wanted(place_of_docs, "docs", {"m": 8})
 
 
 async def test_an_index_that_searches_would_not_use_is_no_success(

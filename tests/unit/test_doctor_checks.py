@@ -299,6 +299,25 @@ def test_what_the_catalog_does_not_say_of_indexes_is_unknown() -> None:
     assert bad(WELL, replace(INVENTORY, operators=None)) == {}
     lists = replace(index, method="ivfflat")
     assert bad(WELL, replace(INVENTORY, indexes=[lists])) == {"index.ivfflat_empty": "unknown"}
+    # What is locked hides nothing of the rest, and lets nothing pass.
+    held = replace(INVENTORY, indexes=[replace(index, is_valid=False)], locked=["public.t"])
+    expected = {id_: "unknown" for id_ in catalogue.IDS if id_.startswith("index.")}
+    assert bad(WELL, held) == {**expected, "index.invalid": "fail"}
+
+
+def test_a_finding_that_the_catalogue_does_not_know_is_told_with_its_kind() -> None:
+    new = Finding(id="index.new", status="fail", evidence="…")
+    odd = Finding(id="odd", status="warn", evidence="…")
+
+    def told(*only: str) -> list[str]:
+        return [one.id for one in judging.told([new, odd], catalogue.chosen(only, ()))]
+
+    assert told() == [*catalogue.IDS, "index.new", "odd"]
+    assert told("index")[-1] == "index.new"
+    assert told("index.invalid") == ["index.invalid"]
+    assert told("wal") == ["wal.size", "wal.archiving"]
+    assert [one.id for one in judging.first([odd, new])] == ["index.new", "odd"]
+    assert (catalogue.group_of("index.new"), catalogue.group_of("odd")) == ("indexes", "more")
 
 
 # Thresholds

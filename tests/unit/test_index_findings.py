@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core import duplicate_indexes, index_findings, list_fit, sampled_indexes
+from ragline.core import (
+    duplicate_indexes,
+    index_findings,
+    list_fit,
+    missing_indexes,
+    sampled_indexes,
+)
 from ragline.core.advisories import ExtensionFault
 from ragline.core.checkup import Finding
 from ragline.core.evidence import OperatorUse
@@ -257,6 +263,51 @@ def test_a_collection_goes_by_its_own_metric_whatever_statements_say() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "is_indexed"),
+    [
+        ("v", True),
+        ('"v"', True),
+        ("((v)::halfvec(384))", True),
+        ("((binary_quantize(v))::bit(384))", True),
+        ("w", False),
+        ("vv", False),
+        ('"v v"', False),
+        ("(v_2)::halfvec(3)", False),
+    ],
+)
+def test_a_column_has_an_index_where_a_key_is_made_of_it(key: str, is_indexed: bool) -> None:
+    table = replace(TABLE, vectors=(VectorColumn(name="v", type="vector", dimension=384),))
+    index = replace(HNSW, keys=(key,))
+    said = list(missing_indexes.missing([index], [table], None))
+    assert [one.subject for one in said] == ([] if is_indexed else ["public.items.v"])
+
+
+def test_a_column_without_an_index_is_told_where_a_search_by_it_takes_its_time() -> None:
+    column = VectorColumn(name="v", type="halfvec", dimension=384)
+    table = replace(TABLE, vectors=(column,))
+
+    def told(table: TableFacts, *uses: OperatorUse) -> list[str]:
+        return [one.fix or "" for one in missing_indexes.missing([INDEX], [table], uses)]
+
+    assert "(v halfvec_cosine_ops)" in told(table)[0]
+    use = OperatorUse(
+        schema="public", table="items", operator="<->", statements=1, calls=7, total_ms=1.0
+    )
+    assert "(v halfvec_l2_ops)" in told(table, use)[0]
+    assert told(replace(table, collections=("kb",)))[0].startswith("`ragline index tune kb`")
+    untyped = replace(table, vectors=(replace(column, dimension=None),))
+    assert "create index" not in told(untyped)[0]
+    for quiet in (
+        replace(table, rows=9_999),
+        replace(table, rows=None),
+        replace(table, kind="partitioned"),
+        replace(table, is_searched=False),
+        replace(table, vectors=(replace(column, dimension=4001),)),
+    ):
+        assert told(quiet) == []
+
+
+@pytest.mark.parametrize(
     ("dimension", "type_", "told"),
     [(2000, "vector", 0), (2001, "vector", 1), (4000, "halfvec", 0), (4001, "halfvec", 1)],
 )
@@ -333,8 +384,15 @@ def test_rows_that_no_index_holds_and_rows_that_no_query_can_get() -> None:
 def test_faults_of_pgvector_are_told_where_an_index_can_suffer() -> None:
     fault = ExtensionFault(before="0.8.3", since=None, status="warn", id=None, what="a vacuum can")
     (one,) = index_findings.vulnerable([HNSW, IVFFLAT], SERVER, [fault])
-    assert one.evidence == "before 0.8.3, a vacuum can; 1 HNSW index here"
+    assert one.evidence == "1 HNSW index here; before 0.8.3, a vacuum can"
     assert list(index_findings.vulnerable([IVFFLAT], SERVER, [fault])) == []
+    # However many there are, one upgrade mends them: the one that mends the last.
+    older = replace(fault, before="0.8.10", status="fail", what="lists leak")
+    (both,) = index_findings.vulnerable([HNSW], SERVER, [fault, older])
+    assert both.status == "fail"
+    assert "a vacuum can" in both.evidence
+    assert "lists leak" in both.evidence
+    assert (both.fix or "").startswith("install pgvector 0.8.10 or later")
 
 
 def test_nothing_is_said_of_what_was_not_measured() -> None:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core import migration_locks
-from ragline.core.migration_locks import losses, narrows, read, split, statements
+from ragline.core import migration_sql
+from ragline.core.migration_locks import losses, read, statements
+from ragline.core.migration_sql import split
+from ragline.core.migration_types import narrows
 
 
 @pytest.mark.parametrize(
@@ -79,5 +81,5 @@ def test_narrower_types(old: str, new: str, is_narrower: bool) -> None:
 
 
 def test_names_are_compared_as_the_server_reads_them() -> None:
-    assert migration_locks.plain('"Note"') != migration_locks.plain("Note")
-    assert migration_locks.plain("PUBLIC.Note") == migration_locks.plain('public."note"')
+    assert migration_sql.plain('"Note"') != migration_sql.plain("Note")
+    assert migration_sql.plain("PUBLIC.Note") == migration_sql.plain('public."note"')

@@ -173,6 +173,9 @@ def test_settings_that_one_side_may_not_see_are_no_differences() -> None:
         ("myapp.secret_key", "x"),
         ("myapp.url", "postgresql://me:word@host/db"),
         ("MyApp.Password", "x"),
+        ("myapp.jwt", "x"),
+        ("myapp.signing_key", "x"),
+        ("myapp.anything", "x"),
     ],
 )
 def test_what_may_hold_a_secret_is_a_hash(name: str, value: str) -> None:
@@ -183,9 +186,18 @@ def test_what_may_hold_a_secret_is_a_hash(name: str, value: str) -> None:
     assert kept != snapshots.kept(name, value + "y")
 
 
-@pytest.mark.parametrize("name", ["work_mem", "password_encryption", "max_connections", "ssl"])
+@pytest.mark.parametrize(
+    "name",
+    ["work_mem", "password_encryption", "max_connections", "ssl", "hnsw.iterative_scan"],
+)
 def test_what_holds_none_is_kept_as_it_is(name: str) -> None:
     assert snapshots.kept(name, "x") == {"value": "x"}
+
+
+@pytest.mark.parametrize("value", ["on", "12", "0.5", "64MB", "5 s", None, ""])
+def test_a_switch_or_a_number_of_an_application_is_kept(value: str | None) -> None:
+    is_kept = value != "5 s"
+    assert (snapshots.kept("myapp.limit", value) == {"value": value}) is is_kept
 
 
 @pytest.mark.parametrize(
@@ -313,6 +325,23 @@ def test_what_no_plan_puts_back_is_said_with_what_to_do() -> None:
     assert "CREATE INDEX i ON public.t (a)" in todo["schema index public.i"]
     assert "backup" in todo["content kb"]
     assert "0.8.1" in todo["extensions vector"]
+
+
+def test_a_list_that_nobody_can_read_is_said_and_stops_nothing_else() -> None:
+    was = server({}, line("shared_preload_libraries", 'a,,"b'), line("work_mem", "4MB"))
+    way = way_back(was, server({}))
+    assert [part.target for part in way.parts] == ["work_mem"]
+    assert [(one.group, one.name) for one in way.left_out] == [
+        ("settings", "shared_preload_libraries")
+    ]
+    assert "is no list" in way.left_out[0].what_to_do
+
+
+def test_a_setting_of_a_database_says_so() -> None:
+    was = server({}, roles={})
+    now = server({}, roles={"every role.jit": role("jit", "off", who=snapshots.EVERY_ROLE)})
+    (one,) = compared(was, now).differences
+    assert (one.source, one.restart) == ("database", False)
 
 
 def test_without_the_files_nothing_is_planned_and_it_is_said() -> None:

@@ -7,69 +7,33 @@ use. What is kept is built once more, of the column itself, under the old one's 
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ragline.change import build_room, building, ordinary_index
+from ragline.change import attached_seen, build_room, building, ordinary_index
+from ragline.change.attached_seen import AttachedSeen, seen
 from ragline.change.building import Building
 from ragline.change.kind import Site
 from ragline.core import hnsw, index_definition
 from ragline.core.change import Arm, Phase, Step, Trial, Value
 from ragline.core.hnsw import Graph
-from ragline.core.index_definition import Place
-from ragline.db import attached_indexes, attached_sql, indexes
-from ragline.db.attached_indexes import PRODUCTION_SLOT, AttachedSpace, TableIndex
+from ragline.db import attached_indexes, indexes
+from ragline.db.attached_indexes import PRODUCTION_SLOT, TableIndex
 from ragline.db.attached_sql import TRIAL_SLOT
-from ragline.db.indexes import Db
 from ragline.db.pool import quoted
 from ragline.errors import Conflict, PreconditionFailed, RaglineError, UsageError
 
-_TRIAL = "trial"
 _BLOCKS = "DDL and vacuum of that table; no reader, no writer"
-_OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttachedSeen:
-    """What was there when it was last looked at."""
-
-    space: AttachedSpace
-    indexes: tuple[TableIndex, ...]
-
-    @property
-    def production(self) -> TableIndex | None:
-        """The index that searches are written for; of several of one kind the first by name."""
-        return next(
-            (
-                one
-                for one in self.indexes
-                if one.is_valid
-                and one.slot == PRODUCTION_SLOT
-                and one.storage == self.space.described.storage
-            ),
-            None,
-        )
-
-    def named(self, name: str) -> TableIndex | None:
-        """Return the vector index of this name."""
-        return next((one for one in self.indexes if one.name == name), None)
-
-
-async def seen(site: Site, collection: str) -> AttachedSeen | None:
-    """Return the indexes of an attached table; None where the collection is no attached one."""
-    async with building.session(site) as db:
-        space = await attached_indexes.space(db, collection)
-        if space is None:
-            return None
-        return AttachedSeen(space=space, indexes=await attached_indexes.indexes_of(db, space))
+_BESIDE = ("new", "old")
 
 
 async def wanted(
     site: Site, collection: str, want: Value, found: AttachedSeen
 ) -> tuple[Value, tuple[str, ...]]:
     """Return the index that is wanted, complete, with warnings."""
+    await attached_seen.check_may_change(site, found)
     if want is None:
         return None, _about_none(found)
     if not isinstance(want, Mapping):
@@ -78,7 +42,7 @@ async def wanted(
             '{"m": 24, "ef_construction": 128}, or null for none'
         )
     if "definition" in want:
-        return dict(want), ()
+        return attached_seen.whole(found, want), ()
     if "slot" in want:
         raise UsageError("an attached table's index has no slot; leave it out")
     space, now = found.space, found.production
@@ -94,7 +58,8 @@ async def wanted(
     if now is not None and graph.is_like(now.graph):
         return _value(now), chosen
     graph = replace(graph, slot=PRODUCTION_SLOT)
-    name = _name(found, graph)
+    name = attached_seen.name_of(found, graph)
+    await attached_seen.check_is_free(site, found, name)
     async with building.session(site) as db:
         written = await indexes.written(db, name)
     value = _shape(graph) | {
@@ -111,9 +76,9 @@ def read(found: AttachedSeen) -> Value:
 
 
 def steps(collection: str, now: Value, want: Value, found: AttachedSeen) -> list[Step]:
-    """Return the steps between two indexes."""
+    """Return the steps between two indexes; where one is as wanted, what clears up after a swap."""
     if now == want:
-        return []
+        return _rest(collection, _mapping(want), found)
     was, will = _mapping(now), _mapping(want)
     if will is None:
         return [_without_trial(collection, found, "prepare"), *_ordinary(found, was, None)]
@@ -138,12 +103,15 @@ async def run(site: Site, step: Step) -> None:
         raise UsageError(f"collection {step.target!r} is not attached any more")
     if step.action == "build":
         await _build_trial(site, found, Graph(slot=TRIAL_SLOT, **step.arguments))
+    elif step.action == "drop" and step.phase == "adopt":
+        await _end_trial(site, found)
     elif step.action == "drop":
         await _drop_trial(site, found)
         # Searches on trial without an index compare every vector; they still need to know as what.
         async with building.session(site) as db:
             trial = replace(found.space.described, slot=TRIAL_SLOT)
-            await indexes.describe(db, found.space.id, trial)
+            for space_id in found.space.space_ids:
+                await indexes.describe(db, space_id, trial)
     else:
         production = Graph(slot=PRODUCTION_SLOT, **step.arguments)
         async with building.session(site) as db:
@@ -160,26 +128,29 @@ async def confirm(site: Site, collection: str, want: Value) -> None:
     if will is None:
         return
     async with building.session(site, found.space.attached.schema) as db:
-        usual = await _used(db, found.space, is_index_preferred=False)
-        forced = await _used(db, found.space, is_index_preferred=True)
+        usual = await attached_seen.used(db, found.space, is_index_preferred=False)
+        forced = await attached_seen.used(db, found.space, is_index_preferred=True)
     if usual == will["name"]:
         return
-    if usual is not None or forced != will["name"]:
+    # An index of another column, which finds the few rows that belong, is the planner's free choice.
+    is_another = usual is not None and found.named(usual) is not None
+    if is_another or forced != will["name"]:
         raise PreconditionFailed(
             f"index {will['name']} is valid, but searches of {collection!r} do not use it: their plan "
             f"uses {usual or forced or 'none'}"
         )
     site.say(
-        f"{will['name']} is ready; the planner still prefers to compare all {found.space.rows:,} "
-        "vectors of so small a table"
+        f"{will['name']} is ready; the planner still prefers to compare all of the about "
+        f"{found.space.rows:,} vectors"
     )
 
 
-def arms(collection: str) -> tuple[Arm, Arm]:
+def arms(found: AttachedSeen) -> tuple[Arm, Arm]:
     """Return how both are searched: as production does, and through what is on trial."""
+    names = found.space.collections
     return (
-        {collection: Trial(slot=PRODUCTION_SLOT)},
-        {collection: Trial(slot=TRIAL_SLOT)},
+        {name: Trial(slot=PRODUCTION_SLOT) for name in names},
+        {name: Trial(slot=TRIAL_SLOT) for name in names},
     )
 
 
@@ -188,15 +159,15 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
     found = await seen(site, collection)
     if found is None:
         return
-    await _drop_trial(site, found)
-    async with building.session(site) as db:
-        await indexes.forget(db, found.space.id, TRIAL_SLOT)
+    await _end_trial(site, found)
     kept = _mapping(keep)
-    names = {_default_name(found, storage) for storage in hnsw.STORAGES}
+    names = {attached_seen.default_name(found, storage) for storage in hnsw.STORAGES}
     if kept is not None:
         names.add(kept["name"])
     for name in sorted(names):
-        await ordinary_index.tidy(site, _target(found, name), None)
+        # One of another table only has the name.
+        with contextlib.suppress(Conflict):
+            await ordinary_index.tidy(site, attached_seen.target_of(found, name), None)
 
 
 def _value(index: TableIndex) -> dict[str, Any]:
@@ -243,34 +214,21 @@ def _is_dropped(was: Mapping[str, Any], will: Mapping[str, Any], found: Attached
     return bool(was["storage"] == will["storage"] or was["storage"] != held)
 
 
-def _name(found: AttachedSeen, graph: Graph) -> str:
-    now = found.production
-    if now is not None and now.graph is not None and now.storage == graph.storage:
-        return now.name
-    name = _default_name(found, graph.storage)
-    taken = found.named(name)
-    if taken is not None and taken.is_valid and taken.slot != PRODUCTION_SLOT:
-        raise Conflict(
-            f"index {name!r} of table {found.space.attached.table!r} stands where the new one is to "
-            "be: rename it"
-        )
-    return name
-
-
-def _default_name(found: AttachedSeen, storage: str) -> str:
-    attached = found.space.attached
-    ending = "hnsw" if storage == found.space.held else f"{storage}_hnsw"
-    return index_definition.beside(f"{attached.table}_{attached.embedding}", ending)
-
-
-def _trial_name(found: AttachedSeen) -> str:
-    attached = found.space.attached
-    return index_definition.beside(f"{attached.table}_{attached.embedding}", _TRIAL)
-
-
-def _target(found: AttachedSeen, name: str) -> str:
-    attached = found.space.attached
-    return str(Place(schema=attached.schema, table=attached.table, name=name))
+def _rest(collection: str, will: Mapping[str, Any] | None, found: AttachedSeen) -> list[Step]:
+    """Return what is still to be done where an index is as wanted already: a swap was interrupted."""
+    graph = None if will is None else _graph(will)
+    if will is None or graph is None:
+        return []
+    names = [index_definition.beside(will["name"], ending) for ending in _BESIDE]
+    left = [name for name in names if found.named(name) is not None]
+    if not left and graph.is_like(found.space.described):
+        return []
+    target = attached_seen.target_of(found, will["name"])
+    return [
+        *(replace(ordinary_index.dropping(target, name), phase="adopt") for name in left),
+        _without_trial(collection, found, "adopt"),
+        _switch(collection, will, found),
+    ]
 
 
 def _about_none(found: AttachedSeen) -> tuple[str, ...]:
@@ -286,6 +244,8 @@ def _about_none(found: AttachedSeen) -> tuple[str, ...]:
 def _about(found: AttachedSeen, graph: Graph) -> tuple[str, ...]:
     said = ["it is built twice: once to be tried beside what is in use, and once to stay"]
     now = found.production
+    if others := found.space.collections[1:]:
+        said.append(f"the table is attached as {', '.join(others)} too: these are measured with it")
     if graph.storage != found.space.held:
         said.append(
             "only searches through ragline use an index of halves: the table's own application goes "
@@ -306,7 +266,9 @@ def _ordinary(
     named = will or was
     if named is None:
         return []
-    ways = ordinary_index.steps(_target(found, named["name"]), _defined(was), _defined(will))
+    ways = ordinary_index.steps(
+        attached_seen.target_of(found, named["name"]), _defined(was), _defined(will)
+    )
     return [replace(step, phase="adopt") for step in ways]
 
 
@@ -331,7 +293,7 @@ def _trial(collection: str, graph: Graph, found: AttachedSeen) -> Step:
 
 def _without_trial(collection: str, found: AttachedSeen, phase: Phase) -> Step:
     attached = found.space.attached
-    name = f"{quoted(attached.schema)}.{quoted(_trial_name(found))}"
+    name = f"{quoted(attached.schema)}.{quoted(attached_seen.trial_name(found))}"
     return Step(
         kind="index",
         target=collection,
@@ -360,27 +322,28 @@ def _switch(collection: str, will: Mapping[str, Any], found: AttachedSeen) -> St
 
 
 def _online(found: AttachedSeen, graph: Graph) -> str:
-    name = _trial_name(found)
+    name = attached_seen.trial_name(found)
     text = attached_indexes.definition(found.space, quoted(name), graph)
     return index_definition.online(text, name, quoted(name))
 
 
 async def _build_trial(site: Site, found: AttachedSeen, graph: Graph) -> None:
-    space, name = found.space, _trial_name(found)
+    space, name = found.space, attached_seen.trial_name(found)
     await building.stopped(site, name, space.attached.schema)
     async with building.session(site) as db:
-        await indexes.describe(db, space.id, graph)
+        for space_id in space.space_ids:
+            await indexes.describe(db, space_id, graph)
     site.reached("index:described")
     there = found.named(name)
     if there is None or not there.is_valid or there.graph != graph:
-        if await _is_left(site, space, name):
+        if await _is_left(site, found, name):
             await building.dropped(site, name, space.attached.schema)
         await _build_anew(site, found, graph)
     site.reached("index:built")
 
 
 async def _build_anew(site: Site, found: AttachedSeen, graph: Graph) -> None:
-    space, name = found.space, _trial_name(found)
+    space, name = found.space, attached_seen.trial_name(found)
     await building.built(
         site,
         Building(
@@ -397,52 +360,29 @@ async def _build_anew(site: Site, found: AttachedSeen, graph: Graph) -> None:
         raise RaglineError(f"index {name} was built, but is {built} and not {graph}")
 
 
-async def _is_left(site: Site, space: AttachedSpace, name: str) -> bool:
-    """Whether an index of this name is there; one of another table is not ours to drop."""
+async def _is_left(site: Site, found: AttachedSeen, name: str) -> bool:
+    """Whether a trial of ours left an index of this name; any other is not ours to drop."""
+    attached = found.space.attached
     async with building.session(site) as db:
-        left = await indexes.ordinary(db, name, space.attached.schema)
-    if left is not None and left.table != space.attached.table:
+        left = await indexes.ordinary(db, name, attached.schema)
+    if left is not None and not attached_seen.is_on_trial(found, left):
         raise Conflict(
-            f"an index {name!r} of table {left.table!r} stands where one of "
-            f"{space.attached.table!r} is to be tried: rename it"
+            f"an index {name!r} of table {left.table!r} stands where one of {attached.table!r} is to "
+            "be tried: rename it"
         )
     return left is not None
 
 
 async def _drop_trial(site: Site, found: AttachedSeen) -> None:
-    name, schema = _trial_name(found), found.space.attached.schema
-    if await _is_left(site, found.space, name):
-        await building.stopped(site, name, schema)
-        await building.dropped(site, name, schema)
+    name, schema = attached_seen.trial_name(found), found.space.attached.schema
+    with contextlib.suppress(Conflict):
+        if await _is_left(site, found, name):
+            await building.stopped(site, name, schema)
+            await building.dropped(site, name, schema)
 
 
-async def _used(db: Db, space: AttachedSpace, *, is_index_preferred: bool) -> str | None:
-    """Return which index a search of the table would use. Nothing is run."""
-    schema, storage = quoted(space.vector_schema), space.described.storage
-    vector = attached_sql.vector(
-        space.attached,
-        held=space.held,
-        storage=storage,
-        dimension=space.dimension,
-        vector_schema=space.vector_schema,
-    )
-    ones = "[" + ",".join("1" * space.dimension) + "]"
-    sql = f"""
-        explain (format json)
-        select 1 from {attached_sql.table(space.attached)} t
-        order by {vector} operator({schema}.{_OPERATORS[space.metric]})
-                 '{ones}'::{schema}.{storage}({space.dimension:d})
-        limit 10
-    """  # noqa: S608 -- quoted names and numbers of our own
-    async with db.transaction():
-        if is_index_preferred:
-            for name in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
-                await db.execute(f"set local {name} = off")
-        (plan,) = json.loads(await db.fetchval(sql))
-    return _index_of(plan["Plan"])
-
-
-def _index_of(node: Mapping[str, Any]) -> str | None:
-    if (name := node.get("Index Name")) is not None:
-        return str(name)
-    return next((found for one in node.get("Plans", ()) if (found := _index_of(one))), None)
+async def _end_trial(site: Site, found: AttachedSeen) -> None:
+    await _drop_trial(site, found)
+    async with building.session(site) as db:
+        for space_id in found.space.space_ids:
+            await indexes.forget(db, space_id, TRIAL_SLOT)

@@ -84,6 +84,28 @@ async def built(site: Site, building: Building) -> None:
             return
 
 
+async def check_may_index(db: Db, schema: str, table: str) -> None:
+    """Raise PreconditionFailed where the user of the DSN may not change a table's indexes."""
+    row = await indexes.may_index(db, schema, table)
+    if row is None:
+        return
+    if row["is_replica"]:
+        raise PreconditionFailed(
+            "this server is a read-only replica: change indexes on the primary, where DATABASE_URL "
+            "should point"
+        )
+    if not row["is_owner"]:
+        raise PreconditionFailed(
+            f"user {row['user']} may not change the indexes of {schema}.{table}, which is owned by "
+            f"{row['owner']}: connect as its owner, or `grant {row['owner']} to {row['user']}`"
+        )
+    if not row["may_create"]:
+        raise PreconditionFailed(
+            f"user {row['user']} may not make an index in schema {schema}: have its owner run `grant "
+            f"create on schema {schema} to {row['user']}`"
+        )
+
+
 async def dropped(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> None:
     """Drop an index without stopping anybody; none is all right.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from ragline.core.change import Arm, Step, Value
+from ragline.core.change import Arm, Part, Step, Value
 from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked, Judgement
 from ragline.db import pool as pools
@@ -37,6 +37,7 @@ class Site:
 
     `restart` is None where nobody but a person can restart the server. `say` shows a line of progress.
     `reached` is called with the name of each point that a change passes; tests stop there.
+    `together` are the parts of the change that is being planned.
     """
 
     app: App
@@ -48,6 +49,7 @@ class Site:
     lock_timeout_ms: int = 2000
     say: Callable[[str], None] = field(default=lambda _line: None)
     reached: Callable[[str], None] = field(default=lambda _point: None)
+    together: Sequence[Part] = ()
 
     def session(
         self, database: str | None = None, *, settings: Mapping[str, str] | None = None

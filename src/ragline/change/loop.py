@@ -351,6 +351,7 @@ def _asked(entry: Entry) -> Asked | None:
     lists = {
         "collections": tuple(entry.asked["collections"]),
         "filters": tuple(entry.asked["filters"]),
+        "texts": tuple(entry.asked.get("texts", ())),
     }
     return Asked(**{**entry.asked, **lists})
 

@@ -1,19 +1,21 @@
 """Putting back what a migration lost: from a backup, by primary key, beside what was written since.
 
 It runs inside the transaction that takes the migration back, so that either all of it is there again
-or nothing was taken back. Rows and values of the backup come back; rows that are there stay.
+or nothing was taken back. Rows and values of the backup come back; what was written since stays, which
+is looked up before anything is taken back, since that may write every row anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from ragline.core.dsn import Dsn
-from ragline.core.migration_locks import Loss, parted, plain
+from ragline.core.migration_locks import Loss
+from ragline.core.migration_sql import parted, plain
 from ragline.db import user_session
 from ragline.db.pool import quoted
 from ragline.errors import PreconditionFailed
@@ -31,10 +33,34 @@ class PutBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Writers:
+    """Which transactions were the migration's own: one of them, or all between two.
+
+    None of both: nobody knows any more.
+    """
+
+    noted: str | None = None
+    window: tuple[str, str] | None = None
+
+    @property
+    def condition(self) -> str | None:
+        """Whether a row t was written by the migration last."""
+        if self.window is not None:
+            after, until = (f"'{_number(one)}'::xid" for one in self.window)
+            return f"age(t.xmin) < age({after}) and age(t.xmin) >= age({until})"
+        return None if self.noted is None else f"t.xmin::text = '{_number(self.noted)}'"
+
+
+def _number(transaction: str) -> str:
+    return str(int(transaction))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
     full: str
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    generated: tuple[str, ...]
 
     @property
     def same(self) -> str:
@@ -52,11 +78,36 @@ def version_writer(dsn: Dsn, version_table: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def look_before(session: _Session, losses: Sequence[Loss], writers: Writers) -> dict[str, str]:
+    """Note the rows that the migration wrote last, before anything is taken back.
+
+    Returns the temporary table that holds their keys, by table.
+    """
+    if writers.condition is None:
+        return {}
+    found: dict[str, str] = {}
+    for loss in losses:
+        if loss.table is None or loss.kind not in ("values", "type", "unknown"):
+            continue
+        table = _table(session, loss.table)
+        if table is None or table.full in found:
+            continue
+        name = f"pg_temp.ragline_own_{len(found)}"
+        keys = ", ".join(f"t.{one}" for one in table.key)
+        session.execute(
+            f"create temporary table {name.partition('.')[2]} on commit drop as "  # noqa: S608
+            f"select {keys} from {table.full} t where {writers.condition}".encode()
+        )
+        found[table.full] = name
+    return found
+
+
 def put_back(
-    session: _Session, old: Dsn, losses: Sequence[Loss], *, writer: str | None
+    session: _Session, old: Dsn, losses: Sequence[Loss], own: Mapping[str, str]
 ) -> list[PutBack]:
     """Bring back what a revision lost, from the database `old` that holds the backup.
 
+    `own` is what `look_before` returned.
     Raises PreconditionFailed where not all of it came back: then nothing is taken back either.
     """
     found: dict[str, tuple[_Table, list[Loss]]] = {}
@@ -66,6 +117,11 @@ def put_back(
         table = _table(session, loss.table)
         if table is not None:
             found.setdefault(table.full, (table, []))[1].append(loss)
+        elif loss.kind != "unknown":
+            raise PreconditionFailed(
+                f"{loss.table}, of which something was lost, is not there after the way back: nothing "
+                "can be put back into it"
+            )
     with user_session.looking(old) as source:
         left = list(found.values())
         done: list[PutBack] = []
@@ -74,7 +130,7 @@ def put_back(
             for table, lost in left:
                 try:
                     with session.transaction():
-                        done.append(_of_table(session, source, table, lost, writer))
+                        done.append(_of_table(session, source, table, lost, own.get(table.full)))
                 except psycopg.errors.ForeignKeyViolation:
                     # Its rows belong to rows of another table that come back as well.
                     later.append((table, lost))
@@ -108,8 +164,8 @@ def _table(session: _Session, name: str) -> _Table | None:
     ).fetchone()
     columns = session.execute(
         """
-        select quote_ident(attname) from pg_catalog.pg_attribute
-        where attrelid = %s and attnum > 0 and not attisdropped and attgenerated = ''
+        select quote_ident(attname), attgenerated <> '' from pg_catalog.pg_attribute
+        where attrelid = %s and attnum > 0 and not attisdropped
         order by attnum
         """,
         [row[3]],
@@ -121,29 +177,39 @@ def _table(session: _Session, name: str) -> _Table | None:
     return _Table(
         full=f"{quoted(row[1])}.{quoted(row[2])}",
         key=tuple(key[0]),
-        columns=tuple(one[0] for one in columns),
+        columns=tuple(one for one, is_generated in columns if not is_generated),
+        generated=tuple(one for one, is_generated in columns if is_generated),
     )
 
 
 def _of_table(
-    session: _Session, source: _Session, table: _Table, losses: Sequence[Loss], writer: str | None
+    session: _Session, source: _Session, table: _Table, losses: Sequence[Loss], own: str | None
 ) -> PutBack:
     shared = _copied(session, source, table)
     rows = values = 0
-    if any(loss.kind == "rows" for loss in losses):
+    if any(loss.kind in ("rows", "unknown") for loss in losses):
         rows = _rows(session, table, shared)
-    for loss, column in _columns(losses, shared):
-        values += _values(session, table, loss, column, shared, writer)
+    for loss, column in _columns(table, losses, shared):
+        values += _values(session, table, loss, column, shared, own)
     session.execute(b"drop table ragline_lost")
     return PutBack(table=table.full, rows=rows, values=values)
 
 
-def _columns(losses: Sequence[Loss], shared: Sequence[str]) -> Iterator[tuple[Loss, str]]:
+def _columns(
+    table: _Table, losses: Sequence[Loss], shared: Sequence[str]
+) -> Iterator[tuple[Loss, str]]:
     for loss in losses:
+        if loss.kind in ("values", "unknown") and not loss.columns:
+            yield from ((loss, one) for one in shared if one not in table.key)
         for name in loss.columns:
             column = next((one for one in shared if plain(one) == plain(name)), None)
             if column is not None:
                 yield loss, column
+            elif all(plain(one) != plain(name) for one in (*table.columns, *table.generated)):
+                raise PreconditionFailed(
+                    f"the way back does not bring {table.full}.{name} back: what was in it has no "
+                    "place"
+                )
 
 
 def _copied(session: _Session, source: _Session, table: _Table) -> tuple[str, ...]:
@@ -198,19 +264,25 @@ def _values(
     loss: Loss,
     column: str,
     shared: Sequence[str],
-    writer: str | None,
+    own: str | None,
 ) -> int:
     """Put the values of a column back, in rows that nobody wrote since."""
-    own = {
-        "column": "true",
-        "type": _as_it_was_made(session, table, loss, column),
-        "values": _unwritten(session, table, column, shared, writer),
-    }.get(loss.kind, "false")
+    if loss.kind == "column":
+        mine = "true"
+    elif own is not None:
+        keys = " and ".join(f"w.{one} = t.{one}" for one in table.key)
+        mine = f"exists (select from {own} w where {keys})"
+    elif loss.kind == "type" and not loss.is_computed:
+        mine = _as_it_was_made(session, table, loss, column)
+    else:
+        # A row that is otherwise as in the backup is taken for one that nobody wrote.
+        others = [f"t.{one} is not distinct from l.{one}" for one in shared if one != column]
+        mine = " and ".join(others) or "true"
     keys = ", ".join(f"t.{one}" for one in table.key)
     session.execute(
         f"create temporary table ragline_other on commit drop as select {keys} "  # noqa: S608
         f"from {table.full} t join pg_temp.ragline_lost l on {table.same} "
-        f"where t.{column} is distinct from l.{column} and ({own})".encode()
+        f"where t.{column} is distinct from l.{column} and ({mine})".encode()
     )
     session.execute(
         f"update {table.full} t set {column} = l.{column} "  # noqa: S608
@@ -236,24 +308,6 @@ def _as_it_was_made(session: _Session, table: _Table, loss: Loss, column: str) -
     if row is None:
         return "false"
     return f"t.{column} is not distinct from l.{column}::{loss.new_type}::{row[0]}"
-
-
-def _unwritten(
-    session: _Session, table: _Table, column: str, shared: Sequence[str], writer: str | None
-) -> str:
-    """A row that the migration's own transaction wrote last was not written by anybody since.
-
-    Where another revision was noted meanwhile that transaction is not known: a row that is otherwise as
-    in the backup is taken for one that nobody wrote.
-    """
-    if writer is not None and writer.isdigit():
-        query = f"select exists (select from {table.full} where xmin::text = %s)"  # noqa: S608
-        row = session.execute(query.encode(), [writer]).fetchone()
-        if row is not None and row[0]:
-            mine = "pg_catalog.pg_current_xact_id()::xid::text"
-            return f"t.xmin::text in ('{writer}', {mine})"
-    others = [f"t.{one} is not distinct from l.{one}" for one in shared if one != column]
-    return " and ".join(others) or "true"
 
 
 def _equal(session: _Session, table: _Table, columns: Sequence[str], which: str) -> int:

@@ -50,6 +50,8 @@ async def wanted(site: Site, target: str, want: Value) -> tuple[Value, tuple[str
     if want is None:
         if found is None:
             raise NotFound(await _no_index(site, place))
+        async with building.session(site, place.schema) as db:
+            await building.check_may_index(db, place.schema, place.table)
         return None, _about_none(found)
     if not isinstance(want, Mapping) or set(want) != {"definition"}:
         raise UsageError(
@@ -60,9 +62,24 @@ async def wanted(site: Site, target: str, want: Value) -> tuple[Value, tuple[str
     definition = index_definition.parsed(
         str(want["definition"]), schema=place.schema, table=place.table, name=place.name
     )
+    await _check_room(site, place, is_there=found is not None)
     async with building.session(site, place.schema) as db:
         await _check_table(db, place)
         return {"definition": await indexes.normalised(db, definition, place.schema)}, ()
+
+
+async def _check_room(site: Site, place: Place, *, is_there: bool) -> None:
+    """Raise Conflict where something of somebody's has the index's name, or one to replace it by."""
+    async with building.session(site, place.schema) as db:
+        if not is_there and await indexes.table_kind(db, place.schema, place.name) is not None:
+            raise Conflict(
+                f"{place.schema}.{place.name} is there, and no index: choose another name"
+            )
+        names = [index_definition.beside(place.name, one) for one in (_NEW, _OLD) if is_there]
+        beside = [await indexes.ordinary(db, name, place.schema) for name in names]
+    for one in beside:
+        if one is not None:
+            await _check_is_ours(site, one, place)
 
 
 async def _check_table(db: Db, place: Place) -> None:
@@ -77,6 +94,7 @@ async def _check_table(db: Db, place: Place) -> None:
             f"{place.schema}.{place.table} is a {kind}: no index of it can be built without "
             "stopping its writers; index what it reads from, each part by itself"
         )
+    await building.check_may_index(db, place.schema, place.table)
 
 
 async def read(site: Site, target: str) -> Value:
@@ -128,8 +146,8 @@ async def tidy(site: Site, target: str, keep: Value) -> None:
         beside = index_definition.beside(place.name, ending)
         async with building.session(site, place.schema) as db:
             left = await indexes.ordinary(db, beside, place.schema)
-        # Of another table: somebody's own, which only looks like ours.
-        if left is not None and left.table == place.table:
+        # Somebody's own may look like ours.
+        if left is not None and await _is_ours(site, left, place):
             await _removed(site, place.schema, beside)
     found = await _found(site, place)
     if found is not None and not found.is_valid and found.constraint is None:
@@ -174,7 +192,8 @@ async def _found(site: Site, place: Place) -> OrdinaryIndex | None:
         found = await indexes.ordinary(db, place.name, place.schema)
     if found is not None and found.table != place.table:
         raise Conflict(
-            f"index {place.name!r} belongs to table {found.table!r}, not to {place.table!r}"
+            f"index {place.name!r} belongs to table {found.table!r}, not to {place.table!r}: say "
+            f"{Place(schema=place.schema, table=found.table, name=place.name)}"
         )
     return found
 
@@ -220,6 +239,11 @@ def _swap(target: str, definition: str) -> Step:
     )
 
 
+def dropping(target: str, name: str) -> Step:
+    """Return the step that drops what a replacement left beside an index."""
+    return _drop(target, name)
+
+
 def _drop(target: str, name: str, *, loses: bool = False) -> Step:
     place = _place(target)
     return Step(
@@ -246,7 +270,12 @@ async def _run_build(site: Site, step: Step) -> None:
     if there is not None:
         if there.is_valid and _same(there.definition, name, definition, place.name):
             return
-        _check_is_ours(there, place)
+        await _check_is_ours(site, there, place)
+        if there.is_valid and name == place.name:
+            raise Conflict(
+                f"somebody made an index {name!r} of table {place.table!r} meanwhile: "
+                f"{there.definition}; plan again"
+            )
         await building.dropped(site, name, place.schema)
     await building.built(
         site,
@@ -254,12 +283,24 @@ async def _run_build(site: Site, step: Step) -> None:
     )
 
 
-def _check_is_ours(there: OrdinaryIndex, place: Place) -> None:
-    if there.table != place.table:
+async def _check_is_ours(site: Site, there: OrdinaryIndex, place: Place) -> None:
+    if not await _is_ours(site, there, place):
         raise Conflict(
             f"an index {there.name!r} of table {there.table!r} stands where one of {place.table!r} "
-            "is to be built: rename it"
+            "is to be built, and it is not ours: rename it, or drop it"
         )
+
+
+async def _is_ours(site: Site, there: OrdinaryIndex, place: Place) -> bool:
+    """Whether a change made an index, or moved it aside; one that serves nobody counts as well."""
+    if there.table != place.table:
+        return False
+    if not there.is_valid:
+        return there.constraint is None
+    async with building.session(site) as db:
+        name, own = await indexes.written(db, there.name), await indexes.written(db, place.name)
+        as_own = there.definition.replace(f"INDEX {name} ON ", f"INDEX {own} ON ", 1)
+        return await indexes.was_changed(db, as_own)
 
 
 def _same(definition: str, name: str, wanted: str, own: str) -> bool:
@@ -278,7 +319,7 @@ async def _run_swap(site: Site, step: Step) -> None:
         left = await indexes.ordinary(db, old, place.schema)
         there = await indexes.ordinary(db, place.name, place.schema)
     if left is not None:
-        _check_is_ours(left, place)
+        await _check_is_ours(site, left, place)
         await building.dropped(site, old, place.schema)
     pairs = [(new, place.name)] if there is None else [(place.name, old), (new, place.name)]
     async with building.session(site, place.schema) as db:

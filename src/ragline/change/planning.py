@@ -50,7 +50,8 @@ async def planned(site: Site, parts: Sequence[Part]) -> Plan:
     steps: list[changes.Step] = []
     for part in parts:
         kind = site.kinds[part.kind]
-        want, warnings = await kind.wanted(site, part.target, part.want)
+        with_all = replace(site, together=tuple(parts))
+        want, warnings = await kind.wanted(with_all, part.target, part.want)
         now = await kind.read(site, part.target)
         found.append(
             PlannedPart(kind=part.kind, target=part.target, now=now, want=want, warnings=warnings)

@@ -214,6 +214,17 @@ def _detached(found: Detachment, *, would: bool) -> list[str]:
     lines += [
         f"  index {name} stays: a change that was kept made it" for name in found.kept_indexes
     ]
+    lines += [
+        f"  index {name} stays dropped: by a change that was kept" for name in found.gone_indexes
+    ]
+    lines += [
+        f"  change {id_} can be taken back until then: ragline change undo {id_}"
+        for id_ in (found.ended_changes if would else ())
+    ]
+    lines += [
+        f"  {'would drop' if would else 'dropped'} index {name}, which a trial left"
+        for name in found.dropped_indexes
+    ]
     lines += [f"  warning: {warning}" for warning in found.warnings]
     lines.append("  evaluations and changes of it stay in ragline's history")
     return lines

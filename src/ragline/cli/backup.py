@@ -197,13 +197,22 @@ def show(backup: Reference, data_dir: DataDir = None, as_json: AsJson = False) -
 
 
 @app.command()
-def remove(backup: Reference, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def remove(
+    backup: Reference,
+    *,
+    needed_no_more: Annotated[
+        bool,
+        typer.Option("--needed-no-more", help="Even if the undo of a kept change needs its rows."),
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Delete a backup and its file. It cannot be undone."""
 
     async def removed(_site: Site, connection: Connection) -> Backup:
         from ragline.ops import backup as backing_up
 
-        return await backing_up.remove(connection, backup)
+        return await backing_up.remove(connection, backup, is_needed_no_more=needed_no_more)
 
     done = _with_ledger(data_dir, removed)
     output.emit(_plain(done), as_json=as_json, text=f"removed backup {done.said} and {done.path}")

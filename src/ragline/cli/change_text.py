@@ -101,8 +101,16 @@ def _measured(asked: Mapping[str, Any] | None) -> str:
         return "measured: nothing, on your word"
     where = ", ".join(asked["collections"]) or "the largest collections"
     dataset = f" and dataset {asked['dataset']}" if asked["dataset"] else ""
+    sort = asked.get("sampled", "all")
+    number = len(asked["texts"]) if sort == "given" else asked["questions"]
+    which = {
+        "all": "questions made of",
+        "likely": "texts that read like questions, drawn anew, of",
+        "midway": "points midway between vectors of",
+        "given": "given questions to",
+    }[sort]
     return (
-        f"measured: {asked['questions']} questions made of {on_one_line(where)}{dataset}, as workload "
+        f"measured: {number} {which} {on_one_line(where)}{dataset}, as workload "
         f"{asked['workload']}; kept if quality loses at most {asked['quality_margin']:g} and the middle "
         f"search time at most {asked['latency_margin']:.0%}"
     )

@@ -204,8 +204,10 @@ def _text(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"not looked at, because {resting} failed: {len(findings) - 1} checks"
     else:
         indent = len("  unknown  ") + max(len(one.id) for one in findings) + 2
-        for group in catalogue.GROUPS:
-            rows = [one for one in findings if catalogue.group_of(one.id) == group]
+        by_group: dict[str, list[Finding]] = {group: [] for group in catalogue.GROUPS}
+        for finding in findings:
+            by_group.setdefault(catalogue.group_of(finding.id), []).append(finding)
+        for group, rows in by_group.items():
             if rows:
                 yield f"{group}:"
             for finding in rows:

@@ -10,7 +10,8 @@ from ragline.cli.output import on_one_line
 
 if TYPE_CHECKING:
     from ragline.cli.index_advise import PlanPair
-    from ragline.core.advice import Advice, NotAdvised, Predicted, Seen
+    from ragline.core.advice import Advice, Predicted, Seen
+    from ragline.core.advice_candidates import NotAdvised
     from ragline.watch.advice import AdviceReport
     from ragline.watch.statement_times import Comparison
 

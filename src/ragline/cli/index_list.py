@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 _GB = 1024**3
 _NARROWEST = 80
+_NAMED = 5
 _INDENT = " " * 8
 _UNKNOWN = {
+    "locked": "some indexes",
+    "collections": "what is of which collection",
     "cached_share": "share in cache",
     "operators": "operators of queries",
     "unused": "use",
@@ -98,8 +101,17 @@ def _text(found: Inventory, asked: Asked) -> str:
         parts.append("")
         parts += _findings(found.findings)
     elif found.indexes:
-        parts.append("nothing found to mend")
+        parts += _wrapped(_all_well(found))
     return "\n".join(parts)
+
+
+def _all_well(found: Inventory) -> str:
+    blind = sum(one.sample is not None and one.sample.mean is None for one in found.indexes)
+    if "locked" in found.unknown:
+        return "nothing found to mend in what could be looked at"
+    if blind:
+        return f"nothing found to mend; what {blind:,} of the indexes find is not known"
+    return "nothing found to mend"
 
 
 def _nothing(found: Inventory, asked: Asked) -> str:
@@ -156,11 +168,17 @@ def _built(one: Listed) -> str:
     lines = [
         f"{index.method} {index.metric or ', '.join(index.operator_classes)}",
         f"{index.vector_type}({dimension}) {options}".rstrip(),
-        f"queries use {' '.join(one.operators)}" if one.operators else "queries: unknown",
+        _asked_by(one.operators),
     ]
     if index.predicate is not None and not index.is_ours:
         lines.append(f"where {output.on_one_line(index.predicate)}")
     return "\n".join(lines)
+
+
+def _asked_by(operators: tuple[str, ...] | None) -> str:
+    if operators is None:
+        return "queries: unknown"
+    return f"queries use {' '.join(operators)}" if operators else "queries: none seen"
 
 
 _SHORT = {"ef_construction": "efc"}
@@ -226,9 +244,22 @@ def _notes(found: Inventory) -> list[str]:
     if since := found.server.statistics_since:
         lines.append(f"scans are counted since {since:%Y-%m-%d %H:%M} UTC")
     lines += [f"unknown, {_UNKNOWN[what]}: {why}" for what, why in _by_need(found.unknown)]
+    lines += _without_index(found)
     if found.others:
         lines.append(f"{found.others:,} other indexes are not shown; --all shows them")
     return lines
+
+
+def _without_index(found: Inventory) -> list[str]:
+    if not found.bare:
+        return []
+    named = [
+        name + ("" if rows is None else f" (about {rows:,} rows)")
+        for name, rows in found.bare[:_NAMED]
+    ]
+    more = len(found.bare) - len(named)
+    rest = f" and {more:,} more" if more else ""
+    return [f"without a vector index, searched row by row: {', '.join(named)}{rest}"]
 
 
 def _by_need(unknown: Mapping[str, str]) -> list[tuple[str, str]]:

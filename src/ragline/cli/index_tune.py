@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEAST_MARGIN = 0.01
 _PLOTS = (".svg", ".html")
+_MIDWAY = "midway"
 
 
 def tune(
@@ -38,11 +39,13 @@ def tune(
         ),
     ] = None,
     queries: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--queries",
-            help="A file of questions, one a line, embedded by the collection's model.",
-            show_default="points midway between two stored vectors",
+            metavar="FILE|midway",
+            help="A file of questions, one a line, embedded by the collection's model; or midway: "
+            "points midway between two stored vectors, which take no model.",
+            show_default="headings, titles and sentences of the collection",
         ),
     ] = None,
     dataset: Annotated[
@@ -55,11 +58,19 @@ def tune(
             "--filter",
             "-f",
             help="Also search the proposal within this filter; may be given several times.",
-            show_default=False,
+            show_default="two that the metadata suggests",
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Try a few HNSW indexes only, no IVFFlat and no bits.")
+    ] = False,
+    lowest_priority: Annotated[
+        bool,
+        typer.Option(
+            "--lowest-priority",
+            help="Have builds come after all other processes, where the server is on this machine and "
+            "the system allows it.",
+        ),
     ] = False,
     seed: Annotated[
         int, typer.Option("--seed", help="Decides which questions are kept for the check.")
@@ -88,66 +99,84 @@ def tune(
         k=k,
         max_bytes=None if max_size is None else _size(max_size),
         dataset=dataset,
-        questions=None if queries is None else _questions(queries),
+        questions=None if queries in (None, _MIDWAY) else _questions(Path(queries)),
+        is_midway=queries == _MIDWAY,
         filters=tuple(filters or ()),
         is_quick=quick,
+        is_last=lowest_priority,
         seed=seed,
     )
     if plot is not None and plot.suffix not in _PLOTS:
         raise UsageError(f"--plot is {str(plot)!r}; its name must end in {' or '.join(_PLOTS)}")
 
-    async def tuned_at(site: Site) -> tuple[Tuned, Entry | None, str | None]:
+    async def tuned_at(site: Site) -> _Done:
         return await _tuned(site, collection, wanted, apply_now=apply_now, quiet=quiet)
 
-    tuned, entry, refused = runtime.with_site(data_dir, tuned_at, quiet=True)
+    done = runtime.with_site(data_dir, tuned_at, quiet=True)
+    tuned, entry = done.tuned, done.entry
     if plot is not None:
         _draw(tuned, plot)
     text = index_tune_text.text(tuned)
     if entry is not None:
         text += "\n\n" + (change_text.ended(entry) if apply_now else change_text.plan(entry))
-    elif refused is not None:
-        text += f"\n\n{refused}"
-    value = {**output.plain(tuned), "change": output.plain(entry), "refused": refused}
+    elif done.refused is not None:
+        text += f"\n\n{done.refused}"
+    value = {**output.plain(tuned), "change": output.plain(entry), "refused": done.refused}
     output.emit(value, as_json=as_json, text=text)
     if not apply_now:
         return
-    if tuned.proposal is None:
+    if done.error is not None:
+        raise done.error
+    if tuned.proposal is None or tuned.proposal.verdict == "missed":
         raise PreconditionFailed(f"nothing was applied: {tuned.reason}")
     if entry is not None and (code := change_text.exit_code(entry)):
         raise typer.Exit(code)
 
 
+class _Done(NamedTuple):
+    """What was measured, the change that came of it, or why there is none."""
+
+    tuned: Tuned
+    entry: Entry | None = None
+    refused: str | None = None
+    error: RaglineError | None = None
+
+
 async def _tuned(
     site: Site, collection: str, wanted: Wanted, *, apply_now: bool, quiet: bool
-) -> tuple[Tuned, Entry | None, str | None]:
-    from ragline.change import loop
+) -> _Done:
+    from ragline.change import loop, planning
+    from ragline.core.change import Part
     from ragline.evals import index_tuning
 
+    if apply_now:
+        # Known before the minutes of measuring, not after them.
+        about = [Part(kind=kind, target=collection, want=None) for kind in ("index", "search")]
+        await planning.refuse_rivals(site, about)
     folder = site.restart.data_directory if site.restart else None
     with _bar(shown=not quiet) as (show, say):
         tuned = await index_tuning.tune(
             site.app, collection, wanted, folder=folder, say=say, show=show
         )
     if tuned.proposal is None or tuned.proposal.verdict == "missed":
-        return tuned, None, None
+        return _Done(tuned)
     parts = _parts(collection, tuned.proposal)
-    asked = _asked(tuned, wanted)
     title = f"tune the index of {collection} for recall {wanted.recall:g}"
+    # What was measured in minutes is shown also where no change can be made of it now.
+    entry: Entry | None = None
     try:
-        entry = await loop.plan(site, parts, asked, title=title)
+        entry = await loop.plan(site, parts, _asked(tuned, wanted), title=title)
+        if entry is None:
+            return _Done(tuned, None, "nothing to do: the collection is searched so already")
+        if not apply_now:
+            return _Done(tuned, entry)
+        if not quiet:
+            output.note(change_text.plan(entry, is_next=False))
+        site.say = output.note if not quiet else site.say
+        return _Done(tuned, await loop.apply(site, entry.id))
     except RaglineError as error:
-        if apply_now:
-            raise
-        # What was measured in minutes is not lost for a plan that cannot be made now.
-        return tuned, None, f"no change was planned: {error}"
-    if entry is None:
-        return tuned, None, "nothing to do: the collection is searched so already"
-    if not apply_now:
-        return tuned, entry, None
-    if not quiet:
-        output.note(change_text.plan(entry, is_next=False))
-    site.say = output.note if not quiet else site.say
-    return tuned, await loop.apply(site, entry.id), None
+        said = "no change was planned" if entry is None else f"change {entry.id} was not applied"
+        return _Done(tuned, None, f"{said}: {error}", error)
 
 
 def _parts(collection: str, proposal: Proposal) -> tuple[Part, ...]:
@@ -166,14 +195,18 @@ def _parts(collection: str, proposal: Proposal) -> tuple[Part, ...]:
 
 
 def _asked(tuned: Tuned, wanted: Wanted) -> Asked:
-    """Return how the change is judged: it may lose what lies between today's recall and the wanted."""
+    """Return how the change is judged: by the sort of questions that it was tuned by, other ones.
+
+    It may lose what lies between today's recall and the wanted.
+    """
     from ragline.core.gate import Asked
 
     now = tuned.now.recall if tuned.now else wanted.recall
     margin = max(_LEAST_MARGIN, round(now - wanted.recall, 3) + _LEAST_MARGIN)
     asked = Asked(
-        collections=(tuned.collection,), k=wanted.k, filters=wanted.filters, dataset=wanted.dataset
-    )
+        collections=(tuned.collection,), k=wanted.k, filters=wanted.filters, dataset=wanted.dataset,
+        sampled=tuned.sampled, texts=tuned.unseen if tuned.sampled == "given" else (),
+    )  # fmt: skip
     return replace(asked, quality_margin=min(1.0, margin))
 
 

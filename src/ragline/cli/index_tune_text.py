@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ragline.cli import output
 
 if TYPE_CHECKING:
-    from ragline.core.frontier import Trial
+    from ragline.core.frontier import Design, Point
     from ragline.evals.index_tuned import Proposal, Tuned
 
 _MIB = 2**20
@@ -17,29 +16,35 @@ _MIB = 2**20
 
 def text(tuned: Tuned) -> str:
     """Return everything that came of it."""
-    lines = [
-        f"{tuned.collection}: {tuned.chunks:,} vectors, recall@{tuned.k} of at least {tuned.target:g}",
-        f"questions: {tuned.questions}; {tuned.n_seen} to choose by, {tuned.n_unseen} for the check",
-    ]
+    name = output.on_one_line(tuned.collection)
+    lines = [f"{name}: {tuned.chunks:,} vectors, recall@{tuned.k} of at least {tuned.target:g}"]
     if tuned.trials:
-        lines += [_now(tuned), "", _table(tuned).rstrip(), ""]
-        lines.append(
-            f"* on the frontier of recall, time, size and build time ({len(tuned.frontier)} points)"
-        )
+        lines += [
+            f"questions: {tuned.questions}; {tuned.n_seen} to choose by, {tuned.n_unseen} for the check",
+            _now(tuned),
+            "",
+            f"each index (m/ef_construction, or lists), searched as narrowly as holds {tuned.target:g}:",
+            *_table(_each(tuned)),
+            "",
+            "the frontier: what no other beats in recall, time, size and build time at once:",
+            *_table(_front(tuned)),
+            "",
+        ]
     lines += _skipped(tuned)
     lines += [f"no effect: {sentence}" for sentence in tuned.dead_knobs]
     lines += [f"unreachable: {sentence}" for sentence in tuned.unreachable]
-    lines += [f"warning: {sentence}" for sentence in tuned.warnings]
+    lines += [f"warning: {output.on_one_line(sentence)}" for sentence in tuned.warnings]
     if tuned.production is not None:
         seen = tuned.production
         lines.append(
-            f"production meanwhile: p95 {seen.meanwhile_p95_ms:.2f} ms against "
-            f"{seen.before_p95_ms:.2f} ms before ({seen.ratio:.2f} x, n = {seen.n})"
+            f"production meanwhile: p95 {seen.meanwhile_p95_ms:.2f} ms (n = {seen.n_meanwhile}) against "
+            f"{seen.quiet_p95_ms:.2f} ms in {seen.windows} pauses in between (n = {seen.n_quiet}): "
+            f"{seen.ratio:.2f} x"
         )
     lines.append("")
     if tuned.proposal is not None:
-        lines += list(_proposed(tuned.proposal))
-    lines.append(tuned.reason)
+        lines += list(_proposed(tuned.proposal, tuned.filtered))
+    lines.append(output.on_one_line(tuned.reason))
     return "\n".join(lines)
 
 
@@ -55,38 +60,46 @@ def _now(tuned: Tuned) -> str:
     )
 
 
-def _table(tuned: Tuned) -> str:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+_HEAD = ("index", "breadth", "recall", "95 %", "p50 ms", "p95 ms", "MB", "build s")
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("index", no_wrap=True)
-    for name in ("breadth", "recall", "p50 ms", "p95 ms", "MB", "build s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
-    front = {(place.design, place.point) for place in tuned.frontier}
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows under their heads, wherever they are shown: they fit into 80 columns."""
+    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
+    return [
+        " ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (_HEAD, *rows)
+    ]
+
+
+def _each(tuned: Tuned) -> list[tuple[str, ...]]:
+    rows = []
     for trial in tuned.trials:
-        point = trial.needed(tuned.target) or trial.best
-        mark = "*" if (trial.design, point) in front else ""
-        table.add_row(*map(Text, (*_cells(trial, tuned.target), mark)))
-    shown = io.StringIO()
-    Console(file=shown, width=max(110, output.width()), no_color=True).print(table)
-    return "\n".join(line.rstrip() for line in shown.getvalue().splitlines())
+        found = trial.needed(tuned.target)
+        # What falls short shows the best that it does.
+        row = _row(trial.design, found or trial.best, trial.size_bytes, trial.build_s)
+        rows.append(row if found else (*row[:2], f"<{row[2]}", *row[3:]))
+    return rows
 
 
-def _cells(trial: Trial, target: float) -> tuple[str, ...]:
-    found = trial.needed(target)
-    point = found or trial.best
+def _front(tuned: Tuned) -> list[tuple[str, ...]]:
+    return [_row(one.design, one.point, one.size_bytes, one.build_s) for one in tuned.frontier]
+
+
+def _row(design: Design, point: Point, size_bytes: int, build_s: float) -> tuple[str, ...]:
+    built = design.lists if design.method == "ivfflat" else f"{design.m}/{design.ef_construction}"
     return (
-        str(trial.design),
-        f"{trial.design.knob} {point.breadth}",
-        f"{point.recall:.3f} [{point.low:.3f}, {point.high:.3f}]" + ("" if found else " short"),
+        f"{design.method} {design.storage} {built}",
+        f"{'ef' if design.method == 'hnsw' else 'probes'} {point.breadth}",
+        f"{point.recall:.3f}",
+        f"{point.low:.3f}-{point.high:.3f}",
         f"{point.p50_ms:.2f}",
         f"{point.p95_ms:.2f}",
-        f"{trial.size_bytes / _MIB:,.1f}",
-        f"{trial.build_s:.1f}",
+        f"{size_bytes / _MIB:,.1f}",
+        f"{build_s:.1f}",
     )
 
 
@@ -100,12 +113,16 @@ def _skipped(tuned: Tuned) -> Iterator[str]:
         yield f"not built: {designs[0]}{more}: {why}"
 
 
-def _proposed(proposal: Proposal) -> Iterator[str]:
+def _proposed(proposal: Proposal, filtered: str) -> Iterator[str]:
     design = proposal.design
     yield (
         f"proposed: {design}, ef_search {proposal.ef_search}: {proposal.size_bytes / _MIB:,.1f} MB, "
         f"{proposal.unseen.p50_ms:.2f} ms, built in {proposal.build_s:.1f} s"
     )
+    if len(proposal.rivals) > 1:
+        shown = "; ".join(f"{one.design} {one.points[0].p50_ms:.2f} ms" for one in proposal.rivals)
+        yield f"  side by side, built anew, n = {proposal.rivals[0].points[0].n}: {shown}"
+    yield f"  filters: {filtered}"
     for one in proposal.filters:
         if one.way == "exact":
             yield (

@@ -53,12 +53,20 @@ def lint(
             "--squawk/--no-squawk", help="Run squawk over the SQL too, where it is installed."
         ),
     ] = True,
+    render: Annotated[
+        bool,
+        typer.Option(
+            "--render/--no-render",
+            help="Run the revisions' Python to see what it sends; without, only read it.",
+        ),
+    ] = True,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what stops readers, loses rows or cannot go back in migrations, with file and line.
 
-    The revisions' Python is run, as `alembic upgrade --sql` does; env.py and databases are not used.
+    The revisions' Python is run, as `alembic upgrade --sql` does, unless --no-render; env.py and
+    databases are not used.
     A comment `# ragline: allow RULE - reason` allows a finding. Exit code 4 when a finding fails.
     """
     from ragline.ops import migration_lint
@@ -67,7 +75,11 @@ def lint(
         raise UsageError("--write-baseline needs to know where: add --baseline FILE")
     known = {} if baseline is None or write_baseline else migration_lint.baseline(baseline)
     found = migration_lint.run(
-        paths, allowed=migration_lint.allow_list(allow), known=known, with_squawk=squawk
+        paths,
+        allowed=migration_lint.allow_list(allow),
+        known=known,
+        with_squawk=squawk,
+        is_rendered=render,
     )
     if baseline is not None and write_baseline:
         migration_lint.write_baseline(baseline, found)

@@ -8,7 +8,7 @@ import typer
 
 from ragline.cli import change_text, output, runtime
 from ragline.cli.options import AsJson, DataDir
-from ragline.errors import UsageError
+from ragline.errors import NotFound, PreconditionFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,8 +173,35 @@ async def _planned(site: Site, reference: str) -> tuple[Snapshot, WayBack, Entry
     if not way.parts:
         return was, way, None
     # It was so before: as with an undo, nothing has to judge it.
-    entry = await loop.plan(site, way.parts, None, title=f"back to snapshot {was.called}")
+    title = f"back to snapshot {was.called}"
+    try:
+        return was, way, await loop.plan(site, way.parts, None, title=title)
+    except (UsageError, NotFound, PreconditionFailed) as error:
+        way = await _possible(site, way)
+        if not any(one.what_to_do.endswith(str(error)) for one in way.left_out):
+            raise  # of all together
+    entry = await loop.plan(site, way.parts, None, title=title) if way.parts else None
     return was, way, entry
+
+
+async def _possible(site: Site, way: WayBack) -> WayBack:
+    """Return the way back without what cannot be planned: one setting that is gone stops no other."""
+    from ragline.change import loop
+    from ragline.core.way_back import LeftOut, WayBack
+
+    parts, left = [], []
+    for part in way.parts:
+        try:
+            await loop.preview(site, [part])
+        except (UsageError, NotFound, PreconditionFailed) as error:
+            was = change_text.value(part.want)
+            todo = (
+                f"was {'not there' if part.want is None else was}, and cannot be planned: {error}"
+            )
+            left.append(LeftOut(group=f"{part.kind}s", name=part.target, what_to_do=todo))
+        else:
+            parts.append(part)
+    return WayBack(parts=tuple(parts), left_out=(*left, *way.left_out))
 
 
 def _is_text(said: str) -> bool:
@@ -241,10 +268,19 @@ def _details(found: Snapshot) -> list[str]:
         facts = {key: fact for key, fact in group.facts.items() if fact.get("source") != "default"}
         lines.append(f"{name}:")
         lines += [
-            f"  {output.on_one_line(f'{key} = {_fact(name, fact)}')}"
+            f"  {output.on_one_line(f'{key} = {_fact(name, fact)}{_where(name, fact)}')}"
             for key, fact in sorted(facts.items())
         ]
     return lines
+
+
+def _where(group: str, fact: Fact) -> str:
+    """Return where a setting comes from and when another value holds, as a diff says it."""
+    from ragline.core.snapshot_comparison import source_of
+
+    if group != "settings":
+        return ""
+    return f"   source: {source_of(fact)}   context: {fact['context']}"
 
 
 def _compared(found: Comparison) -> list[str]:

@@ -5,18 +5,26 @@ Never on thin evidence: the floors say how much it takes, and every one of them 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from ragline.core import hnsw, index_candidates, index_costs, plan_scans, sql_tokens
-from ragline.core.evidence import ColumnFacts, PlannerCosts, Statement
-from ragline.core.index_candidates import Wish, identifier
+from ragline.core import index_costs
+from ragline.core.advice_candidates import (
+    MIN_ROWS,
+    MOST_SHARE,
+    Candidate,
+    Catalog,
+    NotAdvised,
+    Use,
+    for_first,
+    holding,
+)
+from ragline.core.evidence import ColumnFacts, Statement
+from ragline.core.index_candidates import identifier
 from ragline.core.index_costs import WriteCost
 from ragline.core.index_definition import Place
 from ragline.core.index_facts import IndexFacts, TableFacts
-from ragline.core.plan_scans import Scan
 
 MIN_CALLS = 100
 """A statement that ran less often tells little about the next hundred runs."""
@@ -24,20 +32,10 @@ MIN_MS = 1.0
 """Below this mean time there is nothing that anybody would notice."""
 MIN_SHARE = 0.1
 """A statement that is quicker matters all the same where it takes this part of all time."""
-MIN_ROWS = 1000
-"""Smaller tables are read faster than an index is looked up."""
-MOST_SHARE = 0.1
-"""An index that leaves more of the rows than this is read beside nearly every page of the table."""
 MIN_GAIN = 2.0
 """The plan must become cheaper by this factor, since costs are estimates."""
 MIN_DAYS = 7.0
 """An index may be there for what runs once a week."""
-
-OWN_SCHEMA = "ragline"
-_OF_A_PARTITION = (
-    "it is part of a partitioned table: make the index by hand for each part (`create index "
-    "concurrently`), then `create index on only` the whole and attach them"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +52,6 @@ class Floors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """A statement with the plan that serves whatever values it is given."""
-
-    statement: Statement
-    plan: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NotAnalysed:
     """A statement that nobody could make a plan for."""
 
@@ -69,72 +59,6 @@ class NotAnalysed:
     calls: int
     total_ms: float
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catalog:
-    """What the database has. `hours` is for how long it counted; None: nobody knows."""
-
-    tables: Sequence[TableFacts]
-    indexes: Sequence[IndexFacts]
-    columns: Sequence[ColumnFacts] = ()
-    costs: PlannerCosts = field(default_factory=PlannerCosts)
-    hours: float | None = None
-    kept: Mapping[int, str] = field(default_factory=dict)
-    replicas: int = 0
-    is_replica: bool = False
-    partitions: frozenset[int] = frozenset()
-    vector_schema: str | None = None
-
-    def table(self, schema: str, name: str) -> TableFacts | None:
-        """Return a table by its name."""
-        found = (one for one in self.tables if (one.schema, one.name) == (schema, name))
-        return next(found, None)
-
-    def columns_of(self, table: TableFacts) -> dict[str, ColumnFacts]:
-        """Return a table's columns by their names."""
-        return {one.name: one for one in self.columns if one.table_oid == table.oid}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """A statement that reads a table from one end to the other, where an index would do."""
-
-    statement: Statement
-    scan: Scan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """An index that statements could use, dearest statement first; not judged yet."""
-
-    table: TableFacts
-    wish: Wish
-    name: str
-    uses: tuple[Use, ...]
-    vector_schema: str | None = None
-
-    @property
-    def definition(self) -> str:
-        """The statement that makes it."""
-        on = f"{identifier(self.table.schema)}.{identifier(self.table.name)}"
-        return f"create index {identifier(self.name)} on {on} {self.wish.body(self.vector_schema)}"
-
-    @property
-    def calls(self) -> int:
-        """How often its statements ran."""
-        return sum(use.statement.calls for use in self.uses)
-
-    @property
-    def total_ms(self) -> float:
-        """What its statements took."""
-        return sum(use.statement.total_ms for use in self.uses)
-
-    @property
-    def what(self) -> str:
-        """The index for people: what it holds, of which table."""
-        body = self.wish.body(self.vector_schema)
-        return f"{self.table.qualified} " + re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,44 +124,12 @@ class Advice:
     cautions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotAdvised:
-    """Something that was thought of and is not advised."""
-
-    what: str
-    reason: str
-    calls: int | None = None
-    mean_ms: float | None = None
-
-
-def candidates(
-    explained: Sequence[Explained], catalog: Catalog
-) -> tuple[list[Candidate], list[NotAdvised]]:
-    """Return the indexes that would serve sequential scans, one for all that it can serve."""
-    found: list[Candidate] = []
-    unserved: list[NotAdvised] = []
-    for one in sorted(explained, key=lambda one: -one.statement.total_ms):
-        for scan in plan_scans.scans(one.plan):
-            table = catalog.table(scan.schema, scan.table)
-            if table is None or table.schema == OWN_SCHEMA:
-                continue
-            use = Use(statement=one.statement, scan=scan)
-            if table.oid in catalog.partitions:
-                unserved.append(_unserved(use, table, _OF_A_PARTITION))
-                continue
-            wish, reasons = index_candidates.wish(
-                scan, catalog.columns_of(table), float(table.rows or 0)
-            )
-            unserved += [_unserved(use, table, reason) for reason in reasons]
-            if wish is not None:
-                _add(found, table, wish, use, catalog)
-    return found, unserved
-
-
 def judged(
     candidate: Candidate, trial: Trial, catalog: Catalog, floors: Floors, total_ms: float
 ) -> Advice | NotAdvised:
     """Return the advice to make an index, or why it is not advised."""
+    if trial.cost is None:
+        candidate = _gaining(candidate, catalog, floors)
     reason = below(candidate, catalog, floors, total_ms) or _refused(candidate, trial, floors)
     if reason is None:
         advice = _advice(candidate, trial, catalog, total_ms)
@@ -274,6 +166,20 @@ def below(candidate: Candidate, catalog: Catalog, floors: Floors, total_ms: floa
     return _there_already(candidate, catalog)
 
 
+def _gaining(candidate: Candidate, catalog: Catalog, floors: Floors) -> Candidate:
+    """Return a candidate with the statements that gain by it; with all where none does."""
+    rows, pages = float(candidate.table.rows or 0), index_costs.table_pages(candidate.table)
+    uses = tuple(
+        use
+        for use in candidate.uses
+        if index_costs.plan_cost(use.wish, use.scan, rows, pages, catalog.costs) * floors.gain
+        <= use.scan.plan_cost
+    )
+    if not uses:
+        return candidate
+    return replace(candidate, uses=uses, wish=for_first(candidate.wish, uses))
+
+
 def numbered(advice: Sequence[Advice]) -> list[Advice]:
     """Return advice with its numbers: what saves most comes first."""
     return [replace(one, number=number) for number, one in enumerate(advice, start=1)]
@@ -287,60 +193,13 @@ def saved_ms(one: Advice) -> float:
     return one.seen.total_ms * (1 - left)
 
 
-def _unserved(use: Use, table: TableFacts, reason: str) -> NotAdvised:
-    return NotAdvised(
-        what=f"an index of {table.qualified}",
-        reason=reason,
-        calls=use.statement.calls,
-        mean_ms=use.statement.mean_ms,
-    )
-
-
-def _add(found: list[Candidate], table: TableFacts, wish: Wish, use: Use, catalog: Catalog) -> None:
-    """Put a wish to those of its table, joining what one index can serve."""
-    for at, one in enumerate(found):
-        if one.table.oid != table.oid:
-            continue
-        both = index_candidates.joined(one.wish, wish)
-        if both is not None:
-            has_it = any(use.statement.id == other.statement.id for other in one.uses)
-            uses = one.uses if has_it else (*one.uses, use)
-            # The share is that of the dearest statement, which came first.
-            found[at] = replace(one, wish=replace(both, share=one.wish.share), uses=uses)
-            return
-    taken = [one.name for one in catalog.indexes if one.schema == table.schema]
-    taken += [one.name for one in catalog.tables if one.schema == table.schema]
-    taken += [one.name for one in found]
-    found.append(
-        Candidate(
-            table=table,
-            wish=wish,
-            name=index_candidates.name(table.name, wish, taken),
-            uses=(use,),
-            vector_schema=catalog.vector_schema,
-        )
-    )
-
-
 def _there_already(candidate: Candidate, catalog: Catalog) -> str | None:
-    wanted = [_spelled(key.text) for key in candidate.wish.keys]
-    for index in catalog.indexes:
-        if index.table_oid != candidate.table.oid or index.method != candidate.wish.method:
-            continue
-        held = [_spelled(key) for key in index.keys]
-        rules = " ".join(index.operator_classes)
-        if held[: len(wanted)] != wanted:
-            continue
-        if candidate.wish.vector is not None and (
-            hnsw.operator_class(*candidate.wish.vector[:2]) not in rules
-        ):
-            continue
-        if "pattern_ops" in candidate.wish.keys[0].rule and "pattern_ops" not in rules:
-            continue
-        return f"index {index.qualified} is there already, and the plan does not take it: " + (
-            _why_not_taken(index, candidate.table)
-        )
-    return None
+    index = holding(candidate.wish, candidate.table, catalog)
+    if index is None:
+        return None
+    return f"index {index.qualified} is there already, and the plan does not take it: " + (
+        _why_not_taken(index, candidate.table)
+    )
 
 
 def _why_not_taken(index: IndexFacts, table: TableFacts) -> str:
@@ -375,7 +234,7 @@ def _advice(candidate: Candidate, trial: Trial, catalog: Catalog, total_ms: floa
     first, table, wish = candidate.uses[0], candidate.table, candidate.wish
     rows, columns = float(table.rows or 0), catalog.columns_of(table)
     model = index_costs.plan_cost(
-        wish, first.scan, rows, index_costs.table_pages(table), catalog.costs
+        first.wish, first.scan, rows, index_costs.table_pages(table), catalog.costs
     )
     writes = index_costs.write_cost(wish, table, catalog.hours)
     return Advice(
@@ -387,9 +246,7 @@ def _advice(candidate: Candidate, trial: Trial, catalog: Catalog, total_ms: floa
         name=candidate.name,
         method=wish.method,
         definition=trial.definition or candidate.definition,
-        reason="the whole table is read for a part of its rows"
-        if not wish.ordered
-        else "the whole table is read and sorted for its first rows",
+        reason=_reason(first),
         seen=Seen(
             calls=candidate.calls,
             mean_ms=candidate.total_ms / max(1, candidate.calls),
@@ -412,6 +269,16 @@ def _advice(candidate: Candidate, trial: Trial, catalog: Catalog, total_ms: floa
     )
 
 
+def _reason(use: Use) -> str:
+    if use.scan.index is not None:
+        return "an index finds rows that are thrown away again"
+    if use.wish.probes > 1:
+        return "the whole table is read to be joined to a few rows"
+    if use.wish.ordered:
+        return "the whole table is read and sorted for its first rows"
+    return "the whole table is read for a part of its rows"
+
+
 def _cautions(
     candidate: Candidate, columns: Mapping[str, ColumnFacts], writes: WriteCost
 ) -> tuple[str, ...]:
@@ -420,6 +287,12 @@ def _cautions(
         said.append(
             "answers become approximate: attach the table (`ragline attach`), so that recall is "
             "measured and `ragline index tune` finds the settings"
+        )
+    keys = sorted({key for use in candidate.uses for key in use.statement.keys})
+    if keys:
+        said.append(
+            f"the key {', '.join(keys)} was seen in a session that is connected now; runs with other "
+            "keys are counted with it"
         )
     if any(columns[one].width is None for one in writes.columns if one in columns):
         said.append("a column was never analysed: the estimates are the planner's defaults")
@@ -449,13 +322,3 @@ def _not_worth(candidate: Candidate, advice: Advice, floors: Floors) -> str | No
             f"about {saved:,.0f} ms"
         )
     return None
-
-
-def _spelled(text: str) -> str:
-    """Return SQL of a key such that two spellings of one are equal."""
-    read = list(sql_tokens.tokens(text) or ())
-    while len(read) > 2 and read[0].text == "(" and read[-1].text == ")":
-        read = read[1:-1]
-    return " ".join(
-        token.name if token.kind in ("word", "quoted") else token.text for token in read
-    )

@@ -21,7 +21,7 @@ _LONGEST_TEXT = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question that can be asked again: midway between two chunks, or words of one chunk."""
+    """A question that can be asked again: midway between two chunks, words of one chunk, or a text."""
 
     id: str
     chunks: tuple[int, ...]
@@ -30,7 +30,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Questions of one sort to one collection, judged on their own. `k` is how many hits count."""
+    """Questions of one sort to one collection, judged on their own. `k` is how many hits count.
+
+    `is_given`: they are somebody's own, so that there are no more of them.
+    """
 
     name: str
     collection: str
@@ -38,6 +41,12 @@ class Group:
     k: int
     filter: str | None = None
     questions: tuple[Question, ...] = ()
+    is_given: bool = False
+
+    @property
+    def is_worded(self) -> bool:
+        """Whether each question is a text; else it lies midway between two chunks."""
+        return bool(self.questions) and len(self.questions[0].chunks) < 2
 
     @property
     def is_known(self) -> bool:

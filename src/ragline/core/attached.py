@@ -37,7 +37,7 @@ class Attached:
 
     @property
     def has_integer_key(self) -> bool:
-        """Whether the key itself is the number of a hit."""
+        """Whether the key leads to the number of a hit and back."""
         return self.key_type in ("smallint", "integer", "bigint")
 
 

@@ -83,11 +83,6 @@ def table_name(said: str) -> tuple[str | None, str]:
     return (names[0] if len(names) == 2 else None), names[-1]
 
 
-def last_name(target: str) -> str:
-    """Return the name of the index in a target such as @schema.table.index."""
-    return next(reversed(_names(target.removeprefix("@"))), "")
-
-
 def _names(said: str) -> list[str]:
     """Return the names that dots part; none where it is not made of names."""
     parts = re.findall(r'"((?:[^"]|"")+)"|([^".]+)', said)

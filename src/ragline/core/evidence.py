@@ -44,7 +44,10 @@ class EvidenceSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """A statement with its constants taken out, and what all its runs cost."""
+    """A statement with its constants taken out, and what all its runs cost.
+
+    `keys` are constants that were put back, as a session says them that is connected now.
+    """
 
     id: str
     text: str
@@ -52,6 +55,7 @@ class Statement:
     total_ms: float
     rows: int
     users: tuple[str, ...]
+    keys: tuple[str, ...] = ()
 
     @property
     def mean_ms(self) -> float:
@@ -105,6 +109,17 @@ class ColumnFacts:
     def is_array(self) -> bool:
         """Whether it holds arrays."""
         return self.type.startswith("_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A foreign key of a table to another one, `columns` being those that point there."""
+
+    name: str
+    table_oid: int
+    columns: tuple[str, ...]
+    to_schema: str
+    to_table: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

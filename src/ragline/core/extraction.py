@@ -33,6 +33,7 @@ class Window:
     start: int
     end: int
     terms: frozenset[str]
+    collection: str = ""
     similarity: float | None = None
     hit_similarity: float | None = None
 
@@ -113,4 +114,6 @@ def _score(window: Window, weights: Mapping[str, float]) -> float:
 
 
 def _overlap(one: Window, other: Window) -> bool:
-    return one.document_id == other.document_id and one.start < other.end and other.start < one.end
+    # Rows of two attached tables can have the same number.
+    documents = [(window.collection, window.document_id) for window in (one, other)]
+    return documents[0] == documents[1] and one.start < other.end and other.start < one.end

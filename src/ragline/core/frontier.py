@@ -23,7 +23,7 @@ NOISE = 0.1
 """On a machine that does something else as well, the same searches differ by so much."""
 FEWEST_CHUNKS = 1_000
 """Below, all vectors are compared in the time that an index takes."""
-MOST_BREADTH = 1_000
+FINALISTS = 3
 _CLOSE = 1.1
 _M = (16, 24, 32, 8)
 _EF_CONSTRUCTION = (64, 128, 200)
@@ -165,18 +165,40 @@ def cheapest(
     Of those that can be applied, fit, and hold the target with the lower end of their interval, it is
     the smallest of the quickest: times within `NOISE` of the least count as the least.
     """
-    held = [
+    held = _held(trials, target, max_bytes)
+    if not held:
+        return None
+    least = min(point.p50_ms for _, point in held)
+    near = [one for one in held if one[1].p50_ms <= least * (1 + NOISE)]
+    return min(near, key=lambda one: (one[0].size_bytes, one[0].build_s, one[1].p50_ms))
+
+
+def finalists(
+    trials: Iterable[Trial], target: float, max_bytes: int | None = None
+) -> tuple[tuple[Trial, Point], ...]:
+    """Return the few designs one of which is the cheapest, with how broadly they are searched.
+
+    Their times were taken minutes apart, while the machine did this and that: they are to be measured
+    once more, by turns. `cheapest` decides among what comes of it.
+    """
+    held = sorted(_held(trials, target, max_bytes), key=lambda one: one[1].p50_ms)
+    near = [one for one in held if one[1].p50_ms <= held[0][1].p50_ms * _TOO_SLOW]
+    # The smallest of them is what is taken where their times turn out to be equal.
+    smallest = sorted(near, key=lambda one: (one[0].size_bytes, one[0].build_s))[:1]
+    rest = [one for one in near if one not in smallest]
+    return tuple([*smallest, *rest[: FINALISTS - 1]])
+
+
+def _held(
+    trials: Iterable[Trial], target: float, max_bytes: int | None
+) -> list[tuple[Trial, Point]]:
+    return [
         (trial, point)
         for trial in trials
         if trial.design.is_applicable
         and (max_bytes is None or trial.size_bytes <= max_bytes)
         and (point := trial.needed(target)) is not None
     ]
-    if not held:
-        return None
-    least = min(point.p50_ms for _, point in held)
-    near = [one for one in held if one[1].p50_ms <= least * (1 + NOISE)]
-    return min(near, key=lambda one: (one[0].size_bytes, one[0].build_s, one[1].p50_ms))
 
 
 def next_breadth(

@@ -12,14 +12,19 @@ from ragline.core.stats import Outcome
 Rung = Literal["identical", "recall", "retrieval", "answers", "nothing"]
 """How dear the measurement was that decided: the same chunks in the same order; recall against exact
 search; labelled cases; answers and claims; "nothing" was measured, on somebody's word."""
+Sampled = Literal["all", "likely", "midway", "given"]
+"""Which questions judge: of every sort; texts of the collection that read like questions; points midway
+between two vectors; the `texts` that were given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What to measure. `questions` are made of the collection's own vectors, for each collection.
 
-    `filters` are put to as many questions each. With a `dataset` its cases are searched as well, and
-    with `answers` or a `judge` answered and judged where their contexts changed. `policy` is one of
+    `sampled` narrows them to the sort by which somebody chose what is to be judged: what holds on the
+    questions that people ask need not hold on harder ones that nobody does. `texts` are questions of
+    somebody's own. `filters` are put to as many questions each. With a `dataset` its cases are searched
+    as well, and with `answers` or a `judge` answered and judged where their contexts changed. `policy` is one of
     `ragline eval policy`, or a file's text; its lines go beside the margins. Margins: recall and rows
     may lose so much of 1, the middle latency so much of itself. `budget_s` is how long a measurement
     that decides nothing is extended; with `keep_inconclusive` the change then stays.
@@ -39,6 +44,8 @@ class Asked:
     budget_s: float = 120.0
     keep_inconclusive: bool = False
     seed: int = 1
+    sampled: Sampled = "all"
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,7 @@ _NUMBER = re.compile(
 _BASE_UNIT = re.compile(r"(\d*)([A-Za-z]+)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]+))\s*(?:,|$)')
+_BARE = re.compile(r"[\w.:/+-]*(?:\s+[A-Za-z]+)?")
 _PLAIN_ELEMENT = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -177,7 +178,9 @@ def normal(name: str, want: Value) -> str | list[str]:
         return str(want)
     if not isinstance(want, str):
         raise UsageError(f"{name} cannot be {want!r}: write one value, such as '32MB'")
-    text = want.strip()
+    bare = want.strip()
+    # A number or a word; of other texts, such as log_line_prefix, the spaces around are a part.
+    text = bare if _BARE.fullmatch(bare) else want
     _check_characters(name, text)
     return text
 

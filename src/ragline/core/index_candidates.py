@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ragline.core import hnsw
+from ragline.core import hnsw, sql_tokens
 from ragline.core.evidence import ColumnFacts
-from ragline.core.plan_scans import Condition, OrderKey, Scan
+from ragline.core.plan_scans import OF_ANOTHER, Condition, OrderKey, Scan
 
 Method = Literal["btree", "gin", "hnsw"]
 
@@ -56,14 +56,16 @@ class Key:
 class Wish:
     """An index for one scan. `share` is the part of the rows that it would leave, 1 for all of them.
 
-    `ordered` is whether it gives rows in the order that is asked for. `vector` describes a graph of
-    vectors: storage, metric, dimension.
+    `ordered` is whether it gives rows in the order that is asked for, `probes` how often it is looked
+    into, `share` what all of them find. `vector` describes a graph of vectors: storage, metric,
+    dimension.
     """
 
     method: Method
     keys: tuple[Key, ...]
     share: float
     ordered: bool
+    probes: float = 1.0
     vector: tuple[str, str, int] | None = None
 
     def body(self, vector_schema: str | None = None) -> str:
@@ -80,8 +82,13 @@ def wish(
     scan: Scan, columns: Mapping[str, ColumnFacts], table_rows: float
 ) -> tuple[Wish | None, tuple[str, ...]]:
     """Return the index that would serve a scan best, if any, and why others would not."""
+    if scan.probes is not None:
+        own = tuple(one for one in scan.conditions if one.value != OF_ANOTHER)
+        alone, why = wish(replace(scan, conditions=own, probes=None), columns, table_rows)
+        if alone is not None and alone.share <= CONTAINED_SHARE:
+            return alone, why
     reasons = [_why_not(one, columns) for one in scan.conditions]
-    said = [f"{text}: not understood" for text in scan.unread]
+    said = [f"{text}: {_not_understood(text)}" for text in scan.unread]
     said += [why for why in reasons if why is not None]
     usable = [one for one, why in zip(scan.conditions, reasons, strict=True) if why is None]
     equals = [one for one in usable if one.operator in _EQUALS]
@@ -94,7 +101,7 @@ def wish(
         *(_gin(one, columns) for one in contained if not _is_prefix(one)),
         *(_prefix_tree(one, columns) for one in contained if _is_prefix(one)),
     ]
-    if len(scan.conditions) == 1 and not scan.unread and table_rows:
+    if len(scan.conditions) == 1 and not scan.unread and table_rows and scan.probes is None:
         # Alone, the planner's estimate of the scan is that of the condition.
         planned = min(1.0, scan.rows / table_rows)
         wishes = [one and replace(one, share=planned) for one in wishes]
@@ -153,6 +160,21 @@ def joined(one: Wish, other: Wish) -> Wish | None:
     return other if covers(other, one) else None
 
 
+def _not_understood(text: str) -> str:
+    words = {token.text for token in sql_tokens.tokens(text) or () if token.kind == "word"}
+    if "OR" in words:
+        return (
+            "rows are found by one side or by the other: it takes an index for each, or two statements "
+            "joined by `union`"
+        )
+    if "IS" in words:
+        return (
+            "a partial index (`where …`) may hold just those rows: write it yourself, with what the "
+            "statement asks for besides"
+        )
+    return "not understood"
+
+
 def _why_not(one: Condition, columns: Mapping[str, ColumnFacts]) -> str | None:
     what = f"{one.term.text} {one.operator} {one.value}"
     if one.term.hides:
@@ -205,7 +227,11 @@ def _tree(
     }
     # The same whatever order the statement names them in: the most telling first.
     keys = sorted(shares, key=lambda key: (shares[key], key.text))
-    share = math.prod(shares.values())
+    probes = max(1.0, scan.probes or 1.0)
+    keys, is_enough = _telling(keys, shares, table_rows)
+    share = min(1.0, math.prod(shares[key] for key in keys) * probes)
+    if is_enough or (keys and scan.probes is not None):
+        return Wish(method="btree", keys=tuple(keys), share=share, ordered=False, probes=probes)
     limited = scan.limit is not None and all(key.operator is None for key in scan.order)
     order = _order_keys(scan.order) if limited and not _others(ranges, scan.order) else None
     if order and is_all:
@@ -221,6 +247,18 @@ def _tree(
     if not keys:
         return None
     return Wish(method="btree", keys=tuple(keys), share=share, ordered=False)
+
+
+def _telling(
+    keys: Sequence[Key], shares: Mapping[Key, float], table_rows: float
+) -> tuple[list[Key], bool]:
+    """Return the first keys that are enough to find a row, and whether they are."""
+    left = max(table_rows, 1.0)
+    for at, key in enumerate(keys, start=1):
+        left *= shares[key]
+        if left <= 1.5:
+            return list(keys[:at]), True
+    return list(keys), False
 
 
 def _others(ranges: Sequence[Condition], order: Sequence[OrderKey]) -> bool:

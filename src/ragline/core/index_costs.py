@@ -56,7 +56,7 @@ def plan_cost(wish: Wish, scan: Scan, rows: float, pages: float, costs: PlannerC
     if wish.vector is not None:
         return min(_GRAPH_PAGES, pages + 1) * costs.random_page + (scan.limit or 0) * costs.tuple
     found = max(1.0, rows * wish.share)
-    descent = math.log2(max(rows, 2)) * costs.operator + 2 * costs.random_page
+    descent = wish.probes * (math.log2(max(rows, 2)) * costs.operator + 2 * costs.random_page)
     if wish.ordered and scan.limit is not None:
         # The scan ends when it has enough: what is sorted now is not sorted any more.
         wanted = min(found, max(1.0, scan.limit))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragline.core.advice import OWN_SCHEMA, Advice, Catalog, Floors, NotAdvised
+from ragline.core.advice import Advice, Floors
+from ragline.core.advice_candidates import OWN_SCHEMA, Catalog, NotAdvised
 from ragline.core.index_definition import Place
 from ragline.core.index_facts import IndexFacts
 

@@ -177,7 +177,7 @@ class TableFacts:
     """A table outside the catalog: `kind` is "table", "partitioned" or "materialized view".
 
     `rows` is an estimate, None where nothing was counted yet. Counts of scans and writes are those
-    since statistics began.
+    since statistics began. `is_searched`: not one that ragline fills beside the one it searches.
     """
 
     oid: int
@@ -199,6 +199,7 @@ class TableFacts:
     vacuumed_at: datetime | None
     vectors: tuple[VectorColumn, ...] = ()
     collections: tuple[str, ...] = ()
+    is_searched: bool = True
 
     @property
     def qualified(self) -> str:
@@ -206,9 +207,28 @@ class TableFacts:
         return f"{self.schema}.{self.name}"
 
     @property
+    def is_ours(self) -> bool:
+        """Whether ragline made it."""
+        return self.schema == "ragline"
+
+    @property
     def writes(self) -> int:
         """How many rows were written since statistics began."""
         return self.inserted + self.updated + self.deleted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedTable:
+    """A table that somebody holds so that nobody may even read it: nothing is known of its indexes."""
+
+    oid: int
+    schema: str
+    name: str
+
+    @property
+    def qualified(self) -> str:
+        """The table with its schema, for people."""
+        return f"{self.schema}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

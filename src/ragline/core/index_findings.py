@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ragline.core import sampled_indexes
-from ragline.core.advisories import ExtensionFault
+from ragline.core.advisories import ExtensionFault, numbers
 from ragline.core.checkup import Finding
 from ragline.core.duplicate_indexes import dropped, duplicate
 from ragline.core.evidence import OperatorUse
@@ -25,6 +25,7 @@ from ragline.core.index_facts import (
     quoted,
 )
 from ragline.core.index_sample import Sample
+from ragline.core.missing_indexes import missing
 
 OLD_ENOUGH = timedelta(days=7)
 """With younger statistics no index is called unused: some work comes once a week."""
@@ -58,6 +59,7 @@ def findings(
         *sampled_indexes.low_recall(indexes, measured),
         *sampled_indexes.short_results(indexes, server, measured),
         *sampled_indexes.not_held(indexes, measured),
+        *missing(indexes, tables, operators),
         *too_many_dimensions(indexes, tables),
         *larger_than_memory(indexes, server),
         *duplicate(indexes),
@@ -117,17 +119,20 @@ def _mended(index: IndexFacts) -> str:
 def vulnerable(
     indexes: Iterable[IndexFacts], server: ServerFacts, faults: Sequence[ExtensionFault]
 ) -> Iterator[Finding]:
-    """Yield the faults of this pgvector where there are indexes that they can damage."""
+    """Yield the faults of this pgvector, together, where there are indexes that they can damage."""
     at_risk = [index for index in indexes if index.method == "hnsw"]
-    for fault in faults if at_risk else ():
-        yield Finding(
-            id="index.pgvector_vulnerable",
-            status=fault.status,
-            subject=f"pgvector {server.pgvector}",
-            evidence=f"before {fault.before}, {fault.told}; {_count(at_risk, 'HNSW index')} here",
-            fix=f"install pgvector {fault.before} or later on the server, `alter extension vector "
-            "update`, then `reindex index concurrently` each HNSW index",
-        )
+    if not at_risk or not faults:
+        return
+    enough = max((fault.before for fault in faults), key=numbers)
+    told = "; ".join(f"before {fault.before}, {fault.told}" for fault in faults)
+    yield Finding(
+        id="index.pgvector_vulnerable",
+        status=min((fault.status for fault in faults), key=_URGENCY.__getitem__),
+        subject=f"pgvector {server.pgvector}",
+        evidence=f"{_count(at_risk, 'HNSW index')} here; {told}",
+        fix=f"install pgvector {enough} or later on the server, `alter extension vector update`, then "
+        "`reindex index concurrently` each HNSW index",
+    )
 
 
 def unfit_operators(

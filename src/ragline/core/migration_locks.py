@@ -1,49 +1,97 @@
-"""What a statement of a migration locks, whom that holds up, and what it may lose.
+"""What a statement of a migration locks, and whom that holds up.
 
-It is read from the words of the statement, as `alembic upgrade --sql` writes them: what runs inside a
-function or a DO block cannot be seen from outside, and counts as losing something where it may.
+It is read from the words of the statement, as `alembic upgrade --sql` writes them. What it may lose is
+read as well; a statement that is not known to lose nothing counts as losing what cannot be told.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-_PART = r'(?:"(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)'
-_NAME = rf"{_PART}(?:\s*\.\s*{_PART})?"
-_TOKEN = re.compile(
-    r"""(?P<comment>--[^\n]*|/\*.*?\*/)
-    |(?P<quoted>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*")
-    |(?P<dollar>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-    |(?P<end>;)|(?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
-)
+from ragline.core.migration_sql import NAME, PART, before_word, calls, divided, last, plain, split
+
 _EXCLUSIVE = ("ACCESS EXCLUSIVE", "readers and writers")
 _WRITERS = ("SHARE ROW EXCLUSIVE", "writers")
 _INDEXING = ("SHARE", "writers")
 _BESIDE = ("SHARE UPDATE EXCLUSIVE", "other changes of the table")
 _WRITING = ("ROW EXCLUSIVE", "writers of the same rows")
 _NOBODY = ("none", "nothing")
+_BORDERS = ("begin", "start", "commit", "end", "rollback", "abort")
+_SAVEPOINT = re.compile(r"(?i)rollback\s+(work\s+|transaction\s+)?to\b")
+_CASCADE = re.compile(r"(?i)\bcascade\s*$")
+_NO_COLUMN = ("constraint", "foreign", "primary", "unique", "check", "exclude", "column", "if")
+_TYPED = re.compile(
+    rf"\s*alter\s+(?:column\s+)?(?P<column>{PART})\s+(?:set\s+data\s+)?type\s+"
+    r"(?P<type>.+?)(?:\s+collate\s+\S+)?(?:\s+using\b(?P<using>.+))?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAY_LOSE = re.compile(
+    r"(?i)\b(delete|drop|truncate|update|merge|alter|execute|perform|call|copy)\b"
+)
+_FOR_UPDATE = re.compile(r"(?i)\bfor\s+(no\s+key\s+)?update\b")
+_MOVING = (
+    r"set\s+(?:session\s+|local\s+)?(?:search_path|schema|role|session\s+authorization)\b"
+    r"|reset\s+(?:search_path|role|session\s+authorization|all)\b|discard\b"
+    r"|alter\s+schema\b.*\brename\b"
+)
+_MOVING_SELECT = re.compile(r"(?i)'(search_path|role|session_authorization)'")
+_DROPPED = (
+    r"view|materialized\s+view|index|trigger|event\s+trigger|policy|rule|statistics|function|"
+    r"procedure|routine|aggregate|type|domain|schema|sequence|operator|cast|collation|role|user|"
+    r"group|publication|subscription|text\s+search|access\s+method|transform|conversion|language|"
+    r"server|foreign\s+data\s+wrapper|user\s+mapping|foreign\s+table"
+)
+_ALTERED = (
+    r"index|view|materialized\s+view|sequence|function|procedure|routine|aggregate|type|domain|"
+    r"extension|schema|role|user|group|default\s+privileges|policy|trigger|event\s+trigger|"
+    r"publication|subscription|statistics|collation|foreign\s+table|database|system|operator|"
+    r"text\s+search|rule|language|server|tablespace|large\s+object"
+)
+_HARMLESS = (
+    r"set|show|reset|grant|revoke|analyze|analyse|vacuum|reindex|lock|savepoint|release|rollback|"
+    r"notify|listen|unlisten|cluster|checkpoint|refresh|import\s+foreign\s+schema|security\s+label|"
+    r"comment|reassign|load"
+)
 
 LossKind = Literal["rows", "column", "type", "values", "unknown"]
+Way = Literal["", "drop", "drop cascade", "delete", "truncate", "truncate cascade"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What may be gone after a statement. `table` as SQL writes it; None is one that cannot be told."""
+    """What may be gone after a statement. `table` as SQL writes it; None is one that cannot be told.
+
+    `way` says how rows go, and so which other tables lose some. `is_lenient`: nothing where it is not
+    there. `is_computed`: a new type whose values are made by an expression. `is_renamed`: of what the
+    same migrations gave another name. `said` is the statement that cannot be read.
+    """
 
     kind: LossKind
     table: str | None
     columns: tuple[str, ...] = ()
     new_type: str = ""
+    way: Way = ""
+    is_lenient: bool = False
+    is_computed: bool = False
+    is_renamed: bool = False
+    said: str = ""
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the table or the column is gone as well."""
+        return self.kind == "column" or self.way.startswith("drop")
 
     def __str__(self) -> str:
         if self.kind == "unknown" or self.table is None:
-            return "what a block of code does, which cannot be read beforehand"
+            what = f"`{' '.join(self.said.split())[:120]}`" if self.said else "a block of code"
+            return f"what {what} does, which cannot be read beforehand"
         if self.kind == "rows":
             return f"rows of {self.table}"
+        if not self.columns:
+            return f"values of {self.table}"
         named = ", ".join(self.columns)
         if self.kind == "type":
             return f"values of {self.table}.{named} that do not fit {self.new_type}"
@@ -62,7 +110,11 @@ class OutsideIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """A statement of a migration. `tables` exist before it; `creates` are tables or table.column."""
+    """A statement of a migration. `tables` exist before it; `creates` are tables or table.column.
+
+    `may_create` is there already, perhaps. `renames` are old names and new ones. `calls` are names that
+    may be functions; `writes` are tables whose triggers fire.
+    """
 
     text: str
     lock: str = "none"
@@ -72,6 +124,12 @@ class Statement:
     losses: tuple[Loss, ...] = ()
     index: OutsideIndex | None = None
     is_outside: bool = False
+    may_create: tuple[str, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+    calls: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    moves_names: bool = False
+    makes_code: bool = False
 
     @property
     def is_form(self) -> bool:
@@ -79,26 +137,8 @@ class Statement:
         return self.text.split(None, 1)[0].lower() in ("alter", "create", "drop")
 
 
-def split(sql: str) -> list[str]:
-    """Return the statements of a text without comments; quotes and dollar quotes are respected.
-
-    >>> split("select ';'; -- one; two\\n drop table a;")
-    ["select ';'", 'drop table a']
-    """
-    found: list[str] = []
-    current: list[str] = []
-    for token in _TOKEN.finditer(sql):
-        if token["end"]:
-            found.append("".join(current).strip())
-            current = []
-        else:
-            current.append(" " if token["comment"] else token.group())
-    found.append("".join(current).strip())
-    return [text for text in found if text]
-
-
 def statements(sql: str) -> list[Statement]:
-    """Return what each statement of a migration does; BEGIN and COMMIT are left out.
+    """Return what each statement of a migration does; BEGIN, COMMIT and the like are left out.
 
     What stands between COMMIT and BEGIN runs outside of a transaction: `autocommit_block` writes that.
     """
@@ -106,11 +146,19 @@ def statements(sql: str) -> list[Statement]:
     is_outside = False
     for text in split(sql):
         word = text.split(None, 1)[0].lower()
-        if word in ("begin", "commit"):
-            is_outside = word == "commit"
+        if word in _BORDERS and not _SAVEPOINT.match(text):
+            is_outside = word not in ("begin", "start")
             continue
         found.append(read(text, is_outside=is_outside))
     return found
+
+
+def ends_transaction(sql: str) -> bool:
+    """Return whether one of some statements begins or ends a transaction."""
+    return any(
+        text.split(None, 1)[0].lower() in _BORDERS and not _SAVEPOINT.match(text)
+        for text in split(sql)
+    )
 
 
 def read(text: str, *, is_outside: bool = False) -> Statement:
@@ -118,27 +166,83 @@ def read(text: str, *, is_outside: bool = False) -> Statement:
     for pattern, reader in _READERS:
         if (match := pattern.match(text)) is not None:
             return reader(text, match, is_outside)
-    return Statement(text=text, is_outside=is_outside)
+    return Statement(text=text, is_outside=is_outside, losses=(_unknown(text),))
 
 
-def losses(found: Sequence[Statement]) -> list[Loss]:
-    """Return what statements may lose of what was there before them."""
-    made: set[str] = set()
+def losses(found: Sequence[Statement], after: Sequence[Statement] = ()) -> list[Loss]:
+    """Return what statements may lose of what was there before them, and before those of `after`."""
+    course = _Course()
     lost: list[Loss] = []
-    for statement in found:
-        for loss in statement.losses:
-            of_new = {plain(loss.table or "")} | {
-                f"{plain(loss.table or '')}.{plain(column)}" for column in loss.columns
-            }
-            if not of_new & made and loss not in lost:
-                lost.append(loss)
-        made |= set(statement.creates)
+    for at, statement in enumerate((*after, *found)):
+        for loss in (*statement.losses, *course.hidden(statement)):
+            one = course.of_old(loss)
+            if at >= len(after) and one is not None and one not in lost:
+                lost.append(one)
+        course.go_on(statement)
     return lost
 
 
+class _Course:
+    """What the names mean after the statements so far."""
+
+    def __init__(self) -> None:
+        self.made: set[str] = set()
+        self.maybe_made: set[str] = set()
+        self.renamed: dict[str, str] = {}
+        self.is_moved = False
+        self.has_code = False
+
+    def hidden(self, statement: Statement) -> list[Loss]:
+        """Code that an earlier statement made may run now."""
+        may_run = self.has_code and (statement.calls or statement.writes)
+        return [_unknown(statement.text)] if may_run else []
+
+    def of_old(self, loss: Loss) -> Loss | None:
+        """Return what is lost of what was there at first; None where all of it was made since."""
+        if loss.table is None:
+            return loss
+        table = plain(loss.table)
+        left = tuple(one for one in loss.columns if f"{table}.{plain(one)}" not in self.made)
+        if table in self.made or (loss.columns and not left):
+            return None
+        if self.is_moved and "." not in table:
+            return Loss(kind="unknown", table=None, said=str(loss))
+        names = [table, *(f"{table}.{plain(one)}" for one in left)]
+        return replace(
+            loss,
+            columns=left,
+            is_lenient=loss.is_lenient or table in self.maybe_made,
+            is_renamed=any(last(one) == last(new) for one in names for new in self.renamed),
+        )
+
+    def go_on(self, statement: Statement) -> None:
+        if statement.moves_names:
+            # The same words may mean other tables from here on.
+            self.is_moved = True
+            self.made.clear()
+        for old, new in statement.renames:
+            self._rename(old, new)
+        for name in statement.creates:
+            self.made.add(name)
+            self.renamed.pop(name, None)
+        self.maybe_made |= set(statement.may_create)
+        self.has_code = self.has_code or statement.makes_code
+
+    def _rename(self, old: str, new: str) -> None:
+        if old in self.made:
+            self.made = {
+                new + one.removeprefix(old) if one == old or one.startswith(f"{old}.") else one
+                for one in self.made
+            }
+            return
+        origin = self.renamed.pop(old, old)
+        if origin != new:
+            self.renamed[new] = origin
+
+
 def created(found: Sequence[Statement]) -> set[str]:
-    """Return the tables, and the columns as table.column, that statements make."""
-    return {name for statement in found for name in statement.creates}
+    """Return the tables, and the columns as table.column, that statements make, if they are new."""
+    return {name for one in found for name in (*one.creates, *one.may_create)}
 
 
 def locks(found: Sequence[Statement]) -> tuple[str, str]:
@@ -154,99 +258,55 @@ def locks(found: Sequence[Statement]) -> tuple[str, str]:
     return ", ".join(named) or "none", order[most]
 
 
-def plain(name: str) -> str:
-    """Return a name without quotes and case: what two texts must agree in to mean one thing.
-
-    >>> plain('Public."My Table"')
-    'public.My Table'
-    """
-    parts = re.findall(_PART, name)
-    return ".".join(
-        part[1:-1].replace('""', '"') if part.startswith('"') else part.lower() for part in parts
-    )
-
-
-def parted(name: str) -> tuple[str | None, str]:
-    """Return schema and name of a table as SQL writes it, unquoted; no schema is None."""
-    parts = [plain(part) for part in re.findall(_PART, name)]
-    return (parts[0], parts[1]) if len(parts) > 1 else (None, parts[0])
-
-
-_WIDER = {
-    "smallint": ("integer", "bigint", "numeric", "double precision"),
-    "integer": ("bigint", "numeric", "double precision"),
-    "bigint": ("numeric",),
-    "real": ("double precision",),
-    "date": ("timestamp without time zone", "timestamp with time zone"),
-    "json": ("jsonb",),
-}
-_ALIASES = {
-    "int": "integer", "int4": "integer", "int8": "bigint", "int2": "smallint", "float8":
-    "double precision", "float": "double precision", "float4": "real", "varchar":
-    "character varying", "timestamptz": "timestamp with time zone", "timestamp":
-    "timestamp without time zone", "decimal": "numeric",
-}  # fmt: skip
-
-
-def narrows(old: str, new: str) -> bool:
-    """Return whether values of a type may not survive becoming another; types as SQL writes them.
-
-    >>> narrows("integer", "BIGINT"), narrows("text", "varchar(5)"), narrows("varchar(5)", "text")
-    (False, True, False)
-    """
-    one, one_length = _type(old)
-    other, other_length = _type(new)
-    if one == other:
-        return one_length != other_length and (
-            other_length is not None and (one_length is None or one_length > other_length)
-        )
-    if other in ("text", "character varying") and other_length is None:
-        return one == "vector" or one == "halfvec"
-    return other not in _WIDER.get(one, ()) or other_length is not None
-
-
-def _type(text: str) -> tuple[str, tuple[int, ...] | None]:
-    name, _, rest = " ".join(text.lower().split()).partition("(")
-    numbers = tuple(int(one) for one in re.findall(r"\d+", rest.partition(")")[0])) or None
-    name = name.strip()
-    after = rest.partition(")")[2].strip()
-    full = f"{name} {after}".strip()
-    return _ALIASES.get(full, full), numbers
-
-
 # Reading. Each takes the statement, its match, and whether it runs outside of a transaction.
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(_NAME, text))
+    return tuple(re.findall(NAME, text))
 
 
-def _drop_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    tables = _names(re.sub(r"(?i)\b(cascade|restrict)\s*$", "", match["rest"]))
+def _unknown(text: str) -> Loss:
+    return Loss(kind="unknown", table=None, said=text)
+
+
+def _emptied(text: str, names: str, is_outside: bool, way: Way, is_lenient: bool) -> Statement:
+    tables = _names(re.sub(r"(?i)\bonly\b|\*", "", names))
     return Statement(
         text=text,
         lock=_EXCLUSIVE[0],
         blocks=_EXCLUSIVE[1],
         tables=tables,
-        losses=tuple(Loss(kind="rows", table=table) for table in tables),
+        losses=tuple(
+            Loss(kind="rows", table=table, way=way, is_lenient=is_lenient) for table in tables
+        ),
+        writes=tables if way.startswith("truncate") else (),
         is_outside=is_outside,
     )
 
 
+def _drop_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    names = re.sub(r"(?i)\b(cascade|restrict)\s*$", "", match["rest"])
+    way: Way = "drop cascade" if _CASCADE.search(text) else "drop"
+    return _emptied(text, names, is_outside, way, match["lenient"] is not None)
+
+
 def _truncate(text: str, match: re.Match[str], is_outside: bool) -> Statement:
     rest = re.sub(r"(?i)\b(restart|continue)\s+identity|\b(cascade|restrict)\b", "", match["rest"])
-    return _drop_table(text, _REST.match(rest) or match, is_outside)
+    way: Way = "truncate cascade" if _CASCADE.search(text) else "truncate"
+    return _emptied(text, rest, is_outside, way, False)
 
 
 def _create_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    others = tuple(dict.fromkeys(re.findall(rf"(?i)\breferences\s+({_NAME})", text)))
+    others = tuple(dict.fromkeys(re.findall(rf"(?i)\breferences\s+({NAME})", text)))
     lock, blocks = _WRITERS if others else _NOBODY
     return Statement(
         text=text,
         lock=lock,
         blocks=blocks,
         tables=others,
-        creates=(plain(match["name"]),),
+        creates=() if match["lenient"] else (plain(match["name"]),),
+        may_create=(plain(match["name"]),) if match["lenient"] else (),
+        calls=calls(text),
         is_outside=is_outside,
     )
 
@@ -268,6 +328,7 @@ def _create_index(text: str, match: re.Match[str], is_outside: bool) -> Statemen
         blocks=blocks,
         tables=(match["table"],),
         index=index,
+        calls=calls(text),
         is_outside=is_outside,
     )
 
@@ -302,78 +363,108 @@ def _alter_table(text: str, match: re.Match[str], is_outside: bool) -> Statement
     if re.match(r"(?i)\s*add\s+(constraint\s+\S+\s+)?foreign\s+key", rest):
         lock, blocks = _WRITERS
         others = _names_after(r"references", rest)
+    added, maybe_added = _added(table, rest)
     return Statement(
         text=text,
         lock=lock,
         blocks=blocks,
         tables=(table, *others),
-        creates=tuple(f"{plain(table)}.{plain(column)}" for column in _added(rest)),
+        creates=added,
+        may_create=maybe_added,
         losses=tuple(_altered(table, rest)),
+        renames=tuple(_renamed(table, rest)),
+        calls=calls(text),
         is_outside=is_outside,
     )
 
 
 def _names_after(word: str, text: str) -> tuple[str, ...]:
-    return tuple(re.findall(rf"(?i)\b{word}\s+({_NAME})", text))
+    return tuple(re.findall(rf"(?i)\b{word}\s+({NAME})", text))
 
 
-def _added(rest: str) -> list[str]:
-    words = re.findall(rf"(?i)\badd\s+(?:column\s+)?(?:if\s+not\s+exists\s+)?({_PART})", rest)
-    named = ("constraint", "foreign", "primary", "unique", "check", "exclude", "column")
-    return [word for word in words if word.lower() not in named]
+def _added(table: str, rest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns that are added, and those that are where they are not there already."""
+    new: list[str] = []
+    maybe: list[str] = []
+    for lenient, word in re.findall(
+        rf"(?i)\badd\s+(?:column\s+)?(if\s+not\s+exists\s+)?({PART})", rest
+    ):
+        if word.lower() not in _NO_COLUMN:
+            (maybe if lenient else new).append(f"{plain(table)}.{plain(word)}")
+    return tuple(new), tuple(maybe)
+
+
+def _renamed(table: str, rest: str) -> Iterator[tuple[str, str]]:
+    name = plain(table)
+    schema = name.rpartition(".")[0]
+    if found := re.match(rf"(?i)\s*rename\s+to\s+({PART})", rest):
+        yield name, f"{schema}.{plain(found[1])}" if schema else plain(found[1])
+    elif found := re.match(rf"(?i)\s*set\s+schema\s+({PART})", rest):
+        yield name, f"{plain(found[1])}.{last(name)}"
+    elif found := re.match(
+        rf"(?i)\s*rename\s+(?!constraint\b)(?:column\s+)?({PART})\s+to\s+({PART})", rest
+    ):
+        yield f"{name}.{plain(found[1])}", f"{name}.{plain(found[2])}"
 
 
 def _altered(table: str, rest: str) -> Iterator[Loss]:
     dropped = (
         r"(?i)\bdrop\s+(?!constraint\b|default\b|not\b|identity\b|expression\b)"
-        rf"(?:column\s+)?(?:if\s+exists\s+)?({_PART})"
+        rf"(?:column\s+)?(if\s+exists\s+)?({PART})"
     )
-    for column in re.findall(dropped, rest):
-        yield Loss(kind="column", table=table, columns=(column,))
-    typed = (
-        rf"(?i)\balter\s+(?:column\s+)?({_PART})\s+(?:set\s+data\s+)?type\s+"
-        r"([^,;()]+(?:\([^)]*\))?[^,;()]*?)(?=\s+using\b|\s+collate\b|,|$)"
-    )
-    for column, new in re.findall(typed, rest):
-        yield Loss(kind="type", table=table, columns=(column,), new_type=new.strip())
+    for lenient, column in re.findall(dropped, rest):
+        yield Loss(kind="column", table=table, columns=(column,), is_lenient=bool(lenient))
+    for action in divided(rest):
+        if (found := _TYPED.match(action)) is None:
+            continue
+        column, using = found["column"], re.sub(r"[()\s]", "", found["using"] or "")
+        is_plain = plain(using.partition("::")[0]) == plain(column)
+        yield Loss(
+            kind="type",
+            table=table,
+            columns=(column,),
+            new_type=found["type"].strip(),
+            is_computed=bool(using) and not is_plain,
+        )
 
 
 def _delete(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return Statement(
-        text=text,
-        lock=_WRITING[0],
-        blocks=_WRITING[1],
-        tables=(match["name"],),
-        losses=(Loss(kind="rows", table=match["name"]),),
-        is_outside=is_outside,
-    )
+    return _written(text, match, is_outside, Loss(kind="rows", table=match["name"], way="delete"))
 
 
 def _update(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    assigned = tuple(dict.fromkeys(re.findall(rf"({_PART})\s*=(?!=)", match["rest"])))
-    # Up to the condition: its comparisons are no assignments.
-    before_where = re.split(r"(?i)\bwhere\b", match["rest"])[0]
-    columns = tuple(column for column in assigned if re.search(rf"{column}\s*=", before_where))
+    return _written(text, match, is_outside, _assigned(match["name"], match["rest"]))
+
+
+def _assigned(table: str, rest: str) -> Loss:
+    """Return the values that an UPDATE writes over; of all columns where that cannot be told."""
+    assigned = rest[len(before_word(rest, "set")) :][len("set") :]
+    columns: list[str] = []
+    for one in divided(before_word(assigned, "from", "where", "returning")):
+        several = re.match(r"\s*\(([^()]*)\)\s*=", one)
+        single = re.match(rf"\s*({PART})\s*(?:\[[^\]]*\]|\.\s*{PART})*\s*=", one)
+        if several is None and single is None:
+            return Loss(kind="values", table=table)
+        columns += _names(several[1]) if several else [single[1]] if single else []
+    return Loss(kind="values", table=table, columns=tuple(dict.fromkeys(columns)))
+
+
+def _insert(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    conflict = text[len(before_word(text, "on\\s+conflict")) :]
+    if (found := re.search(r"(?i)\bdo\s+update\b", conflict)) is None:
+        return replace(_written(text, match, is_outside), blocks="nothing")
+    return _written(text, match, is_outside, _assigned(match["name"], conflict[found.end() :]))
+
+
+def _written(text: str, match: re.Match[str], is_outside: bool, *lost: Loss) -> Statement:
     return Statement(
         text=text,
         lock=_WRITING[0],
         blocks=_WRITING[1],
         tables=(match["name"],),
-        losses=(Loss(kind="values", table=match["name"], columns=columns),),
-        is_outside=is_outside,
-    )
-
-
-def _insert(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    lost: tuple[Loss, ...] = ()
-    if re.search(r"(?i)\bon\s+conflict\b.*\bdo\s+update\b", text, re.DOTALL):
-        lost = (Loss(kind="unknown", table=None),)
-    return Statement(
-        text=text,
-        lock=_WRITING[0],
-        blocks="nothing",
-        tables=(match["name"],),
         losses=lost,
+        calls=calls(text),
+        writes=(match["name"],),
         is_outside=is_outside,
     )
 
@@ -388,15 +479,49 @@ def _comment(text: str, match: re.Match[str], is_outside: bool) -> Statement:
     )
 
 
-_MAY_LOSE = re.compile(r"(?i)\b(delete|drop|truncate|update)\b")
+def may_lose(code: str) -> bool:
+    """Return whether the text of a function or of a block may lose something.
+
+    What it calls is another question; `for update` only locks.
+    """
+    return _MAY_LOSE.search(_FOR_UPDATE.sub("", code)) is not None
 
 
 def _code(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    lost = (Loss(kind="unknown", table=None),) if _MAY_LOSE.search(text) else ()
+    return Statement(
+        text=text,
+        losses=(_unknown(text),) if may_lose(text) else (),
+        calls=calls(text),
+        moves_names=_MOVING_SELECT.search(text) is not None,
+        is_outside=is_outside,
+    )
+
+
+def _lossless(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    return Statement(text=text, is_outside=is_outside)
+
+
+def _moving(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    return Statement(text=text, is_outside=is_outside, moves_names=True)
+
+
+def _create(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    runs_later = match["code"] is not None
+    return Statement(
+        text=text,
+        calls=() if runs_later else calls(text),
+        makes_code=runs_later and may_lose(match["body"]),
+        is_outside=is_outside,
+    )
+
+
+def _unread(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    return Statement(text=text, losses=(_unknown(text),), is_outside=is_outside)
+
+
+def _drop(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+    lost = (_unknown(text),) if _CASCADE.search(text) else ()
     return Statement(text=text, losses=lost, is_outside=is_outside)
-
-
-_REST = re.compile(r"(?P<rest>.*)", re.DOTALL)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -405,35 +530,49 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 _LENIENT = r"(?:if\s+exists\s+)?"
 _READERS = (
-    (_pattern(rf"drop\s+table\s+{_LENIENT}(?P<rest>.+)"), _drop_table),
+    (_pattern(r"drop\s+table\s+(?P<lenient>if\s+exists\s+)?(?P<rest>.+)"), _drop_table),
     (_pattern(r"truncate\s+(?:table\s+)?(?:only\s+)?(?P<rest>.+)"), _truncate),
     (
-        _pattern(rf"create\s+(?:unlogged\s+)?table\s+(?:if\s+not\s+exists\s+)?(?P<name>{_NAME})"),
+        _pattern(
+            r"create\s+(?:(?:global|local)\s+)?(?:(?:temp|temporary|unlogged)\s+)?table\s+"
+            rf"(?P<lenient>if\s+not\s+exists\s+)?(?P<name>{NAME})"
+        ),
         _create_table,
     ),
     (
         _pattern(
             r"create\s+(?:unique\s+)?index\s+(?P<concurrently>concurrently\s+)?"
-            rf"(?P<lenient>if\s+not\s+exists\s+)?(?:(?!on\s)(?P<name>{_PART})\s+)?"
-            rf"on\s+(?:only\s+)?(?P<table>{_NAME})"
+            rf"(?P<lenient>if\s+not\s+exists\s+)?(?:(?!on\s)(?P<name>{PART})\s+)?"
+            rf"on\s+(?:only\s+)?(?P<table>{NAME})"
         ),
         _create_index,
     ),
     (
         _pattern(
             r"drop\s+index\s+(?P<concurrently>concurrently\s+)?(?P<lenient>if\s+exists\s+)?"
-            rf"(?P<name>{_NAME})"
+            rf"(?P<name>{NAME})"
         ),
         _drop_index,
     ),
     (
-        _pattern(rf"alter\s+table\s+{_LENIENT}(?:only\s+)?(?P<name>{_NAME})(?P<rest>.+)"),
+        _pattern(rf"alter\s+table\s+{_LENIENT}(?:only\s+)?(?P<name>{NAME})(?P<rest>.+)"),
         _alter_table,
     ),
-    (_pattern(rf"delete\s+from\s+(?:only\s+)?(?P<name>{_NAME})"), _delete),
-    (_pattern(rf"update\s+(?:only\s+)?(?P<name>{_NAME})(?P<rest>.+)"), _update),
-    (_pattern(rf"insert\s+into\s+(?P<name>{_NAME})"), _insert),
-    (_pattern(rf"comment\s+on\s+(?:table|column)\s+(?P<name>{_NAME})"), _comment),
-    (_pattern(r"drop\s+schema\b"), _code),
-    (_pattern(r"(?:do|with|call|merge|select|drop\s+(?:type|extension|owned))\b"), _code),
+    (_pattern(rf"delete\s+from\s+(?:only\s+)?(?P<name>{NAME})"), _delete),
+    (_pattern(rf"update\s+(?:only\s+)?(?P<name>{NAME})(?P<rest>.+)"), _update),
+    (_pattern(rf"insert\s+into\s+(?P<name>{NAME})"), _insert),
+    (_pattern(rf"comment\s+on\s+(?:table|column)\s+(?P<name>{NAME})"), _comment),
+    (_pattern(r"(?:do|with|merge|select|values)\b"), _code),
+    (_pattern(_MOVING), _moving),
+    (
+        _pattern(
+            r"create\s+(?:or\s+replace\s+)?(?:constraint\s+)?"
+            r"(?P<code>(?:function|procedure|rule)\b)?(?P<body>.+)"
+        ),
+        _create,
+    ),
+    (_pattern(rf"drop\s+(?:{_DROPPED})\b"), _drop),
+    (_pattern(r"alter\s+type\b.*\b(?:drop|alter)\s+attribute\b"), _unread),
+    (_pattern(rf"alter\s+(?:{_ALTERED})\b"), _lossless),
+    (_pattern(rf"(?:{_HARMLESS})\b"), _lossless),
 )

@@ -1,4 +1,4 @@
-"""Sequential scans in a plan: what they look for, so that an index could be thought of.
+"""Scans in a plan that read more than they let through: what they look for, to think of an index.
 
 EXPLAIN writes expressions with every parenthesis and, when verbose, with the relation before each
 column; that is what is read here. What is not understood is left out, and said.
@@ -6,6 +6,7 @@ column; that is what is read here. What is not understood is left out, and said.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,13 @@ from ragline.core import sql_tokens
 from ragline.core.sql_tokens import Token
 
 _PASSED_THROUGH = ("Gather", "Gather Merge")
+_BY_INDEX = ("Index Scan", "Index Only Scan", "Bitmap Heap Scan")
+# Which side of a join may be looked up for each row of the other: 0 is the outer one.
+_LOOKED_UP = {
+    "Inner": (0, 1), "Left": (1,), "Semi": (1,), "Anti": (1,),
+    "Right": (0,), "Right Semi": (0,), "Right Anti": (0,),
+}  # fmt: skip
+OF_ANOTHER = "a row of another table"
 _BARE = {"and", "or", "not", "is", "distinct", "case", "between"}
 
 
@@ -52,10 +60,12 @@ class OrderKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """A sequential scan. `rows` are those it lets through, by the planner; `cost` its own.
+    """A scan of a whole table, or of an `index` that leaves rows to be thrown away.
 
-    `plan_cost` is that of the whole statement. `order` is what its rows are sorted by right away, and
-    `limit` how many of them are wanted then, None for all. `unread` are conditions not understood.
+    `rows` are those it lets through, by the planner; `cost` its own; `plan_cost` that of the whole
+    statement. `order` is what its rows are sorted by right away, and `limit` how many of them are wanted
+    then, None for all. `unread` are conditions not understood. `probes` is how many rows of other tables
+    look for theirs here, None where none do. `is_walked` is whether the index is there for its order.
     """
 
     schema: str
@@ -68,15 +78,24 @@ class Scan:
     unread: tuple[str, ...]
     order: tuple[OrderKey, ...]
     limit: float | None
+    index: str | None = None
+    probes: float | None = None
+    is_walked: bool = False
 
 
 def scans(plan: Mapping[str, Any]) -> list[Scan]:
-    """Return the sequential scans of tables in a plan, as EXPLAIN (VERBOSE, FORMAT JSON) writes it."""
+    """Return the scans of tables in a plan, as EXPLAIN (VERBOSE, FORMAT JSON) writes it.
+
+    Those of indexes only where they find rows that a filter throws away.
+    """
     cost = float(plan["Total Cost"])
     return [
         _scan(node, above, cost)
         for node, above in _nodes(plan, ())
-        if node["Node Type"] == "Seq Scan" and "Relation Name" in node
+        if "Relation Name" in node
+        and (
+            node["Node Type"] == "Seq Scan" or (node["Node Type"] in _BY_INDEX and "Filter" in node)
+        )
     ]
 
 
@@ -101,7 +120,7 @@ def conditions(text: str, alias: str) -> tuple[list[Condition], list[str]]:
         return [], [text]
     found: list[Condition] = []
     unread: list[str] = []
-    for part in _conjuncts(_plain_operators(read)):
+    for part in _conjuncts(plain_operators(read)):
         condition = _condition(part, alias)
         if condition is None:
             unread.append(_written(part))
@@ -115,7 +134,7 @@ def order_key(text: str, alias: str) -> OrderKey | None:
     read = sql_tokens.tokens(text)
     if not read:
         return None
-    read = _plain_operators(read)
+    read = plain_operators(read)
     words = [token.text.lower() if token.kind == "word" else "" for token in read[-3:]]
     descends, nulls = False, None
     if words[-2:] in (["nulls", "first"], ["nulls", "last"]):
@@ -145,19 +164,80 @@ def _nodes(
 def _scan(node: Mapping[str, Any], above: Sequence[Mapping[str, Any]], cost: float) -> Scan:
     alias = str(node.get("Alias", node["Relation Name"]))
     found, unread = conditions(node.get("Filter", ""), alias)
+    index, sought = _index(node)
+    for text in sought:
+        more, left = conditions(text, alias)
+        found, unread = [*found, *more], [*unread, *left]
+    probes, joined = (None, []) if index else _join(node, above, alias)
+    found += joined
     workers, order, limit = _parents(above, alias)
+    is_walked = (
+        index is not None and not sought and above[:1] != () and (above[0]["Node Type"] == "Limit")
+    )
+    said = str(node["Node Type"])
     return Scan(
         schema=str(node.get("Schema", "public")),
         table=str(node["Relation Name"]),
-        node="Parallel Seq Scan" if node.get("Parallel Aware") else "Seq Scan",
+        node=f"{'Parallel ' if node.get('Parallel Aware') else ''}{said}"
+        + (f" using {index}" if index else ""),
         cost=float(node["Total Cost"]),
         plan_cost=cost,
         rows=float(node["Plan Rows"]) * workers,
         conditions=tuple(found),
         unread=tuple(unread),
         order=order,
-        limit=limit,
+        limit=float(above[0]["Plan Rows"]) if is_walked else limit,
+        index=index,
+        probes=probes,
+        is_walked=is_walked,
     )
+
+
+def _index(node: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """Return the index that a scan goes by, and what it is asked for."""
+    if node["Node Type"] == "Seq Scan":
+        return None, []
+    by = node
+    if node["Node Type"] == "Bitmap Heap Scan":
+        by = node["Plans"][0]
+    sought = by.get("Index Cond")
+    return str(by.get("Index Name") or "several indexes"), [sought] if sought else []
+
+
+def _join(
+    node: Mapping[str, Any], above: Sequence[Mapping[str, Any]], alias: str
+) -> tuple[float | None, list[Condition]]:
+    """Return how many rows are joined to those of a scan, and what they must have in common."""
+    below = node
+    for parent in above:
+        if parent["Node Type"] not in (*_PASSED_THROUGH, "Hash"):
+            break
+        below = parent
+    else:
+        return None, []
+    if parent["Node Type"] != "Hash Join":
+        return None, []
+    side = 0 if parent["Plans"][0] is below else 1
+    if side not in _LOOKED_UP.get(str(parent.get("Join Type")), ()):
+        return None, []
+    read = sql_tokens.tokens(parent.get("Hash Cond", "")) or []
+    found = [one for part in _conjuncts(plain_operators(read)) if (one := _common(part, alias))]
+    return (float(parent["Plans"][1 - side]["Plan Rows"]), found) if found else (None, [])
+
+
+def _common(read: Sequence[Token], alias: str) -> Condition | None:
+    """Return "column = row of another table"."""
+    read = _unwrapped(read)
+    depths = itertools.accumulate(_step(token) for token in read)
+    operators = [at for at, depth in enumerate(depths) if not depth and read[at].kind == "operator"]
+    if len(operators) != 1:
+        return None
+    (at,) = operators
+    sides = [_term(_unwrapped(part), alias) for part in (read[:at], read[at + 1 :])]
+    own = [one for one in sides if one is not None and one.columns]
+    if len(own) != 1 or read[at].text != "=":
+        return None
+    return Condition(term=own[0], operator="=", value=OF_ANOTHER)
 
 
 def _parents(
@@ -184,7 +264,7 @@ def _parents(
     return processes, order if len(order) == len(keys) else (), float(near[1]["Plan Rows"])
 
 
-def _plain_operators(read: Sequence[Token]) -> list[Token]:
+def plain_operators(read: Sequence[Token]) -> list[Token]:
     """Return the tokens with OPERATOR(schema.op) as the operator alone."""
     found: list[Token] = []
     at = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ragline.core.snapshots import (
+    EVERY_ROLE,
     HIDDEN,
     Contents,
     Difference,
@@ -182,7 +183,8 @@ def _told(one: Difference, was: Contents, now: Contents) -> Told:
         is_applied = one.now is not None and bool(one.now.get("applied"))
         waits = bool(setting.get("pending_restart")) and not is_applied
     elif one.group == "roles":
-        source, restart = "role", False
+        of_all = (one.now or one.was or {}).get("role") == EVERY_ROLE
+        source, restart = "database" if of_all else "role", False
     return Told(
         group=one.group,
         name=name,

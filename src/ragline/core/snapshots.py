@@ -21,6 +21,8 @@ GROUPS = (
     "content",
 )  # fmt: skip
 CONNECTION_LIMIT = "connection_limit"
+EVERY_ROLE = "every role"
+"""Whose a setting of ALTER DATABASE is."""
 CHOSEN, HIDDEN = "chosen by the server", "hidden by what this login has of its own"
 """Sources of settings whose value is not kept."""
 
@@ -37,6 +39,18 @@ _MAY_HOLD_A_SECRET = re.compile(
     re.IGNORECASE,
 )
 _NO_SECRETS = frozenset({"password_encryption", "scram_iterations"})
+_LIBRARIES = frozenset(
+    {
+        "auto_explain", "bloom", "cron", "hnsw", "ivfflat", "jit", "pg_prewarm", "pg_stat_statements",
+        "pg_trgm", "pgaudit", "pgvector", "plpgsql", "postgres_fdw", "vector",
+    }
+)  # fmt: skip
+"""What is before the dot in names of settings that a library declares, none of them a secret."""
+_TELLS_NOTHING = re.compile(
+    r"(?:[+-]?\d{1,9}(?:\.\d+)?(?:[kMGT]?B|us|ms|s|min|h|d)?|on|off|true|false|yes|no)",
+    re.IGNORECASE,
+)
+_ROUNDS = 20_000
 _LOOKS_SECRET = re.compile(r"://[^/\s:@]*:[^@\s]+@|passw(or)?d\s*=", re.IGNORECASE)
 _REFERENCE = re.compile(r"[A-Za-z_][\w.-]{0,63}", re.ASCII)
 _MS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
@@ -106,8 +120,9 @@ def kept(name: str, value: str | None) -> dict[str, Any]:
     """
     if not value or not _holds_secret(name.lower(), value):
         return {"value": value}
-    said = hashlib.sha256(f"{name.lower()}\0{value}".encode()).hexdigest()
-    return {"hash": f"sha256:{said[:16]}"}
+    # Slow, because a short password is soon guessed from a quick hash.
+    said = hashlib.pbkdf2_hmac("sha256", value.encode(), name.lower().encode(), _ROUNDS)
+    return {"hash": f"pbkdf2:{said.hex()[:16]}"}
 
 
 def is_noise(name: str) -> bool:
@@ -173,7 +188,11 @@ def _holds_secret(name: str, value: str) -> bool:
     if name in _NO_SECRETS:
         return False
     may_hold = guc_values.is_confidential(name) or _MAY_HOLD_A_SECRET.search(name)
-    return bool(may_hold or _LOOKS_SECRET.search(value))
+    if may_hold or _LOOKS_SECRET.search(value):
+        return True
+    # An application's own setting may be anything: a key, a token under any name.
+    library, dot, _ = name.partition(".")
+    return bool(dot) and library not in _LIBRARIES and not _TELLS_NOTHING.fullmatch(value)
 
 
 # Differences: exact, so that they lead from one to the other. `snapshot_comparison` tells them.

@@ -25,6 +25,21 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT = re.compile(r"/\*|\*/")
+_OF_A_KEY = ("->", "->>", "#>", "#>>")
+_KEY = re.compile(r"'[^'\\\0]*'|\d+")
+# What a word of SQL uses without writing it down, found as every other operator is.
+_IMPLIED = {
+    "in": ("=", "<>"),
+    "like": ("~~", "!~~"),
+    "ilike": ("~~*", "!~~*"),
+    "similar": ("~", "!~"),
+    "between": ("<", "<=", ">", ">="),
+    "case": ("=",),
+    "nullif": ("=",),
+    "using": ("=",),
+    "natural": ("=",),
+    "distinct": ("=",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,56 @@ def mentions(sql: str, names: Collection[str]) -> str | None:
     return next((name for name in _named(found) if name in names), None)
 
 
+def with_keys(sql: str, said: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return SQL with the keys of JSON values that were taken out of it, and those keys.
+
+    `said` is the same statement as somebody sent it. None where it is not the same, or has no keys.
+    """
+    read, full = tokens(sql), tokens(said)
+    if read is None or full is None:
+        return None
+    found: dict[int, str] = {}
+    at = 0
+    for number, token in enumerate(read):
+        if at >= len(full):
+            return None
+        if token.kind != "parameter":
+            if token != full[at]:
+                return None
+            at += 1
+            continue
+        at += full[at].text == "-"
+        if at >= len(full):
+            return None
+        before = read[number - 1].text if number else ""
+        if before in _OF_A_KEY and _KEY.fullmatch(full[at].text):
+            found[number] = full[at].text
+        at += 1
+        if number + 1 < len(read) and read[number + 1].text == ")":
+            at = _list_end(full, at)  # one stands for a whole list
+    if not found or at != len(full):
+        return None
+    return _renumbered(read, found), tuple(dict.fromkeys(found.values()))
+
+
+def _list_end(full: list[Token], at: int) -> int:
+    if at >= len(full) or full[at].text != ",":
+        return at
+    while at < len(full) and full[at].text != ")":
+        at += 1
+    return at
+
+
+def _renumbered(read: list[Token], put_back: dict[int, str]) -> str:
+    """Return tokens as SQL, with some parameters replaced, and no number left out among the others."""
+    kept = [token for number, token in enumerate(read) if number not in put_back]
+    numbers = sorted({int(token.text[1:]) for token in kept if token.kind == "parameter"})
+    names = {f"${number}": f"${place}" for place, number in enumerate(numbers, start=1)}
+    return " ".join(
+        put_back.get(number, names.get(token.text, token.text)) for number, token in enumerate(read)
+    )
+
+
 def called(sql: str) -> set[str]:
     """Return the names that stand before a parenthesis: functions, and a few words of SQL."""
     found = tokens(sql) or []
@@ -104,6 +169,7 @@ def _named(found: Iterable[Token]) -> Iterable[str]:
     for token in found:
         if token.kind in ("word", "quoted"):
             yield token.name
+            yield from _IMPLIED.get(token.name, ())
         elif token.kind == "operator":
             yield token.text
 

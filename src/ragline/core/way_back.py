@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ragline.core import guc_values
 from ragline.core.budget import ROLES
@@ -18,6 +19,7 @@ from ragline.core.snapshots import (
     differing,
     shown,
 )
+from ragline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +87,7 @@ def _files_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
             statement = f"alter system set or reset {name} by hand"
             yield LeftOut(group="settings", name=name, what_to_do=f"{reason}; {statement}")
         else:
-            want = None if then is None else guc_values.as_value(name, then.get("value"))
-            yield Part(kind="setting", target=name, want=want)
+            yield _part("setting", name, name, (then or {}).get("value"))
 
 
 def _value(fact: Fact | None) -> object:
@@ -101,10 +102,16 @@ def _roles_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
         if todo := _why_by_hand(one, after):
             yield LeftOut(group="roles", name=one.name, what_to_do=todo)
         else:
-            want = (one.was or {}).get("value")
-            if fact["name"] != CONNECTION_LIMIT:
-                want = guc_values.as_value(fact["name"], want)
-            yield Part(kind="role", target=target, want=want)
+            yield _part("role", target, fact["name"], (one.was or {}).get("value"))
+
+
+def _part(kind: str, target: str, name: str, want: Any) -> Part | LeftOut:
+    if name == CONNECTION_LIMIT:
+        return Part(kind=kind, target=target, want=want)
+    try:
+        return Part(kind=kind, target=target, want=guc_values.as_value(name, want))
+    except UsageError as error:  # a list that somebody wrote by hand, and the server never read
+        return LeftOut(group=f"{kind}s", name=target, what_to_do=f"was {want}: {error}")
 
 
 def _why_by_hand(one: Difference, now: Group) -> str | None:

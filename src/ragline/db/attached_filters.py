@@ -25,7 +25,7 @@ from ragline.core.filters import (
     Or,
     Scalar,
 )
-from ragline.db.attached_sql import column, literal
+from ragline.db.attached_sql import column, comparable, literal
 from ragline.db.filters import JSON_TYPES, SIGNS, TYPES
 
 _TEXTS = re.compile(r"text|character varying(\(\d+\))?")
@@ -190,7 +190,7 @@ def _looked_up(condition: Compare, value: _Value, place: str) -> str | None:
     if value.type in _INTEGERS and _are_bigints([condition.value]):
         return f"{value.plain} {SIGNS[condition.op]} ({place})::bigint"
     if condition.kind == "text" and is_equality and _TEXTS.fullmatch(value.type):
-        return f"{value.plain} = {place}"
+        return f"{comparable(value.plain, value.type)} = {place}"
     if condition.kind == "boolean" and is_equality and value.type == "boolean":
         return f"{value.plain} = {place}"
     if value.type == "uuid" and is_equality and _are_uuids([condition.value]):
@@ -219,7 +219,7 @@ def _looked_up_in(kind: Kind, values: Sequence[Scalar], value: _Value, array: st
     if value.type in _INTEGERS and kind == "number" and _are_bigints(values):
         return f"{value.plain} = any (({array})::bigint[])"
     if kind == "text" and _TEXTS.fullmatch(value.type):
-        return f"{value.plain} = any ({array})"
+        return f"{comparable(value.plain, value.type)} = any ({array})"
     if kind == "text" and value.type == "uuid" and _are_uuids(values):
         return f"{value.plain} = any (({array})::uuid[])"
     return None

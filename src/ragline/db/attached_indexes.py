@@ -26,7 +26,8 @@ class AttachedSpace:
     """An attached table's vectors, as far as their indexes depend on it.
 
     `held` is what the column is of. `described` says which index production's searches are written
-    for; they take the cheapest that there is of its storage. `rows` is the server's estimate.
+    for; they take the cheapest that there is of its storage. `rows` is the server's estimate. `others`
+    are collections of the same vectors with their spaces: an index of the table serves all of them.
     """
 
     collection: str
@@ -40,6 +41,17 @@ class AttachedSpace:
     vector_schema: str
     rows: int
     quoted: Mapping[str, str]
+    others: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """This collection, and those that share the table's indexes with it."""
+        return self.collection, *(name for name, _, _ in self.others)
+
+    @property
+    def space_ids(self) -> tuple[int, ...]:
+        """Their spaces."""
+        return self.id, *(space_id for _, _, space_id in self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,7 @@ class TableIndex:
     slot: int | None
     storage: Storage | None
     graph: Graph | None
+    is_partial: bool = False
 
 
 async def space(db: Db, collection: str) -> AttachedSpace | None:
@@ -93,7 +106,19 @@ async def space(db: Db, collection: str) -> AttachedSpace | None:
         vector_schema=row["vector_schema"],
         rows=row["rows"],
         quoted={name: one["quoted"] for name, one in zip(names, quoted, strict=True)},
+        others=tuple(
+            (one["name"], one["collection_id"], one["space_id"])
+            for one in await db.fetch(queries.block("indexes", "sharing_a_table"), row["space_id"])
+        ),
     )
+
+
+async def rival(db: Db, space: AttachedSpace) -> int | None:
+    """Return a change that is not over yet, about the index that another collection shares."""
+    found: int | None = await db.fetchval(
+        queries.block("indexes", "change_of_an_index"), [name for name, _, _ in space.others]
+    )
+    return found
 
 
 async def indexes_of(db: Db, space: AttachedSpace) -> tuple[TableIndex, ...]:
@@ -109,8 +134,10 @@ async def indexes_of(db: Db, space: AttachedSpace) -> tuple[TableIndex, ...]:
 async def describe_production(db: Db, space: AttachedSpace, graph: Graph) -> None:
     """Let searches be written for an index of this storage from now on."""
     async with db.transaction():
-        await describe(db, space.id, graph)
-        await db.execute(queries.block("indexes", "raise_search_version"), space.collection_id)
+        for space_id in space.space_ids:
+            await describe(db, space_id, graph)
+        for collection_id in (space.collection_id, *(one for _, one, _ in space.others)):
+            await db.execute(queries.block("indexes", "raise_search_version"), collection_id)
 
 
 def definition(space: AttachedSpace, name: str, graph: Graph) -> str:
@@ -153,6 +180,7 @@ def _index(space: AttachedSpace, row: Mapping[str, Any]) -> TableIndex:
         slot=slot,
         storage=storage,
         graph=graph,
+        is_partial=row["is_partial"],
     )
 
 

@@ -72,7 +72,7 @@ def _named(attached: Attached, names: Sequence[str], way: Way) -> tuple[str, str
         values = [one for one in names if is_uuid(one)]
         sought, type_ = key, "uuid"
     elif attached.key_type == "text" or attached.key_type.startswith("character varying"):
-        sought = key
+        sought = attached_sql.key(attached, ALIAS)
     return name, f"{belongs} and {sought} = any ($1::{type_}[])", values
 
 

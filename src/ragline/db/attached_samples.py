@@ -42,14 +42,17 @@ async def vectors_of(
     attached = described(target)
     number = attached_sql.number(attached, ALIAS)
     # The key as it is has an index; a hash of it has none, and every row is looked at.
-    named = attached_sql.column(attached.key, ALIAS) if attached.has_integer_key else number
+    named, sought = number, list(numbers)
+    if attached.has_integer_key:
+        named, sought = attached_sql.column(attached.key, ALIAS), attached_sql.keys(numbers)
     sql = f"""
         select {number}, {whole_vector(target)} from {attached_sql.table(attached)} {ALIAS}
         where {named} = any ($1::bigint[]) and {attached_sql.belongs(attached, ALIAS)}
           and {has_direction(target)}
     """  # noqa: S608 -- quoted names
-    rows = await attached_rows.fetch(connection, target.collection, attached, sql, list(numbers))
-    return {row[0]: row[1] for row in rows}
+    rows = await attached_rows.fetch(connection, target.collection, attached, sql, sought)
+    wanted = set(numbers)
+    return {row[0]: row[1] for row in rows if row[0] in wanted}
 
 
 async def passages(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ragline.core.attached import Attached
 from ragline.db.pool import quoted
 
 TRIAL_SLOT = 2
+_TURNED = 2**62
 
 
 def table(attached: Attached) -> str:
@@ -18,12 +21,38 @@ def column(name: str, alias: str = "t") -> str:
     return f"{alias}.{quoted(name)}" if alias else quoted(name)
 
 
+def key(attached: Attached, alias: str = "t") -> str:
+    """Return the key as it can be compared."""
+    return comparable(column(attached.key, alias), attached.key_type)
+
+
+def comparable(plain: str, type_: str) -> str:
+    """Return a column as it can be compared; an index of it serves that.
+
+    PostgreSQL itself has no operator for varchar: whoever may create one would see what is searched.
+    """
+    return f"{plain}::text" if type_.startswith("character varying") else plain
+
+
 def number(attached: Attached, alias: str = "t") -> str:
-    """Return the number by which hits name a row: its key, or for other keys 8 bytes of a hash of it."""
+    """Return the number by which hits name a row: never above 0, where those of our own documents begin.
+
+    A whole number is its negative; of another key it is 63 bits of a hash. `keys` leads back.
+    """
     key = column(attached.key, alias)
     if attached.has_integer_key:
-        return f"{key}::bigint"
-    return f"pg_catalog.hashtextextended({key}::text, 0::bigint)"
+        # A negative key has a bit turned, or it would be that of the positive one.
+        whole = f"{key}::bigint"
+        turned = f"{whole} operator(pg_catalog.#) {_TURNED:d}::bigint"
+        return f"(case when {whole} < 0::bigint then {turned} else - ({whole}) end)"
+    hashed = f"pg_catalog.hashtextextended({key}::text, 0::bigint)"
+    return f"({hashed} operator(pg_catalog.|) ({-(2**63)})::bigint)"
+
+
+def keys(numbers: Sequence[int]) -> list[int]:
+    """Return the whole numbers among which the keys of these rows are."""
+    found = {-number for number in numbers} | {number ^ _TURNED for number in numbers if number < 0}
+    return sorted(key for key in found if -(2**63) <= key < 2**63)
 
 
 def vector(
@@ -60,7 +89,10 @@ def belongs(attached: Attached, alias: str = "t") -> str:
 
     The values take the types of their columns, so that an index of these, or a partial one, is used.
     """
-    said = [f"{column(name, alias)} = {literal(value)}" for name, value in attached.only]
+    said = [
+        f"{column(name, alias)} operator(pg_catalog.=) {literal(value)}"
+        for name, value in attached.only
+    ]
     return " and ".join(said) or "true"
 
 

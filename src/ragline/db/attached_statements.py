@@ -9,18 +9,11 @@ from __future__ import annotations
 from ragline.core.attached import Attached
 from ragline.core.results import Method
 from ragline.core.search_policy import Iterative, SearchPolicy
-from ragline.db import attached_filters, attached_sql
+from ragline.db import attached_filters, attached_sql, attached_words
 from ragline.db.statements import FAR, OPERATORS, Scope, Target, after_filter, fused
 
 ALIAS = "e"
 """The row that conditions of a `Scope` are about."""
-WORDS_ALIAS = "w"
-"""What plans call it where it is found by words."""
-# A question of common words matches half of a table, and to weigh a row by an expression is to parse
-# its text: so many rows are weighed at most, unless the search is exact.
-WORDS_WEIGHED = 5_000
-# Divided by 1 + the logarithm of the length: long texts hold more words by chance.
-_BY_LENGTH = 1
 
 
 def statement(
@@ -60,7 +53,7 @@ def statement(
         columns = "r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score"
         order = "r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id"
     number = attached_sql.number(attached, "content")
-    key = attached_sql.column(attached.key, "content")
+    key = attached_sql.key(attached, "content")
     text = f"coalesce({attached_sql.column(attached.text, 'content')}::text, '')"
     return f"""
         select {_version(target)},
@@ -81,7 +74,7 @@ def counting_statement(target: Target, method: Method, k: int, scope: Scope | No
     if method != "lexical":
         counts.append(f"({_counted(attached, k, scope, [has_direction(target)])})")
     if method != "vector":
-        found = f"({attached.words}) operator(pg_catalog.@@) ({_asked(attached, words)})"
+        found = attached_words.matches(attached, f"({attached_words.any_of(attached, words)})")
         counts.append(f"({_counted(attached, k, scope, [found])})")
     return f"select greatest({', '.join(counts)}) where {words} is not null"
 
@@ -118,11 +111,12 @@ def whole_vector(target: Target, alias: str = ALIAS) -> str:
 
 
 def _version(target: Target) -> str:
-    """What a search depends on besides the rows; null where a table of that name is another now."""
+    """What a search depends on besides the rows; null where the table is not what was attached."""
     name = attached_sql.literal(attached_sql.table(described(target)))
     return f"""(
                    select c.search_version
                    from collection c join attached_table a on a.collection_id = c.id
+                   join pg_catalog.pg_class t on t.oid = a.table_oid and not t.relrowsecurity
                    where c.id = {target.collection_id:d} and a.table_oid = {name}::regclass::oid
                )"""  # noqa: S608 -- an integer and a quoted name
 
@@ -248,48 +242,22 @@ def _best(
     is_exact: bool,
     scope: Scope | None,
 ) -> str:
-    """The best rows by the server's own full text search: any of the words, the more the better."""
-    if attached.words is None:
-        raise TypeError(f"table {attached.table!r} has no index of its words")
-    weighed = "" if is_exact else f"limit {max(early_exit or WORDS_WEIGHED, limit):d}"
-    asked = "(select query from asked)"
-    # Columns in the index's expression are bare, so this select has no other table. It is one in
-    # another, for plans to tell the halves apart.
-    table = f"(select * from {attached_sql.table(attached)} {WORDS_ALIAS}) as {ALIAS}"  # noqa: S608
-    found = f"({attached.words}) operator(pg_catalog.@@) {asked}"
-    return f"""
-        with asked as materialized (select ({_asked(attached, f"{words}::text[]")}) as query)
-        select chunk_id, score from (
-            select {_key(attached)} as chunk_id,
-                   pg_catalog.ts_rank_cd(({attached.words}), {asked}, {_BY_LENGTH:d})::float8 as score
-            from {table}
-            where {_among(attached, scope, [found])}
-            {weighed}
-        ) as weighed
-        order by score desc, chunk_id
-        limit {limit:d}
-    """  # noqa: S608 -- built from constants, integers, quoted names and the catalog's expression
-
-
-def _asked(attached: Attached, words: str) -> str:
-    """The words as the index knows them, any of which will do; null where there is none."""
-    text = f"pg_catalog.array_to_string({words}, ' ')"
-    config = attached.words_config
-    parsed = text if config is None else f"{attached_sql.literal(config)}::regconfig, {text}"
-    # In quotes as a tsquery has them, whatever standard_conforming_strings is.
-    quote, slash = "pg_catalog.chr(39)", "pg_catalog.chr(92)"
-    escaped = (
-        f"pg_catalog.replace(pg_catalog.replace(lexeme, {slash}, {slash} || {slash}),"
-        f" {quote}, {quote} || {quote})"
-    )
-    return (
-        f"select pg_catalog.string_agg({quote} || {escaped} || {quote}, ' | ')::tsquery"  # noqa: S608
-        f" from pg_catalog.unnest(pg_catalog.to_tsvector({parsed})) as word"
+    """The best rows by their words: any of them, the rarer and the more often the better."""
+    return attached_words.best(
+        attached,
+        limit,
+        early_exit,
+        row=ALIAS,
+        words=words,
+        among=lambda conditions: _among(attached, scope, conditions),
+        is_narrow=bool(scope or attached.only),
+        is_exact=is_exact,
+        is_small=bool(scope and scope.is_small),
     )
 
 
 def _key(attached: Attached) -> str:
-    return attached_sql.column(attached.key, ALIAS)
+    return attached_sql.key(attached, ALIAS)
 
 
 def _distance(target: Target, vector: str, storage: str, at: int) -> str:

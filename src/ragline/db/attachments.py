@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from ragline.core import attached as descriptions
+from ragline.core import index_definition
 from ragline.core.attached import Attached
 from ragline.core.attached_layouts import Column, Table, VectorIndex, WordsIndex
 from ragline.core.attaching import Index
@@ -113,6 +114,7 @@ class ChangeOf:
     title: str
     state: str
     parts: Sequence[Mapping[str, Any]]
+    snapshot: Sequence[Any]
     keeps_what_was: bool
 
 
@@ -405,22 +407,36 @@ async def still_granted(session: Session, kept_: Kept, grants: Sequence[Grant]) 
     return [Grant(role=row["role"], kind=row["kind"]) for row in found]
 
 
-async def changes_of(
-    session: Session, name: str, place: tuple[str, str] | None, indexes: Sequence[str]
-) -> list[ChangeOf]:
+async def changes_of(session: Session, name: str, place: tuple[str, str] | None) -> list[ChangeOf]:
     """Return the changes on a collection, or on an index of its table, that are open or were kept."""
-    targets = [] if place is None else [f"@{place[0]}.{place[1]}.{one}" for one in indexes]
-    found = await session.fetch(queries.block(_FILE, "changes_of"), name, targets)
-    return [
+    found = await session.fetch(queries.block(_FILE, "changes_of"), name)
+    changes = [
         ChangeOf(
             id=row["id"],
             title=row["title"],
             state=row["state"],
             parts=json.loads(row["parts"]),
+            snapshot=json.loads(row["snapshot"] or "[]"),
             keeps_what_was=row["retire_at"] is not None,
         )
         for row in found
     ]
+    return [
+        change
+        for change in changes
+        if any(part["target"] == name or _is_on(part, place) for part in change.parts)
+    ]
+
+
+def _is_on(part: Mapping[str, Any], table_: tuple[str, str] | None) -> bool:
+    """Whether a part of a change is about an index of a table: "@schema.table.index"."""
+    if part["kind"] != "index" or not part["target"].startswith("@"):
+        return False
+    try:
+        where = index_definition.place(part["target"])
+    except UsageError:
+        return False
+    return (where.schema, where.table) == table_
 
 
 async def indexes_of(session: Session, oid: int) -> list[tuple[str, str]]:
@@ -452,6 +468,12 @@ async def why_not(connection: Connection, facts: CollectionFacts) -> str | None:
         return f"table {where} of collection {name!r} is called {moved} now: {again}"
     if not row["may_read"]:
         return f"ragline's roles may no longer read table {where} of collection {name!r}: {again}"
+    if row["has_row_security"]:
+        return (
+            f"row-level security was switched on for table {where} of collection {name!r}, and searches "
+            "here are not those of a user of its application: switch it off, or run `ragline detach "
+            f"{name} --yes`"
+        )
     return None
 
 

@@ -19,7 +19,9 @@ from ragline.db.locks import Db
 from ragline.db.pool import quoted
 from ragline.errors import Conflict, NotFound, UsageError
 
+LOCK_WAIT_MS = 10_000
 _PIECE = 4 * 1024 * 1024
+_SET_LOCAL = "select pg_catalog.set_config($1, $2, true)"
 # What the text of a value depends on.
 SPELLING = (
     ("datestyle", "ISO, YMD"),
@@ -74,6 +76,8 @@ class Table:
     is_partition: bool
     bytes: int
     parts: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+    """In the order of their names: after a restore an heir may have them in another."""
 
     @property
     def plain(self) -> str:
@@ -83,10 +87,19 @@ class Table:
     def sql(self) -> str:
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
+    @property
+    def rows(self) -> str:
+        """Where its own rows are: those of tables that inherit from it are not its own."""
+        return self.sql if self.kind == "p" else f"only {self.sql}"
+
 
 async def tables(connection: Db) -> list[Table]:
     """Return the tables, views and foreign tables of all schemas but PostgreSQL's own."""
-    rows = await connection.fetch(queries.block("backups", "relations"))
+    async with connection.transaction():
+        # The size of a table waits for whoever changes it.
+        if await connection.fetchval("select current_setting('lock_timeout') = '0'"):
+            await connection.fetchval(_SET_LOCAL, "lock_timeout", f"{LOCK_WAIT_MS}ms")
+        rows = await connection.fetch(queries.block("backups", "relations"))
     children: dict[int, list[int]] = {}
     for row in rows:
         if row["parent"] is not None:
@@ -104,6 +117,7 @@ async def tables(connection: Db) -> list[Table]:
             is_partition=row["is_partition"],
             bytes=row["bytes"] or 0,
             parts=below(row["oid"]),
+            columns=tuple(row["columns"] or ()),
         )
         for row in rows
     ]
@@ -153,7 +167,7 @@ async def contents(
     found: dict[str, dict[str, Any]] = {}
     async with connection.transaction():
         for name, value in SPELLING:
-            await connection.fetchval("select pg_catalog.set_config($1, $2, true)", name, value)
+            await connection.fetchval(_SET_LOCAL, name, value)
         for table in chosen(known, names):
             row = await connection.fetchrow(_content_of(table))
             found[table.plain] = {"rows": row["rows"], "hash": row["hash"]} if row else {}
@@ -162,13 +176,13 @@ async def contents(
 
 def _content_of(table: Table) -> str:
     # In 256 parts, so that no table's hashes have to fit into one value.
-    only = "only " if table.kind == "r" else ""
+    row = ", ".join(f'"a row of it".{quoted(name)}' for name in table.columns)
     return f"""
         with hashed as (
             select pg_catalog.sha256(
-                pg_catalog.convert_to("a row of it"::pg_catalog.text, 'UTF8')
+                pg_catalog.convert_to(row({row})::pg_catalog.text, 'UTF8')
             ) as hash
-            from {only}{table.sql} as "a row of it"
+            from {table.rows} as "a row of it"
         ), parted as (
             select pg_catalog.get_byte(hash, 0) as part, pg_catalog.count(*) as rows,
                    pg_catalog.sha256(
@@ -248,6 +262,12 @@ async def mark(connection: Db, backup: Backup, verification: Mapping[str, Any] |
     said = None if verification is None else json.dumps(verification)
     await connection.execute(queries.block("backups", "verified"), backup.id, said)
     return await one(connection, str(backup.id))
+
+
+async def relied_on_by(connection: Db, backup: Backup) -> list[int]:
+    """Return the changes that were kept, or are open, whose undo takes rows from a backup."""
+    rows = await connection.fetch(queries.block("backups", "relied_on_by"), backup.id)
+    return [row["id"] for row in rows]
 
 
 async def remove(connection: Db, backup: Backup) -> None:

@@ -15,6 +15,7 @@ import asyncpg
 from ragline.core.index_facts import (
     VECTOR_METHODS,
     IndexFacts,
+    LockedTable,
     ServerFacts,
     TableFacts,
     VectorColumn,
@@ -31,21 +32,31 @@ _ON_TRIAL = re.compile(r"(vector|halfvec)\([^()]+, \d+, false\)")
 _SLOTS = {"_0": 0, "": 1, "_2": 2}
 
 
-async def indexes(db: Db, *, schemas: Sequence[str] | None = None) -> list[IndexFacts]:
+async def locked(db: Db) -> list[LockedTable]:
+    """Return the tables about which one cannot ask without a wait."""
+    return [LockedTable(**row) for row in await db.fetch(queries.block("inventory", "locked"))]
+
+
+async def indexes(
+    db: Db, *, schemas: Sequence[str] | None = None, without: Sequence[LockedTable] = ()
+) -> list[IndexFacts]:
     """Return every index outside the catalog, or of some schemas, in the order of their names.
 
-    `cached_share` is None: looking into the cache costs more than all the rest; see `cached_blocks`.
+    It waits for tables that are locked, unless they are left out. `cached_share` is None: looking into
+    the cache costs more than all the rest; see `cached_blocks`.
     """
     rows = await db.fetch(
-        queries.block("inventory", "indexes"), None if schemas is None else list(schemas)
+        queries.block("inventory", "indexes"),
+        None if schemas is None else list(schemas),
+        [table.oid for table in without],
     )
     used = await _collections(db)
     return [_index(row, used.get(row["table_oid"], ())) for row in rows]
 
 
-async def tables(db: Db) -> list[TableFacts]:
+async def tables(db: Db, *, without: Sequence[LockedTable] = ()) -> list[TableFacts]:
     """Return every table and materialized view outside the catalog, in the order of their names."""
-    rows = await db.fetch(queries.block("inventory", "tables"))
+    rows = await db.fetch(queries.block("inventory", "tables"), [table.oid for table in without])
     used = await _collections(db)
     return [_table(row, used.get(row["oid"], ())) for row in rows]
 
@@ -87,9 +98,30 @@ async def cached_blocks(db: Db) -> tuple[Mapping[int, int], str | None]:
     return {row["oid"]: row["blocks"] for row in rows}, None
 
 
+async def unread_collections(db: Db) -> str | None:
+    """Return why collections are not read although ragline is here; None where they are, or it is not.
+
+    Whoever may make a schema `ragline` could have us run what is in it, with a superuser's rights.
+    """
+    complaint = await db.fetchval(queries.block("catalog", "complaint"))
+    if complaint is not None:
+        return str(complaint)
+    known = await db.fetchrow(queries.block("inventory", "knows_collections"))
+    if known is None or not known["are_here"]:
+        return None
+    if not known["are_tables"]:
+        return "ragline's tables are not those that it made, so they were not read"
+    if not known["are_readable"]:
+        return "this user may not read ragline's schema: see role.privileges of `ragline doctor`"
+    return None
+
+
 async def _collections(db: Db) -> Mapping[int, Sequence[asyncpg.Record]]:
     """Return which collections are searched in which table; none where that may not be read."""
-    if not await db.fetchval(queries.block("inventory", "knows_collections")):
+    if await unread_collections(db) is not None:
+        return {}
+    known = await db.fetchrow(queries.block("inventory", "knows_collections"))
+    if known is None or not known["are_here"]:
         return {}
     found: dict[int, list[asyncpg.Record]] = {}
     for row in await db.fetch(queries.block("inventory", "collections_of_tables")):
@@ -151,7 +183,10 @@ def _table(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> TableFacts:
         for name, kind, modifier in facts.pop("vectors")
     )
     return TableFacts(
-        **facts, vectors=vectors, collections=tuple(one["collection"] for one in used)
+        **facts,
+        vectors=vectors,
+        collections=tuple(one["collection"] for one in used),
+        is_searched=facts["schema"] != "ragline" or any(one["is_active"] for one in used),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from ragline.core import sql_tokens
+from ragline.core import plan_scans, sql_tokens
 from ragline.core.evidence import (
     READABLE,
     ColumnFacts,
@@ -21,6 +21,7 @@ from ragline.core.evidence import (
     EvidenceSource,
     OperatorUse,
     PlannerCosts,
+    Reference,
     Statement,
 )
 from ragline.core.index_sample import MARK
@@ -174,6 +175,20 @@ async def volatile(connection: Session[asyncpg.Record], text: str) -> list[str]:
     return [row["name"] for row in rows]
 
 
+async def seen_texts(connection: Session[asyncpg.Record]) -> dict[str, list[str]]:
+    """Return statements of connected sessions as they were sent, by their ids."""
+    found: dict[str, list[str]] = {}
+    for row in await connection.fetch(queries.block("evidence", "seen_texts")):
+        found.setdefault(row["id"], []).append(row["text"])
+    return found
+
+
+async def unindexed_references(connection: Session[asyncpg.Record]) -> list[Reference]:
+    """Return the foreign keys by which a row cannot be found but by reading its whole table."""
+    rows = await connection.fetch(queries.block("evidence", "unindexed_references"))
+    return [Reference(**{**row, "columns": tuple(row["columns"])}) for row in rows]
+
+
 async def columns(
     connection: Session[asyncpg.Record], tables: Collection[int]
 ) -> list[ColumnFacts]:
@@ -224,7 +239,7 @@ async def explained(
         try:
             return await _explained(connection, text, path, hypothetical)
         except asyncpg.PostgresError as error:
-            reasons.append(str(error))
+            reasons.append(str(error).partition("\n")[0])
             if not isinstance(error, asyncpg.SyntaxOrAccessError):
                 break
     return NoPlan(reasons[0])
@@ -324,11 +339,11 @@ def _why_skipped(text: str | None, users: Sequence[str]) -> str | None:
         return "texts that cannot be read"
     if sql_tokens.first_word(text) not in READABLE:
         return "utility statements"
-    if all(user.startswith(f"{OURS}_") for user in users) or any(
-        token.name in (OURS, "pg_catalog", "information_schema", "pg_stat_statements")
-        for token in read
-        if token.kind in ("word", "quoted")
-    ):
+    # Checks of foreign keys say OPERATOR(pg_catalog.=), and are of the user's tables.
+    plain = plan_scans.plain_operators(read)
+    named = {token.name for token in plain if token.kind in ("word", "quoted")}
+    about = {OURS, "pg_catalog", "information_schema", "pg_stat_statements"}
+    if all(user.startswith(f"{OURS}_") for user in users) or named & about:
         return "statements of ragline and about the catalog"
     return None
 

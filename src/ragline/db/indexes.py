@@ -197,6 +197,11 @@ async def written(db: Db, name: str) -> str:
     return sql
 
 
+async def may_index(db: Db, schema: str, table: str) -> asyncpg.Record | None:
+    """Return what the user of a session may do about a table's indexes; None without the table."""
+    return await db.fetchrow(queries.block("indexes", "may_index"), schema, table)
+
+
 async def table_kind(db: Db, schema: str, table: str) -> str | None:
     """Return what a relation is: "table", "view", …; None where there is none."""
     kind: str | None = await db.fetchval(queries.block("indexes", "table_kind"), schema, table)
@@ -209,11 +214,13 @@ async def table_bytes(db: Db, table: str) -> int | None:
     return size
 
 
-async def normalised(db: Db, wanted: IndexDefinition, schema: str = OWN_SCHEMA) -> str:
+async def normalised(
+    db: Db, wanted: IndexDefinition, schema: str = OWN_SCHEMA, *, path: str | None = None
+) -> str:
     """Return a definition as the server would give it back, by making it on an empty copy.
 
-    Nothing stays: the copy is a temporary one, and rolled back. Raises UsageError with what the server
-    says against it.
+    `path` is where its names are looked for, when that is not the catalog alone. Nothing stays: the
+    copy is a temporary one, and rolled back. Raises UsageError with what the server says against it.
     """
     probe, real = quoted(_PROBE), f"{quoted(schema)}.{quoted(wanted.table)}"
     transaction = db.transaction()
@@ -221,7 +228,11 @@ async def normalised(db: Db, wanted: IndexDefinition, schema: str = OWN_SCHEMA) 
     try:
         await db.execute(f"create temp table {probe} (like {real})")
         # As one of one, so that nothing can follow it. Its own name may be an index that is there.
+        if path is not None:
+            await db.fetch("select pg_catalog.set_config('search_path', $1, true)", path)
         await db.fetch(replace(wanted, name=_PROBE_INDEX).on(f"pg_temp.{probe}"))
+        if path is not None:
+            await db.fetch("set local search_path = pg_catalog, pg_temp")
         row = await db.fetchrow(
             queries.block("indexes", "probed_index"),
             await db.fetchval("select $1::text::regclass::oid", f"pg_temp.{probe}"),
@@ -247,6 +258,12 @@ async def normalised(db: Db, wanted: IndexDefinition, schema: str = OWN_SCHEMA) 
     name, in_schema, table = names
     probed = f"INDEX {_PROBE_INDEX} ON pg_temp.{_PROBE} "
     return definition.replace(probed, f"INDEX {name} ON {in_schema}.{table} ", 1)
+
+
+async def was_changed(db: Db, definition: str) -> bool:
+    """Whether a change has made an index of this definition, or taken one away."""
+    found: bool = await db.fetchval(queries.block("indexes", "definition_in_ledger"), definition)
+    return found
 
 
 async def rename(db: Db, pairs: Sequence[tuple[str, str]], schema: str = OWN_SCHEMA) -> None:

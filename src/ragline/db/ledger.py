@@ -235,19 +235,32 @@ async def steps(connection: Connection, id_: int) -> list[DoneStep]:
     return [DoneStep(**dict(row)) for row in rows]
 
 
-async def other_way(
-    connection: Connection, beginning: str
-) -> tuple[datetime, Mapping[str, Any]] | None:
-    """Return when a step whose text begins so was begun, and the arguments that it was planned with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherWay:
+    """The step that one of now takes back: when it began, and what it was planned with.
 
-    By the open change, or by the one that it takes back; None where neither has such a step.
+    `after` and `until` are transactions: those of the step lie between them. None is not known.
     """
+
+    began: datetime
+    arguments: Mapping[str, Any]
+    after: str | None
+    until: str | None
+
+
+async def other_way(connection: Connection, beginning: str) -> OtherWay | None:
+    """Return the step whose text begins so, of the open change or of the one that it takes back."""
     row = await connection.fetchrow(queries.block("ledger", "other_way"), beginning)
     if row is None:
         return None
     planned = json.loads(row["plan"])["steps"]
     arguments = [one["arguments"] for one in planned if one["text"].startswith(beginning)]
-    return row["started_at"], arguments[0] if arguments else {}
+    return OtherWay(
+        began=row["started_at"],
+        arguments=arguments[0] if arguments else {},
+        after=row["after"],
+        until=row["until"],
+    )
 
 
 async def history(connection: Connection, id_: int) -> list[HistoryLine]:

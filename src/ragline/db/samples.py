@@ -99,5 +99,35 @@ async def passages(
     return [(row[0], row[1]) for row in rows]
 
 
+async def headed(
+    connection: Connection, target: Target, *, chunks: int, size: int
+) -> list[tuple[str, str]]:
+    """Return up to `size` chunks, drawn at random: what stands above them ("" for nothing), and texts.
+
+    That is the innermost heading, or else the title of the document.
+    """
+    if target.attached is not None:
+        rows = await passages(connection, target, chunks=chunks, size=size)
+        return [("", body) for _, body in rows]
+    for percent in (_percent(size, chunks), 100.0):
+        found = await connection.fetch(
+            """
+            select coalesce(drawn.headings[cardinality(drawn.headings)], d.title, ''), drawn.body
+            from (
+                select document_id, headings, body from chunk tablesample system ($2)
+                where collection_id = $1
+                order by pg_catalog.random() limit $3
+            ) as drawn
+            join document d on d.id = drawn.document_id
+            """,
+            target.collection_id,
+            percent,
+            size,
+        )
+        if len(found) >= size:
+            break
+    return [(row[0], row[1]) for row in found]
+
+
 def _percent(size: int, chunks: int) -> float:
     return min(100.0, 100.0 * _SPARE * size / max(1, chunks))

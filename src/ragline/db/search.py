@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ragline.core.results import Hit, Method
 from ragline.core.search_policy import DEFAULT, SearchPolicy
-from ragline.db import attached_rows, attached_statements, statements
+from ragline.db import attached_rows, attached_statements, attached_words, statements
 from ragline.db.pool import Connection
 from ragline.db.statements import Scope, Target
 
@@ -27,7 +27,7 @@ _Half = Literal["vector", "lexical"]
 # How the table that a half reads begins, or what an attached table is called in its statement.
 _TABLES: Mapping[_Half, tuple[str, str]] = {
     "vector": ("embedding_", attached_statements.ALIAS),
-    "lexical": ("posting_block", attached_statements.WORDS_ALIAS),
+    "lexical": ("posting_block", attached_words.ALIAS),
 }
 # The number of a space, and of a slot.
 _OF_SPACE = re.compile(r"(?<=^embedding)_[0-9]+|(?<=_hnsw)_[0-9]$")

@@ -109,7 +109,7 @@ async def roles(session: Session) -> Group:
     """Return what roles have of their own in this database, and how many connections they may hold."""
     facts: dict[str, Fact] = {}
     for row in await session.fetch(queries.block("snapshots", "own_settings")):
-        role, name = row["role"] or "every role", row["name"]
+        role, name = row["role"] or snapshots.EVERY_ROLE, row["name"]
         place = "" if row["is_here"] else " (in every database)"
         facts[f"{role}.{name}{place}"] = {
             "role": role,
@@ -141,9 +141,12 @@ async def server_version(session: Session) -> dict[str, Fact]:
 
 
 async def schema(session: Session) -> Group:
-    """Return tables, indexes and functions of all schemas but PostgreSQL's and extensions' own."""
+    """Return what all schemas hold, but PostgreSQL's and extensions' own."""
     facts: dict[str, Fact] = {}
-    for block, kind in (("relations", None), ("indexes", "index"), ("functions", "function")):
+    blocks = (
+        ("relations", None), ("indexes", "index"), ("functions", "function"), ("objects", None)
+    )  # fmt: skip
+    for block, kind in blocks:
         for row in await session.fetch(queries.block("snapshots", block)):
             fact = dict(row)
             name = fact.pop("name")

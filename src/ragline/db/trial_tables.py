@@ -34,6 +34,8 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 _LOCK = "trial"
 _MOST = 100
 _INDEX = "tried"
+# No chunk has this number, or one of the next: a search says which of several indexes is its own.
+_NOBODY = -9_223_372_036_854_775_800
 _ROWS_AT_ONCE = 1_000
 _OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
 _FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
@@ -185,9 +187,15 @@ async def _fill(table: TrialTable) -> None:
         await table.builder.execute(
             f"alter table {table.full_name} alter column embedding set storage {how}"
         )
-    await table.builder.execute(
-        f"insert into {table.full_name} (chunk_id, embedding) {_stored(target, kind)}"
-    )
+    try:
+        await table.builder.execute(
+            f"insert into {table.full_name} (chunk_id, embedding) {_stored(target, kind)}"
+        )
+    except asyncpg.DiskFullError as error:
+        raise PreconditionFailed(
+            f"the copy of the vectors did not fit the disk: {error}; nothing of it is left. Free space "
+            "where the database lies"
+        ) from error
     await table.builder.execute(f"analyze {table.full_name}")
     table.rows = await table.builder.fetchval(
         f"select pg_catalog.count(*) from {table.full_name}"  # noqa: S608 -- a name of our own
@@ -240,26 +248,32 @@ async def streamed(table: TrialTable) -> AsyncIterator[tuple[npt.NDArray[np.int6
             yield numbers, np.stack([row[1] for row in rows])
 
 
-async def build(table: TrialTable, design: Design, *, memory: int) -> tuple[float, int]:
-    """Build the index of a design, in the place of the one before; return the seconds and its size."""
+async def build(
+    table: TrialTable, design: Design, *, memory: int, slot: int = 1
+) -> tuple[float, int]:
+    """Build the index of a design, in the place of the slot's last; return the seconds and its size."""
     connection = table.builder
-    await connection.execute(f"drop index if exists ragline.{table.name}_{_INDEX}")
+    await connection.execute(f"drop index if exists ragline.{_name(table, slot)}")
     await connection.execute(
         "select pg_catalog.set_config('maintenance_work_mem', $1, false)", f"{memory // 1024}kB"
     )
     started = time.perf_counter()
     try:
-        await connection.execute(index_statement(table, design), timeout=None)
+        await connection.execute(index_statement(table, design, slot), timeout=None)
     except asyncpg.DiskFullError as error:
         raise PreconditionFailed(
             f"the index to be tried ({design}) did not fit the disk: {error}; nothing of it is left. "
             "Free space where the database lies"
         ) from error
     took = time.perf_counter() - started
-    return took, await relation_bytes(table, f"{table.name}_{_INDEX}")
+    return took, await relation_bytes(table, _name(table, slot))
 
 
-def index_statement(table: TrialTable, design: Design) -> str:
+def _name(table: TrialTable, slot: int) -> str:
+    return f"{table.name}_{_INDEX}_{slot:d}"
+
+
+def index_statement(table: TrialTable, design: Design, slot: int = 1) -> str:
     """Return the statement that builds the index of a design."""
     schema, target = quoted(table.vector_schema), table.target
     if design.storage == "bit":
@@ -275,8 +289,8 @@ def index_statement(table: TrialTable, design: Design) -> str:
         else f"m = {design.m:d}, ef_construction = {design.ef_construction:d}"
     )
     return (
-        f"create index {table.name}_{_INDEX} on {table.full_name} "
-        f"using {design.method} ({of}) with ({options})"
+        f"create index {_name(table, slot)} on {table.full_name} "
+        f"using {design.method} ({of}) with ({options}) where chunk_id <> {_NOBODY - slot:d}"
     )
 
 
@@ -291,7 +305,13 @@ class Filtered:
 
 
 def search_statement(
-    table: TrialTable, design: Design, k: int, breadth: int, filtered: Filtered | None = None
+    table: TrialTable,
+    design: Design,
+    k: int,
+    breadth: int,
+    filtered: Filtered | None = None,
+    *,
+    slot: int = 1,
 ) -> str:
     """Return the search of `db.statements`, over the copy; numbers and nothing else come back.
 
@@ -309,7 +329,7 @@ def search_statement(
         passes = f"""and (select {filtered.condition}
                 from chunk c join document d on d.id = c.document_id where c.id = e.chunk_id)"""  # noqa: S608
     if design.storage == "bit":
-        return _reranked(table, k, breadth, settings)
+        return _reranked(table, k, breadth, settings, slot)
     cast = f"(embedding::{design.storage}({target.dimension:d}))"
     column = "embedding" if design.storage == target.storage else cast
     distance = (
@@ -318,7 +338,7 @@ def search_statement(
     walked = f"""
         select e.chunk_id, {distance} as distance
         from {table.full_name} e
-        where (select {settings}) is not null {passes}
+        where (select {settings}) is not null and e.chunk_id <> {_NOBODY - slot:d} {passes}
         order by {distance}
         limit {max(k, filtered.rows) if filtered else k:d}
     """  # noqa: S608 -- built from constants and integers only
@@ -327,7 +347,7 @@ def search_statement(
     return f"select * from ({walked}) as walked order by distance, chunk_id limit {k:d}"  # noqa: S608
 
 
-def _reranked(table: TrialTable, k: int, breadth: int, settings: str) -> str:
+def _reranked(table: TrialTable, k: int, breadth: int, settings: str, slot: int) -> str:
     """One bit of each number finds the candidates, the vectors themselves sort them."""
     target = table.target
     bits = f"bit({target.dimension:d})"
@@ -337,7 +357,7 @@ def _reranked(table: TrialTable, k: int, breadth: int, settings: str) -> str:
         from (
             select e.chunk_id, e.embedding
             from {table.full_name} e
-            where (select {settings}) is not null
+            where (select {settings}) is not null and e.chunk_id <> {_NOBODY - slot:d}
             order by binary_quantize(e.embedding)::{bits} <~> binary_quantize({asked})::{bits}
             limit {breadth:d}
         ) as candidate
@@ -365,9 +385,9 @@ async def plan_of(table: TrialTable, sql: str, values: Sequence[object]) -> str:
     return "\n".join(row[0] for row in rows)
 
 
-def is_indexed(plan: str, table: TrialTable) -> bool:
+def is_indexed(plan: str, table: TrialTable, slot: int = 1) -> bool:
     """Whether a plan walks the index that is tried."""
-    return f"{table.name}_{_INDEX}" in plan
+    return _name(table, slot) in plan
 
 
 async def allowed(

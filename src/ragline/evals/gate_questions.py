@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ragline.core import asking, filters
-from ragline.core import sentences as sentence
 from ragline.core.access import UNMEASURED
 from ragline.core.asking import Group, Question
 from ragline.core.gate import Asked
@@ -17,6 +16,7 @@ from ragline.core.results import CollectionFacts
 from ragline.core.stats import MINIMUM
 from ragline.db import collections, samples
 from ragline.errors import ModelError, PreconditionFailed
+from ragline.evals import likely_questions
 from ragline.rag.app import App
 from ragline.rag.query import HITS
 from ragline.rag.search import target_of
@@ -29,7 +29,6 @@ _SAMPLED = 500
 _LEAST_SHARE, _LARGEST_SHARE = 0.02, 0.6
 # So near to where searches change their way, chance decides which they take.
 _NEAR = 1.7
-_SHORTEST_WORDS = 4
 _LONGEST_VALUE = 100
 
 
@@ -92,9 +91,13 @@ async def _of_collection(
     app: App, facts: CollectionFacts, asked: Asked
 ) -> tuple[list[Group], list[str]]:
     k = asked.k or facts.policy.k or HITS
+    if asked.sampled in ("likely", "given"):
+        return await _of_texts(app, facts, asked, k)
     groups, notes = await _midway(app, facts, asked, k)
     if asked.filters and not groups:
         notes.append(f"the filters were not put to {facts.name!r}: it has too few vectors")
+    if asked.sampled == "midway":
+        return groups, notes
     known = await _known(app, facts, max(MINIMUM, asked.questions // 2))
     if known:
         name = f"words of {facts.name}"
@@ -113,7 +116,9 @@ async def _of_collection(
         if has_words:
             groups.append(group)
     elif facts.chunks:
-        notes.append(f"{facts.name!r} has no sentence of {_SHORTEST_WORDS} words to ask for")
+        notes.append(
+            f"{facts.name!r} has no sentence of {likely_questions.SHORTEST_WORDS} words to ask for"
+        )
     return groups, notes
 
 
@@ -151,11 +156,53 @@ async def _midway(
     group = Group(
         name=facts.name, collection=facts.name, method="vector", k=k, questions=_asked(made)
     )
+    return [group, *_filtered(group, facts, asked, documents)], []
+
+
+def _filtered(
+    group: Group, facts: CollectionFacts, asked: Asked, documents: Sequence[tuple[Any, int]]
+) -> list[Group]:
     conditions = dict.fromkeys([*asked.filters, *conditions_of(facts, documents)])
-    filtered = [
-        replace(group, name=f"{facts.name} where {text}", filter=text) for text in conditions
-    ]
-    return [group, *filtered], []
+    return [replace(group, name=f"{group.name} where {text}", filter=text) for text in conditions]
+
+
+async def _of_texts(
+    app: App, facts: CollectionFacts, asked: Asked, k: int
+) -> tuple[list[Group], list[str]]:
+    """Return texts that are searched for by their vectors, with filters as well, and by both ways."""
+    notes: list[str] = []
+    is_given = asked.sampled == "given"
+    if facts.space is None or not await _has_model(app, facts, notes):
+        return [], notes
+    texts = asked.texts or ()
+    if not is_given:
+        texts = tuple(await likely_questions.likely(app, facts, asked.questions))
+    if not texts:
+        return [], [*notes, f"there is no text to ask {facts.name!r} for"]
+    group = Group(
+        name=f"{'given questions to' if is_given else 'questions like those to'} {facts.name}",
+        collection=facts.name,
+        method="vector",
+        k=k,
+        questions=_worded(texts),
+        is_given=is_given,
+    )
+    pool = await app.pool(app.search_workload)
+    async with pool.connection() as connection:
+        documents = await samples.metadata(
+            connection, target_of(facts), chunks=facts.chunks, size=_SAMPLED
+        )
+    groups = [group, *_filtered(group, facts, asked, documents)]
+    if facts.attached is None or facts.attached.words is not None:
+        groups.append(replace(group, name=f"{group.name} by both", method="hybrid"))
+    return groups, notes
+
+
+def _worded(texts: Sequence[str], first: int = 0) -> tuple[Question, ...]:
+    return tuple(
+        Question(id=f"t{number:06}", chunks=(), text=text)
+        for number, text in enumerate(texts, first)
+    )
 
 
 def _asked(pairs: Sequence[tuple[int, int]], first: int = 0) -> tuple[Question, ...]:
@@ -166,10 +213,10 @@ def _asked(pairs: Sequence[tuple[int, int]], first: int = 0) -> tuple[Question, 
 
 async def more(app: App, groups: Sequence[Group], count: int, seed: int) -> tuple[Group, ...]:
     """Return the groups with up to `count` questions more in each; those they had come first."""
-    extended: dict[tuple[str, bool], tuple[Question, ...]] = {}
+    extended: dict[tuple[str, bool, bool], tuple[Question, ...]] = {}
     found = []
     for group in groups:
-        key = (group.collection, group.is_known)
+        key = (group.collection, group.is_known, group.is_worded)
         if key not in extended:
             extended[key] = await _more(app, group, count, seed)
         found.append(replace(group, questions=(*group.questions, *extended[key])))
@@ -178,10 +225,16 @@ async def more(app: App, groups: Sequence[Group], count: int, seed: int) -> tupl
 
 async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question, ...]:
     facts = await app.collection(group.collection)
+    if group.is_given:
+        return ()
+    if group.is_worded and not group.is_known:
+        had = [one.text for one in group.questions]
+        texts = await likely_questions.likely(app, facts, count, had)
+        return _worded(texts, len(had))
     if group.is_known:
         known = await _known(app, facts, count + len(group.questions))
-        had = {(one.chunks, one.text) for one in group.questions}
-        new = [one for one in known if (one.chunks, one.text) not in had][:count]
+        asked = {(one.chunks, one.text) for one in group.questions}
+        new = [one for one in known if (one.chunks, one.text) not in asked][:count]
         first = len(group.questions)
         return tuple(replace(one, id=f"w{number:06}") for number, one in enumerate(new, first))
     pool = await app.pool(app.search_workload)
@@ -203,28 +256,11 @@ async def _known(app: App, facts: CollectionFacts, count: int) -> list[Question]
         passages = await samples.passages(
             connection, target_of(facts), chunks=facts.chunks, size=count
         )
-    found = ((chunk, text) for chunk, body in passages if (text := _words_of(body)))
+    found = ((chunk, text) for chunk, body in passages if (text := likely_questions.words_of(body)))
     return [
         Question(id=f"w{number:06}", chunks=(chunk,), text=text)
         for number, (chunk, text) in enumerate(found)
     ]
-
-
-def _words_of(body: str) -> str:
-    """Return the words of the middle sentence that is long enough; "" where there is none."""
-    spans = sentence.sentences(body)
-    texts = (
-        body[start:end] for start, end in [*spans[len(spans) // 2 :], *spans[: len(spans) // 2]]
-    )
-    asked = (asking.words(text) for text in texts)
-    return next(
-        (text for text in asked if len(text.split()) >= _SHORTEST_WORDS or _is_dense(text)), ""
-    )
-
-
-def _is_dense(text: str) -> bool:
-    """Whether it is long enough although nothing stands between its words."""
-    return len(text) >= _SHORTEST_WORDS * 3 and not text.isascii()
 
 
 def conditions_of(

@@ -91,7 +91,7 @@ class Arm:
         for group in groups:
             if group.filter is not None:
                 self.conditions[group.filter] = from_text(group.filter)
-            for question in group.questions if group.is_known else ():
+            for question in group.questions if group.is_worded else ():
                 await self._learn_words(group, question)
 
     async def _learn_words(self, group: Group, question: Question) -> None:
@@ -120,7 +120,7 @@ class Arm:
     def can_ask(self, group: Group, question: Question) -> bool:
         """Return whether what the question is made of is there, and can be found by its vector."""
         if self.facts[group.collection].space is None:
-            return group.is_known
+            return group.is_worded
         return all((group.collection, chunk) in self.vectors for chunk in question.chunks)
 
     async def found(self, group: Group, question: Question) -> list[Found] | str:
@@ -206,7 +206,7 @@ class Arm:
         )
 
     def _vector(self, group: Group, question: Question) -> Vector | None:
-        if group.is_known:
+        if group.is_worded:
             return self.of_words.get((group.collection, group.method, question.text))
         space = self.facts[group.collection].space
         one, other = (self.vectors[group.collection, chunk] for chunk in question.chunks)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ragline.core.frontier import Design, Place, Point, Skipped, Trial
+from ragline.core.gate import Sampled
 from ragline.evals import production
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is asked of a tuning. `questions` are texts; else they are made of the vectors.
+    """What is asked of a tuning. `questions` are texts; else texts of the collection that read like
+    questions are asked, or with `is_midway` points between its vectors.
 
-    Without `max_bytes` an index may be of any size. `is_quick` tries a few designs only.
+    Without `max_bytes` an index may be of any size. `filters` are what the proposal is searched within;
+    without any, the usual ones are tried. `is_quick` tries a few designs only. `is_last` has builds come
+    after all that else runs on the machine, where that can be had.
     """
 
     recall: float
@@ -20,8 +24,10 @@ class Wanted:
     max_bytes: int | None = None
     dataset: str | None = None
     questions: tuple[str, ...] | None = None
+    is_midway: bool = False
     filters: tuple[str, ...] = ()
     is_quick: bool = False
+    is_last: bool = False
     seed: int = 1
 
 
@@ -70,7 +76,8 @@ class Proposal:
     """The cheapest design that holds, with what it did on questions that no choice has seen.
 
     `verdict`: "holds" (the lower end of the interval does), "within its interval" (its upper end does),
-    or "missed".
+    or "missed". `checks` is how often it was asked, each time more broadly. `rivals` are the designs
+    that were searched by turns, question by question, it among them.
     """
 
     design: Design
@@ -80,12 +87,19 @@ class Proposal:
     seen: Point
     unseen: Point
     verdict: str
+    checks: int
+    rivals: tuple[Trial, ...]
     filters: tuple[WithFilter, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """What came of a tuning. Without a `proposal`, `reason` says why there is none."""
+    """What came of a tuning. Without a `proposal`, `reason` says why there is none.
+
+    `sampled` and `unseen` are the sort of the questions, and the texts of those that no choice has seen:
+    by these a change is judged. `filtered` says which filters were measured, and why no others.
+    """
 
     collection: str
     k: int
@@ -93,6 +107,7 @@ class Tuned:
     max_bytes: int | None
     chunks: int
     questions: str
+    sampled: Sampled
     n_seen: int
     n_unseen: int
     now: Now | None
@@ -105,5 +120,7 @@ class Tuned:
     dead_knobs: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    filtered: str = ""
+    unseen: tuple[str, ...] = ()
     production: production.Seen | None = None
     seconds: float = 0.0

@@ -1,67 +1,39 @@
 """Finding the vector index of a collection that holds a recall at the least cost, by trying.
 
 Indexes are built on a copy of the vectors, one at a time, and searched with one half of the questions.
-What is proposed is built once more and searched with the other half, which no choice has seen.
+The best of them are built once more and searched by turns; what is then proposed is searched with the
+other half of the questions, which no choice has seen.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ragline.core import filters, frontier, hnsw, stats
-from ragline.core.frontier import Design, Limits, Point, Skipped, Trial
+from ragline.core import filters, frontier, stats
+from ragline.core.frontier import Design, Limits, Skipped, Trial
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import trial_tables
-from ragline.db.trial_tables import Filtered, TrialTable
-from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
-from ragline.evals import exact_truth, production, tuning_questions
-from ragline.evals.exact_truth import Floats, Nearest, Truth
-from ragline.evals.index_tuned import Now, Progress, Proposal, Tuned, Wanted, WithFilter
-from ragline.evals.production import Watch
-from ragline.ops import giving_way, machine
-from ragline.rag import filtering
+from ragline.errors import Conflict, PreconditionFailed, UsageError
+from ragline.evals import exact_truth, index_proposal, index_trials, production, tuning_questions
+from ragline.evals.exact_truth import Nearest
+from ragline.evals.index_trials import Work
+from ragline.evals.index_tuned import Now, Progress, Proposal, Tuned, Wanted
+from ragline.evals.tuning_questions import Texts
+from ragline.ops import giving_way
 from ragline.rag.app import App
-from ragline.rag.query import LARGEST_EF_SEARCH, MOST_HITS, query
+from ragline.rag.query import MOST_HITS, query
 from ragline.rag.search import search_collections, target_of
 
-_RESAMPLES = 2_000
-_EXACT_TIMES = 10
-_AT_ONCE = 40
-_WIDER = 1.15
-_MOST_CHECKS = 4
 _ROW_BYTES = 60
 _HEADROOM = 1.3
 _MIB = 2**20
-
-
-@dataclass(slots=True, kw_only=True)
-class _Work:
-    """A tuning under way."""
-
-    app: App
-    facts: CollectionFacts
-    space: SpaceFacts
-    wanted: Wanted
-    table: TrialTable
-    folder: Path | None
-    say: Callable[[str], None]
-    show: Callable[[Progress], None]
-    watch: Watch
-    seen: Floats
-    unseen: Floats
-    truth_seen: Truth
-    truth_unseen: Truth
-    started: float
-    trials: list[Trial]
 
 
 async def tune(
@@ -77,20 +49,18 @@ async def tune(
 
     `folder` is the server's data directory where that is on this machine. Production's index, and what
     searches find, are not touched. Raises UsageError for what cannot be tuned, PreconditionFailed where
-    the copy would not fit.
+    the copy would not fit, Conflict where the collection was embedded anew meanwhile.
     """
     started = time.monotonic()
     _check(wanted)
-    for text in wanted.filters:
-        filters.from_text(text)
-    facts = await app.collection(collection, fresh=True)
-    space = facts.space
-    if space is None:
-        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
+    facts, space = await _looked(app, collection)
     if facts.chunks < frontier.FEWEST_CHUNKS:
         return _too_small(facts, wanted)
     warnings = _room(facts, space, folder)
-    texts = await tuning_questions.texts(app, wanted)
+    texts = await tuning_questions.texts(app, facts, space, wanted)
+    if texts.texts is not None:
+        await tuning_questions.model_of(app, facts, space)
+    within, filtered = await index_proposal.usual(app, facts, wanted)
     admin, searching = await app.pool("admin"), await app.pool(app.search_workload)
     async with admin.connection() as connection:
         await trial_tables.sweep(connection)
@@ -100,10 +70,12 @@ async def tune(
     async with trial_tables.copied(admin.dsn, target_of(facts), work_mem=work_mem) as table:
         if table.rows < frontier.FEWEST_CHUNKS:
             return _too_small(replace(facts, chunks=table.rows), wanted)
+        seen_at = facts
         facts = replace(facts, chunks=table.rows)
-        if folder is not None:
-            giving_way.come_last(table.builder.get_server_pid())
-        asked = await tuning_questions.vectors(app, facts, space, table, wanted, texts)
+        if wanted.is_last:
+            say(_come_last(table.builder.get_server_pid(), folder))
+        show(Progress(what="embedding the questions", done_s=0.0, left_s=None))
+        asked, said = await tuning_questions.vectors(app, facts, space, table, wanted, texts)
         show(
             Progress(what="comparing every vector", done_s=time.monotonic() - started, left_s=None)
         )
@@ -111,46 +83,83 @@ async def tune(
         half = len(asked) // 2
         seen, unseen = asked[order[:half]], asked[order[half:]]
         truths = await exact_truth.exact(
-            trial_tables.streamed(table),
+            lambda: trial_tables.streamed(table),
             [Nearest(some, wanted.k, space.metric) for some in (seen, unseen)],
         )
         async with production.watched(app, collection, wanted.k, list(seen)) as watch:
-            work = _Work(
+            work = Work(
                 app=app, facts=facts, space=space, wanted=wanted, table=table, folder=folder,
                 say=say, show=show, watch=watch, seen=seen, unseen=unseen, truth_seen=truths[0],
-                truth_unseen=truths[1], started=started, trials=[],
+                truth_unseen=truths[1], started=started, filters=within, trials=[],
             )  # fmt: skip
-            tuned = await _tuned(work, warnings)
+            tuned = await _tuned(work, texts, warnings)
             return replace(
-                tuned, production=watch.seen(), seconds=time.monotonic() - started,
-                questions=tuning_questions.source(wanted),
-            )  # fmt: skip
+                tuned,
+                production=watch.seen(),
+                seconds=time.monotonic() - started,
+                filtered=filtered,
+                unseen=tuple(said[number] for number in order[half:].tolist()) if said else (),
+                warnings=(*tuned.warnings, *await _meanwhile(app, seen_at, space)),
+            )
 
 
-async def _tuned(work: _Work, warnings: tuple[str, ...]) -> Tuned:
+async def _looked(app: App, collection: str) -> tuple[CollectionFacts, SpaceFacts]:
+    facts = await app.collection(collection, fresh=True)
+    if facts.space is None:
+        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
+    return facts, facts.space
+
+
+async def _meanwhile(app: App, before: CollectionFacts, space: SpaceFacts) -> tuple[str, ...]:
+    """Return a warning where the contents changed meanwhile. Raises Conflict for other vectors."""
+    now, other = await _looked(app, before.name)
+    if (now.id, other.id) != (before.id, space.id):
+        raise Conflict(
+            f"collection {before.name!r} was embedded anew while its index was tuned: what was measured "
+            "is of vectors that nobody searches any more; tune again"
+        )
+    if now.epoch == before.epoch:
+        return ()
+    said = f"the contents changed meanwhile ({before.chunks:,} chunks then, {now.chunks:,} now)"
+    return (f"{said}: the copy is of how they were, and what searches found was held against it",)
+
+
+def _come_last(pid: int, folder: Path | None) -> str:
+    done = giving_way.come_last(pid, folder) if folder is not None else None
+    if done is None:
+        return (
+            "builds run as any other process: the system does not let us lower their priority here"
+        )
+    return f"builds come after all other processes until they end (priority of the {done} lowered)"
+
+
+async def _tuned(work: Work, texts: Texts, warnings: tuple[str, ...]) -> Tuned:
     wanted = work.wanted
     limits = _limits(work)
     now = await _now(work)
-    exact_ms = await _exact_ms(work)
     skipped = await _sweep(work, limits)
     trials = tuple(work.trials)
-    chosen = frontier.cheapest(trials, wanted.recall, wanted.max_bytes)
     proposal, reason = None, _why_none(trials, wanted)
-    if chosen is not None and exact_ms <= chosen[1].p50_ms:
+    near = frontier.finalists(trials, wanted.recall, wanted.max_bytes)
+    exact_ms = await index_trials.exact_ms(work)
+    if near and exact_ms <= min(point.p50_ms for _, point in near):
+        least = min(point.p50_ms for _, point in near)
         reason = (
             f"comparing every vector takes {exact_ms:.2f} ms, no longer than the quickest index that "
-            f"holds {wanted.recall:g} ({chosen[1].p50_ms:.2f} ms): no index is proposed"
+            f"holds {wanted.recall:g} ({least:.2f} ms): no index is proposed"
         )
-    elif chosen is not None:
-        proposal = await _proposed(work, *chosen)
-        reason = _verdict_said(proposal, wanted.recall)
+    elif near:
+        proposal = await index_proposal.proposed(work, near)
+        reason = index_proposal.said(proposal, wanted.recall)
+        warnings = (*warnings, *_about(proposal, wanted.recall))
     return Tuned(
         collection=work.facts.name,
         k=wanted.k,
         target=wanted.recall,
         max_bytes=wanted.max_bytes,
         chunks=work.facts.chunks,
-        questions="",
+        questions=texts.said,
+        sampled=texts.sampled,
         n_seen=len(work.seen),
         n_unseen=len(work.unseen),
         now=now,
@@ -162,255 +171,36 @@ async def _tuned(work: _Work, warnings: tuple[str, ...]) -> Tuned:
         reason=reason,
         dead_knobs=frontier.dead_knobs(trials, wanted.recall),
         unreachable=frontier.unreachable(trials, wanted.recall),
-        warnings=(*warnings, *_about(work)),
+        warnings=warnings,
     )
 
 
-async def _sweep(work: _Work, limits: Limits) -> tuple[Skipped, ...]:
+async def _sweep(work: Work, limits: Limits) -> tuple[Skipped, ...]:
     """Build and search one design after the other, until none is left that may be worth it."""
     while upcoming := (left := frontier.outlook(work.trials, limits)).upcoming:
-        design = upcoming[0]
-        await work.watch.calm()
-        trial = await _tried(work, design, upcoming)
+        await work.watch.rest()
+        trial = await index_trials.tried(work, upcoming[0], upcoming)
         work.trials.append(trial)
-        work.say(_line(trial, work.wanted.recall))
+        work.say(index_trials.line(trial, work.wanted.recall))
     return left.skipped
 
 
-async def _tried(work: _Work, design: Design, upcoming: Sequence[Design]) -> Trial:
-    seconds, size = await _build(work, design, upcoming)
-    points: list[Point] = []
-    lowest, highest = _span(work, design)
-    first = 5 if design.method == "ivfflat" else 40 if design.storage != "bit" else 160
-    while (
-        breadth := frontier.next_breadth(
-            points, work.wanted.recall, lowest=lowest, highest=highest, first=first
-        )
-    ) is not None:
-        points.append(await _measured(work, design, breadth, work.seen, work.truth_seen))
-        points.sort(key=lambda one: one.breadth)
-    return Trial(design=design, size_bytes=size, build_s=seconds, points=tuple(points))
-
-
-def _span(work: _Work, design: Design) -> tuple[int, int]:
-    """Return the least and the most breadth: an HNSW scan hands over no more than that at first."""
-    if design.method == "ivfflat":
-        return 1, design.lists or 1
-    return min(work.wanted.k, LARGEST_EF_SEARCH), LARGEST_EF_SEARCH
-
-
-async def _build(work: _Work, design: Design, upcoming: Sequence[Design] = ()) -> tuple[float, int]:
-    """Build one index, saying now and then how far the whole is."""
-    expected = frontier.expected_s(design, work.trials)
-    after = [frontier.expected_s(one, work.trials) for one in upcoming[1:]]
-    building = asyncio.ensure_future(
-        trial_tables.build(work.table, design, memory=_memory(work, design))
-    )
-    began = time.monotonic()
-    try:
-        while not building.done():
-            left = None
-            if expected is not None:
-                known = [one for one in after if one is not None]
-                mean = statistics.fmean(known) if known else 0.0
-                rest = sum(mean if one is None else one for one in after) + 2.0 * len(after)
-                left = max(0.0, expected - (time.monotonic() - began)) + rest
-            work.show(
-                Progress(
-                    what=f"building {design}", done_s=time.monotonic() - work.started, left_s=left
-                )
-            )
-            await asyncio.wait({building}, timeout=0.5)
-    finally:
-        if not building.done():
-            building.cancel()
-            await asyncio.wait({building}, timeout=5.0)
-    return building.result()
-
-
-def _memory(work: _Work, design: Design) -> int:
-    needed = 64 * _MIB
-    if design.method == "hnsw":
-        graph = hnsw.Graph(
-            slot=1,
-            storage="vector" if design.storage == "vector" else "halfvec",
-            m=design.m or 16,
-            ef_construction=design.ef_construction or 64,
-        )
-        needed = hnsw.build_bytes(graph, work.space.dimension, work.facts.chunks)
-    available = machine.available_bytes() if work.folder is not None else None
-    return hnsw.build_memory(needed, work.table.build_memory, available)
-
-
-async def _measured(
-    work: _Work,
-    design: Design,
-    breadth: int,
-    questions: Floats,
-    truth: Truth,
-    filtered: Filtered | None = None,
-) -> Point:
-    """Search with every question once, in an order of its own."""
-    values, times, _ = await _searched(work, design, breadth, questions, truth, filtered)
-    return _point(work, breadth, values, times)
-
-
-async def _searched(
-    work: _Work,
-    design: Design,
-    breadth: int,
-    questions: Floats,
-    truth: Truth,
-    filtered: Filtered | None = None,
-) -> tuple[list[float], list[float], list[int]]:
-    table, k = work.table, work.wanted.k
-    sql = trial_tables.search_statement(table, design, k, breadth, filtered)
-    bound = filtered.values if filtered else ()
-    plan = await trial_tables.plan_of(table, sql, [*bound, questions[0], str(breadth)])
-    if not trial_tables.is_indexed(plan, table):
-        raise RaglineError(f"the server does not search through {design}, but so:\n{plan}")
-    statement = await table.searcher.prepare(sql)
-    values, times, rows = [0.0] * len(questions), [], [0] * len(questions)
-    for place, number in enumerate(
-        np.random.default_rng(breadth).permutation(len(questions)).tolist()
-    ):
-        if place % _AT_ONCE == 0:
-            # Between some, not between any two: after a pause a search takes several times as long.
-            await work.watch.breathe()
-        started = time.perf_counter()
-        found = await statement.fetch(*bound, questions[number], str(breadth))
-        times.append((time.perf_counter() - started) * 1000)
-        values[number] = truth.recall(number, [row[0] for row in found])
-        rows[number] = len(found)
-    return values, times, rows
-
-
-def _point(work: _Work, breadth: int, values: Sequence[float], times: Sequence[float]) -> Point:
-    mean, low, high = _interval(values, work.wanted.seed)
-    return Point(
-        breadth=breadth,
-        recall=mean,
-        low=low,
-        high=high,
-        p50_ms=stats.quantile(times, 0.5),
-        p95_ms=stats.quantile(times, 0.95),
-        n=len(values),
-    )
-
-
-def _interval(values: Sequence[float], seed: int) -> tuple[float, float, float]:
-    found = stats.paired(values, seed=seed, resamples=_RESAMPLES)
-    low = found.mean if found.low is None else max(0.0, found.low)
-    high = found.mean if found.high is None else min(1.0, found.high)
-    return found.mean, low, high
-
-
-# The proposal.
-
-
-async def _proposed(work: _Work, trial: Trial, point: Point) -> Proposal:
-    """Build the chosen design anew and ask what was not asked before; search wider where that misses.
-
-    A graph depends on chance: that the second one holds as well is part of what is checked.
-    """
-    work.say(f"checking {trial.design} on {len(work.unseen)} questions that no choice has seen")
-    seconds, size = await _build(work, trial.design)
-    breadth, checked = point.breadth, None
-    for _ in range(_MOST_CHECKS):
-        checked = await _measured(work, trial.design, breadth, work.unseen, work.truth_unseen)
-        if checked.high >= work.wanted.recall or breadth >= LARGEST_EF_SEARCH:
-            break
-        breadth = min(LARGEST_EF_SEARCH, math.ceil(breadth * _WIDER))
-    if checked is None:
-        raise RaglineError("nothing was checked")
-    target = work.wanted.recall
-    verdict = (
-        "holds"
-        if checked.low >= target
-        else "within its interval"
-        if checked.high >= target
-        else "missed"
-    )
-    return Proposal(
-        design=trial.design,
-        ef_search=checked.breadth,
-        size_bytes=size,
-        build_s=seconds,
-        seen=point,
-        unseen=checked,
-        verdict=verdict,
-        filters=await _filters(work, trial.design, checked.breadth),
-    )
-
-
-def _verdict_said(proposal: Proposal, target: float) -> str:
-    one = proposal.unseen
-    shown = f"{one.recall:.3f} [{one.low:.3f}, {one.high:.3f}] on {one.n} questions not seen before"
-    if proposal.verdict == "missed":
-        return f"{target:g} was missed: {shown}"
-    return f"{target:g} {proposal.verdict}: {shown}"
-
-
-async def _filters(work: _Work, design: Design, breadth: int) -> tuple[WithFilter, ...]:
-    if work.facts.attached is not None:
-        return ()
-    return tuple([await _with_filter(work, design, breadth, text) for text in work.wanted.filters])
-
-
-async def _with_filter(work: _Work, design: Design, breadth: int, text: str) -> WithFilter:
-    """Search within a filter as production would once the proposal is applied."""
-    k, app = work.wanted.k, work.app
-    target = target_of(work.facts)
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
-        plan = await filtering.plan(
-            app.samples,
-            connection,
-            target,
-            work.facts,
-            filters.from_text(text),
-            k=k,
-            is_exact=False,
-        )
-    if not plan.scope.condition:
-        raise NotFound(f"filter {text!r} keeps nothing")
-    allowed = await trial_tables.allowed(work.table, plan.scope.condition, plan.values)
-    share = len(allowed) / work.facts.chunks
-    if plan.scope.is_small or not len(allowed):
-        return WithFilter(
-            text=text, share=share, way="exact", recall=1.0, low=1.0, high=1.0, rows=1.0, p50_ms=0.0,
-            n=0,
-        )  # fmt: skip
-    (truth,) = await exact_truth.exact(
-        trial_tables.streamed(work.table),
-        [Nearest(work.unseen, k, work.space.metric, allowed)],
-    )
-    asked = Filtered(
-        condition=plan.scope.condition,
-        values=plan.values,
-        rows=plan.scope.rows,
-        mode=work.facts.policy.iterative or "relaxed_order",
-    )
-    values, times, rows = await _searched(work, design, breadth, work.unseen, truth, asked)
-    mean, low, high = _interval(values, work.wanted.seed)
-    wanted = sum(truth.wanted) or 1
-    return WithFilter(
-        text=text,
-        share=share,
-        way=f"index, {asked.mode}",
-        recall=mean,
-        low=low,
-        high=high,
-        rows=sum(map(min, rows, truth.wanted)) / wanted,
-        p50_ms=stats.quantile(times, 0.5),
-        n=len(values),
+def _about(proposal: Proposal, target: float) -> tuple[str, ...]:
+    return (
+        *proposal.unmeasured,
+        *(
+            f"within {one.text} the proposal finds {one.recall:.3f} [{one.low:.3f}, {one.high:.3f}], "
+            f"less than {target:g}"
+            for one in proposal.filters
+            if one.high < target
+        ),
     )
 
 
 # What there is.
 
 
-async def _now(work: _Work) -> Now:
+async def _now(work: Work) -> Now:
     """Search as production does with the unseen questions: what a proposal is held against."""
     values, times, used = [], [], 0
     for number, vector in enumerate(work.unseen):
@@ -420,7 +210,7 @@ async def _now(work: _Work) -> Now:
         times.append((time.perf_counter() - started) * 1000)
         values.append(work.truth_unseen.recall(number, [hit.chunk_id for hit in found.hits]))
         used = found.used[0].ef_search or used
-    mean, low, high = _interval(values, work.wanted.seed)
+    mean, low, high = index_trials.interval(values, work.wanted.seed)
     return Now(
         design=_design_now(work),
         ef_search=used,
@@ -431,7 +221,7 @@ async def _now(work: _Work) -> Now:
     )
 
 
-def _design_now(work: _Work) -> Design | None:
+def _design_now(work: Work) -> Design | None:
     """Return the design that is in use, as a trial could have it; of an attached table it is unknown."""
     space, possible = work.space, trial_tables.storages(work.table)
     if work.facts.attached is not None or not possible.get(space.index_storage):
@@ -444,7 +234,7 @@ def _design_now(work: _Work) -> Design | None:
     )
 
 
-def _limits(work: _Work) -> Limits:
+def _limits(work: Work) -> Limits:
     possible = trial_tables.storages(work.table)
     storages = tuple(one for one in frontier.STORAGES if possible[one])
     if "vector" not in storages and "halfvec" not in storages:
@@ -461,30 +251,6 @@ def _limits(work: _Work) -> Limits:
         is_quick=work.wanted.is_quick,
         now=_design_now(work),
     )
-
-
-async def _exact_ms(work: _Work) -> float:
-    times = []
-    statement = await work.table.searcher.prepare(
-        trial_tables.exact_statement(work.table, work.wanted.k)
-    )
-    for vector in work.seen[: _EXACT_TIMES + 1]:
-        started = time.perf_counter()
-        await statement.fetch(vector)
-        times.append((time.perf_counter() - started) * 1000)
-    return stats.quantile(times[1:], 0.5)
-
-
-def _about(work: _Work) -> tuple[str, ...]:
-    said = []
-    if work.wanted.filters and work.facts.attached is not None:
-        said.append(
-            "filters of an attached table are not tried here: the change measures them when it is "
-            "planned with --filter"
-        )
-    if work.wanted.max_bytes is None and work.folder is None:
-        said.append("the server is on another machine: builds ran beside its searches as any other")
-    return tuple(said)
 
 
 def _why_none(trials: Sequence[Trial], wanted: Wanted) -> str:
@@ -509,7 +275,7 @@ def _why_none(trials: Sequence[Trial], wanted: Wanted) -> str:
 def _too_small(facts: CollectionFacts, wanted: Wanted) -> Tuned:
     return Tuned(
         collection=facts.name, k=wanted.k, target=wanted.recall, max_bytes=wanted.max_bytes,
-        chunks=facts.chunks, questions=tuning_questions.source(wanted), n_seen=0, n_unseen=0, now=None,
+        chunks=facts.chunks, questions="none were asked", sampled="all", n_seen=0, n_unseen=0, now=None,
         exact_p50_ms=None, trials=(), frontier=(), skipped=(), proposal=None,
         reason=f"collection {facts.name!r} has {facts.chunks:,} vectors: comparing them all is exact, "
         f"and as quick as an index below about {frontier.FEWEST_CHUNKS:,}; no index is proposed",
@@ -526,7 +292,7 @@ def _room(facts: CollectionFacts, space: SpaceFacts, folder: Path | None) -> tup
         ef_construction=64,
     )
     index = frontier.index_bytes(largest, space.dimension, facts.chunks)
-    needed = math.ceil((each * facts.chunks + index) * _HEADROOM)
+    needed = math.ceil((each * facts.chunks + frontier.FINALISTS * index) * _HEADROOM)
     free = None
     if folder is not None:
         try:
@@ -538,9 +304,9 @@ def _room(facts: CollectionFacts, space: SpaceFacts, folder: Path | None) -> tup
         return (f"{said}; how much is free where the database lies is unknown",)
     if free < needed:
         raise PreconditionFailed(
-            f"tuning needs about {needed / _MIB:,.0f} MB for a copy of the vectors and one index at a "
-            f"time, and {free / _MIB:,.0f} MB are free where the database lies: free "
-            f"{(needed - free) / _MIB:,.0f} MB more"
+            f"tuning needs about {needed / _MIB:,.0f} MB for a copy of the vectors and up to "
+            f"{frontier.FINALISTS} indexes, and {free / _MIB:,.0f} MB are free where the database lies: "
+            f"free {(needed - free) / _MIB:,.0f} MB more"
         )
     return ()
 
@@ -557,14 +323,7 @@ def _check(wanted: Wanted) -> None:
         raise UsageError("questions come from a dataset or from a file, not from both")
     if wanted.max_bytes is not None and wanted.max_bytes < _MIB:
         raise UsageError(f"max size is {wanted.max_bytes} bytes; no index is smaller than 1 MB")
-
-
-def _line(trial: Trial, target: float) -> str:
-    point = trial.needed(target)
-    found = point or trial.best
-    reached = "" if point else f", {target:g} not reached"
-    return (
-        f"{trial.design}: {trial.size_bytes / _MIB:,.1f} MB in {trial.build_s:.1f} s, "
-        f"{trial.design.knob} {found.breadth}: {found.recall:.3f} [{found.low:.3f}, {found.high:.3f}], "
-        f"{found.p50_ms:.2f} ms{reached}"
-    )
+    if wanted.is_midway and (wanted.dataset is not None or wanted.questions is not None):
+        raise UsageError("questions are made of the vectors, or given; not both")
+    for text in wanted.filters:
+        filters.from_text(text)

@@ -194,4 +194,11 @@ CollectionNames = Annotated[
     BeforeValidator(_several, json_schema_input_type=CollectionName | _Several),
 ]
 CollectionPath = Annotated[CollectionName, Path(description="Name of the collection.")]
-DocumentPath = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Number of the document.")]
+DocumentPath = Annotated[
+    int,
+    Path(
+        ge=-LARGEST_ID - 1,
+        le=LARGEST_ID,
+        description="Number of the document; from 0 down they are rows of attached tables.",
+    ),
+]

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ast
 import configparser
+import hashlib
 import io
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragline.core import migration_locks
+from ragline.core import migration_locks, migration_sql
 from ragline.core.migration_locks import Loss, OutsideIndex, Statement
 from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
 
@@ -43,6 +45,8 @@ class Scripts:
     version_schema: str | None = None
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     """Each revision with those it builds on."""
+    paths: tuple[str, ...] = ()
+    """Where Python of the revisions imports from, beside where ours does."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -54,6 +58,15 @@ class Scripts:
 
     def title(self, revision: str) -> str:
         return (self.directory.get_revision(revision).doc or "").strip()
+
+    def imports(self) -> AbstractContextManager[None]:
+        """Let Python of the revisions import what is beside them; ours does not afterwards."""
+        return _imports(self.paths)
+
+    def file_hash(self, revision: str) -> str:
+        """Return what tells whether a revision's file was edited since it was planned."""
+        path = Path(self.directory.get_revision(revision).path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
     def below(self, heads: Iterable[str]) -> set[str]:
         """Return revisions with all that came before them."""
@@ -136,7 +149,8 @@ class Rendered:
     @property
     def losses(self) -> list[Loss]:
         if self.why_not:
-            return [Loss(kind="unknown", table=None)]
+            said = ", ".join(self.operations) or "its Python code"
+            return [Loss(kind="unknown", table=None, said=f"{self.revision}: {said}")]
         return migration_locks.losses(self.statements)
 
     @property
@@ -177,8 +191,10 @@ def read(target: str) -> Scripts:
         )
     from alembic.script import ScriptDirectory
 
-    with _explained(target):
+    with _explained(target), _imports(()):
+        known = list(sys.path)
         directory = ScriptDirectory.from_config(config)
+        paths = tuple(one for one in sys.path if one not in known)
         before = {one.revision: _before(directory, one) for one in directory.walk_revisions()}
     table, schema = _version_table(target, config, folder)
     return Scripts(
@@ -187,6 +203,7 @@ def read(target: str) -> Scripts:
         version_table=table,
         version_schema=schema,
         before=before,
+        paths=paths,
     )
 
 
@@ -255,7 +272,7 @@ def rendered(scripts: Scripts, direction: Direction, revision: str) -> Rendered:
         {"as_sql": True, "output_buffer": written, "script": scripts.directory},
     )
     step = scripts.step(direction, revision)
-    with ONE_AT_A_TIME, _quiet():
+    with ONE_AT_A_TIME, _quiet(), scripts.imports():
         try:
             with Operations.context(context):
                 step.migration_fn()
@@ -281,12 +298,45 @@ def refuse_without_way_back(up: Rendered, down: Rendered) -> None:
         why = "raises NotImplementedError"
     elif not down.why_not and not down.statements and any(one.is_form for one in up.statements):
         why = "does nothing"
+    elif not down.why_not and (gone := _not_brought_back(up.losses, down.statements)) is not None:
+        why = f"does not bring {gone} back"
     else:
         return
     raise PreconditionFailed(
         f"the downgrade of revision {up.revision} {why}, so that it could not be taken back if it made "
         "something worse: write one"
     )
+
+
+def refuse_dropping(back: Sequence[Rendered], losses: Sequence[Loss]) -> None:
+    """Refuse a way back that drops what was there before: undone, the rows had nowhere to go."""
+    statements = [statement for one in back for statement in one.statements]
+    if (gone := _not_brought_back(losses, statements)) is not None:
+        raise PreconditionFailed(
+            f"the downgrade drops {gone}, which the upgrade does not make: it is not the way back"
+        )
+
+
+def _not_brought_back(losses: Sequence[Loss], back: Sequence[Statement]) -> str | None:
+    """Return a column or a table that is dropped, and that the way back does not make again."""
+    made = {migration_sql.last(name) for name in migration_locks.created(back)}
+    made |= {migration_sql.last(new) for one in back for _, new in one.renames}
+    for loss in losses:
+        if not loss.is_dropped or loss.table is None:
+            continue
+        for name in loss.columns or (loss.table,):
+            if migration_sql.last(migration_sql.plain(name)) not in made:
+                return f"{loss.table}.{name}" if loss.columns else f"table {loss.table}"
+    return None
+
+
+def refuse_without_env(one: Rendered) -> None:
+    """Refuse a revision that asks what only env.py's context knows: it would fail when it runs."""
+    if "proxy object has not yet been established" in one.why_not:
+        raise PreconditionFailed(
+            f"revision {one.revision} uses `alembic.context`, which only env.py makes; it is not run "
+            "here: take `op.get_context()`, or environment variables in the place of -x arguments"
+        )
 
 
 def refuse_mixed(one: Rendered) -> None:
@@ -454,6 +504,16 @@ def _is_ours(folder: Path) -> bool:
     from ragline.db import schema
 
     return folder.resolve() == (Path(schema.__file__).parent / "migrations").resolve()
+
+
+@contextmanager
+def _imports(paths: Sequence[str]) -> Iterator[None]:
+    was = list(sys.path)
+    sys.path[:0] = paths
+    try:
+        yield
+    finally:
+        sys.path[:] = was
 
 
 @contextmanager

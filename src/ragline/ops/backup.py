@@ -28,14 +28,13 @@ from ragline.core.dsn import Dsn
 from ragline.db import backups, pool, queries
 from ragline.db.backups import Backup, Table
 from ragline.db.locks import Db
-from ragline.errors import LockTimeout, PreconditionFailed, UsageError
+from ragline.errors import Conflict, LockTimeout, PreconditionFailed, UsageError
 from ragline.ops import programs, scratch
 
 _PIECE = 1024 * 1024
 _SPARE_BYTES = 64 * 1024 * 1024
 # A vector as text takes two to three times its bytes, and gzip takes half of that away again.
 _GROWTH = 1.5
-_LOCK_WAIT_MS = 10_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _SAID = 1500
 _LIKE_THE_SOURCE = (
@@ -93,11 +92,11 @@ async def create(
         known = await backups.tables(session)
         wanted = _wanted(known, tables)
         _check_disk(folder, known, wanted)
-        stem = f"{_plain(dsn.database)}-{name or 'backup'}-{here['oid']}"
+        stem = f"{_plain(dsn.database)}-{name or 'backup'}-{_mark(here)}"
         final = folder / f"{stem}-{secrets.token_hex(4)}.dump"
         with _part_of(final) as part:
             held, size, sha256 = await _dumped(
-                session, dsn, dump, part, known, wanted, advance, reached
+                session, dsn, dump, part, wanted, advance, reached, is_all=tables is None
             )
             made = await backups.add(
                 ledger,
@@ -111,7 +110,7 @@ async def create(
             # Killed here, the next sweep finishes it: a row whose file has not its name yet.
             try:
                 reached("backup:stored")
-                _name(part.path, final)
+                part.path.rename(final)
             except Exception as error:
                 await backups.remove(ledger, made)
                 if isinstance(error, OSError):
@@ -120,8 +119,9 @@ async def create(
     return made
 
 
-def _name(part: Path, final: Path) -> None:
-    part.rename(final)
+def _mark(here: asyncpg.Record) -> str:
+    """Return what files of this database have in their names: others may use the folder too."""
+    return hashlib.sha256(f"{here['cluster']}:{here['oid']}".encode()).hexdigest()[:10]
 
 
 async def _here(session: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Record:
@@ -185,25 +185,43 @@ async def _dumped(
     dsn: Dsn,
     dump: Path,
     part: _Part,
-    known: Sequence[Table],
     wanted: Sequence[Table],
     advance: Advance,
     reached: Reached,
+    *,
+    is_all: bool,
 ) -> tuple[dict[str, dict[str, Any]], int, str]:
     """Write the dump, and return what its snapshot held, with the file's size and hash."""
-    kept = {table.oid for table in wanted} | {part for table in wanted for part in table.parts}
-    left_out = [
-        f"--exclude-table-data={table.sql}"
-        for table in known
-        if table.kind in ("r", "p") and table.oid not in kept
-    ]
     async with session.transaction(isolation="repeatable_read", readonly=True):
-        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-            await session.fetchval("select pg_catalog.set_config($1, '0', true)", name)
+        # Locks first, then the snapshot: a table that is emptied or rewritten in between reads as
+        # empty in a snapshot from before it. LOCK alone takes none.
+        await session.execute(f"set local lock_timeout = {backups.LOCK_WAIT_MS}")
+        await session.execute("set local statement_timeout = 0")
+        await session.execute("set local idle_in_transaction_session_timeout = 0")
+        said = ", ".join(table.rows for table in wanted)
+        try:
+            await session.execute(f"lock table {said} in access share mode")
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+            raise Conflict(
+                f"{error}: it was dropped or renamed meanwhile; nothing was written, try again"
+            ) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise _not_readable(error) from error
         snapshot = await session.fetchval("select pg_catalog.pg_export_snapshot()")
+        known = await backups.tables(session)
+        names = [table.plain for table in wanted]
+        wanted = backups.chosen(known, names)
+        kept = {table.oid for table in wanted} | {part for table in wanted for part in table.parts}
         arguments = [
-            *("--format=custom", "--no-password", "--no-blobs", f"--snapshot={snapshot}"),
-            *(f"--lock-wait-timeout={_LOCK_WAIT_MS}", *left_out),
+            *("--format=custom", "--no-password", f"--snapshot={snapshot}"),
+            # Large objects belong to no table.
+            "--blobs" if is_all else "--no-blobs",
+            f"--lock-wait-timeout={backups.LOCK_WAIT_MS}",
+            *(
+                f"--exclude-table-data={table.sql}"
+                for table in known
+                if table.kind in ("r", "p") and table.oid not in kept
+            ),
         ]
         expected = sum(table.bytes for table in known if table.oid in kept)
         try:
@@ -211,9 +229,7 @@ async def _dumped(
                 written = group.create_task(
                     _written(dsn, dump, arguments, part, expected, advance, reached)
                 )
-                counted = group.create_task(
-                    backups.contents(session, [table.plain for table in wanted], known=known)
-                )
+                counted = group.create_task(backups.contents(session, names, known=known))
         except BaseExceptionGroup as several:
             raise _first(several) from several
     size, sha256 = written.result()
@@ -222,12 +238,14 @@ async def _dumped(
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     found = group.exceptions[0]
-    if isinstance(found, asyncpg.InsufficientPrivilegeError):
-        return PreconditionFailed(
-            f"these tables cannot be read whole: {found}. Use their owner or a superuser: a backup "
-            "without some of the rows would be none"
-        )
-    return found
+    return _not_readable(found) if isinstance(found, asyncpg.InsufficientPrivilegeError) else found
+
+
+def _not_readable(error: asyncpg.PostgresError) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"these tables cannot be read whole: {error}. Use their owner or a superuser: a backup "
+        "without some of the rows would be none"
+    )
 
 
 async def _written(
@@ -284,12 +302,13 @@ def _synced(part: _Part) -> None:
 
 def _refused(dsn: Dsn, complaint: str) -> Exception:
     said = complaint[-_SAID:]
-    if "lock timeout" in said or "could not obtain lock" in said:
+    # pg_dump asks for the time of a statement, and for locks alone.
+    if any(one in said for one in ("lock timeout", "statement timeout", "could not obtain lock")):
         return LockTimeout(
-            f"a table is being changed, and pg_dump waited {_LOCK_WAIT_MS // 1000} s for it ({said}); "
-            "nothing was written, try again"
+            f"a table is being changed, and pg_dump waited {backups.LOCK_WAIT_MS // 1000} s for it "
+            f"({said}); nothing was written, try again"
         )
-    if "permission denied" in said or "row-level security" in said:
+    if any(one in said for one in ("permission denied", "row-level security", "may lack")):
         return PreconditionFailed(
             f"pg_dump may not read everything as user {dsn.user!r}: {said}. Use the owner of the "
             "tables or a superuser; nothing was written"
@@ -314,13 +333,15 @@ def _plain(name: str) -> str:
 async def sweep(dsn: Dsn, ledger: Db, folder: Path) -> None:
     """End what killed commands left: finish the file of a stored backup, remove all else of theirs."""
     await scratch.sweep(dsn)
+    async with pool.session(dsn, "admin") as session:
+        mark = _mark(await _here(session))
     every = await backups.every(ledger)
     folders = {folder, *(Path(backup.path).parent for backup in every)}
-    await asyncio.to_thread(_sweep_files, folders, {Path(backup.path) for backup in every})
+    await asyncio.to_thread(_sweep_files, folders, mark, {Path(backup.path) for backup in every})
 
 
-def _sweep_files(folders: set[Path], stored: set[Path]) -> None:
-    for part in sorted(part for folder in folders for part in _parts(folder)):
+def _sweep_files(folders: set[Path], mark: str, stored: set[Path]) -> None:
+    for part in sorted(part for folder in folders for part in _parts(folder, mark)):
         final = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
         with contextlib.suppress(OSError), part.open("rb") as file:
             # Whoever writes it holds the lock for as long as they live.
@@ -331,10 +352,13 @@ def _sweep_files(folders: set[Path], stored: set[Path]) -> None:
                 part.unlink()
 
 
-def _parts(folder: Path) -> list[Path]:
+def _parts(folder: Path, mark: str) -> list[Path]:
+    # With the mark of this database: another one may be about to finish a file of its own.
     try:
         return [
-            path for path in folder.glob(".*.dump.part") if path.is_file() and not path.is_symlink()
+            path
+            for path in folder.glob(f".*-{mark}-*.dump.part")
+            if path.is_file() and not path.is_symlink()
         ]
     except OSError:
         return []
@@ -378,12 +402,13 @@ async def verify(dsn: Dsn, ledger: Db, reference: str) -> Backup:
     await sweep(dsn, ledger, Path(backup.path).parent)
     began = time.monotonic()
     try:
-        async with restored(dsn, backup) as there, pool.session(there, "admin") as session:
-            seen = await backups.contents(session, backup.tables)
+        await check_file(backup)
     except PreconditionFailed:
-        if backup.verified_at is not None:
-            await backups.mark(ledger, backup, None)
+        await backups.mark(ledger, backup, None)
         raise
+    # What fails here may be the machine's fault: it says nothing about the file.
+    async with restored(dsn, backup) as there, pool.session(there, "admin") as session:
+        seen = await backups.contents(session, backup.tables)
     differing = [table for table in backup.tables if seen[table] != backup.contents[table]]
     if differing:
         await backups.mark(ledger, backup, None)
@@ -399,9 +424,11 @@ async def verify(dsn: Dsn, ledger: Db, reference: str) -> Backup:
     return await backups.mark(ledger, backup, {"tables": seen, "seconds": seconds})
 
 
-async def remove(ledger: Db, reference: str) -> Backup:
-    """Forget a backup and delete its file."""
+async def remove(ledger: Db, reference: str, *, is_needed_no_more: bool = False) -> Backup:
+    """Forget a backup and delete its file; refused while the undo of a change needs its rows."""
     backup = await backups.one(ledger, reference)
+    if not is_needed_no_more:
+        await refuse_needed(ledger, backup)
     # First the file: a row without one is seen, a file without a row is not.
     try:
         await asyncio.to_thread(Path(backup.path).unlink, missing_ok=True)
@@ -411,3 +438,13 @@ async def remove(ledger: Db, reference: str) -> Backup:
         ) from error
     await backups.remove(ledger, backup)
     return backup
+
+
+async def refuse_needed(ledger: Db, backup: Backup) -> None:
+    """Refuse to part with a backup while the undo of a change puts back rows of it."""
+    needing = await backups.relied_on_by(ledger, backup)
+    if needing:
+        raise Conflict(
+            f"the undo of change {', '.join(map(str, needing))} puts back rows of backup "
+            f"{backup.said}: without it they are lost. Keep it, or add --needed-no-more"
+        )

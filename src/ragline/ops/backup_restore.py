@@ -22,6 +22,8 @@ How = Literal["schema", "database", "in-place"]
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _QUEUE = 16
+_LONGEST_NAME = 63
+_PASSED_ON = ("c", "n", "d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,8 @@ class _Pair:
     columns: tuple[str, ...]
     changeable: tuple[str, ...]
     key: tuple[str, ...]
-    triggers: tuple[tuple[str, str], ...] = field(default=())
+    triggers: tuple[tuple[str, str, str], ...] = field(default=())
+    """Table, name and state of each that is on."""
 
     def on_key(self, one: str, other: str) -> str:
         return " and ".join(f"{one}.{quoted(name)} = {other}.{quoted(name)}" for name in self.key)
@@ -69,6 +72,7 @@ class _Pair:
 
 async def into_schema(dsn: Dsn, backup: Backup, schema: str, *, is_applied: bool) -> Restored:
     """Make tables with a backup's rows in a new schema, in one transaction: types, not null and keys."""
+    _check_name(schema, "schema")
     names = [table.split(".", 1)[1] for table in backup.tables]
     if len(set(names)) < len(names):
         raise UsageError(
@@ -87,6 +91,18 @@ async def into_schema(dsn: Dsn, backup: Backup, schema: str, *, is_applied: bool
     )
 
 
+def _check_name(name: str, what: str) -> None:
+    if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable():
+        raise UsageError(
+            f"{name[:80]!r} cannot name a {what}: 1 to {_LONGEST_NAME} bytes of printable characters"
+        )
+    if name.startswith(("pg_", scratch.PREFIX)):
+        raise UsageError(
+            f"{name!r} cannot name a {what}: what begins with 'pg_' is PostgreSQL's, and with "
+            f"{scratch.PREFIX!r} it would be dropped by the next command; take another name"
+        )
+
+
 async def _fill_schema(session: Session, dsn: Dsn, backup: Backup, schema: str) -> None:
     async with making.restored(dsn, backup) as there, pool.session(there, "admin") as source:
         tables = backups.chosen(await backups.tables(source), backup.tables)
@@ -101,7 +117,7 @@ async def _fill_schema(session: Session, dsn: Dsn, backup: Backup, schema: str) 
                 )
                 await session.execute(f"create table {target} ({said})")
                 names = [column["name"] for column in columns]
-                await _copy(source, session, table.sql, names, (schema, table.name))
+                await _copy(source, session, table.rows, names, (schema, table.name))
                 await _counted(session, target, backup, table.plain)
 
 
@@ -116,6 +132,7 @@ async def _counted(session: Session, target: str, backup: Backup, table: str) ->
 
 async def into_database(dsn: Dsn, backup: Backup, name: str, *, is_applied: bool) -> Restored:
     """Make a database with the whole schema and a backup's rows; named only when it is whole."""
+    _check_name(name, "database")
     async with pool.session(dsn, "admin") as session:
         if await session.fetchval(
             "select exists (select from pg_catalog.pg_database where datname = $1)", name
@@ -220,7 +237,7 @@ async def _pairs(
     async with _plain_texts(source):
         for number, table in enumerate(tables):
             pair = await _pair(session, source, table, theirs[table.plain], number)
-            await _copy(source, session, theirs[table.plain].sql, pair.columns, (None, pair.copy))
+            await _copy(source, session, theirs[table.plain].rows, pair.columns, (None, pair.copy))
             pairs.append(pair)
     return pairs
 
@@ -249,7 +266,7 @@ async def _pair(
     said = ", ".join(quoted(name) for name in columns)
     empty = f"select {said} from {table.sql} with no data"  # noqa: S608 - identifiers are quoted
     await session.execute(f"create temporary table {quoted(copy)} on commit drop as {empty}")
-    triggers = await session.fetch(queries.block("backups", "triggers"), table.oid)
+    triggers = await session.fetch(queries.block("backups", "triggers"), [table.oid, *table.parts])
     return _Pair(
         table=table,
         copy=copy,
@@ -260,7 +277,10 @@ async def _pair(
             if not c["is_generated"] and not c["is_identity"] and c["name"] not in key
         ),
         key=tuple(key),
-        triggers=tuple((row["name"], row["state"]) for row in triggers),
+        triggers=tuple(
+            (f"{quoted(row['schema'])}.{quoted(row['table'])}", row["name"], row["state"])
+            for row in triggers
+        ),
     )
 
 
@@ -275,7 +295,7 @@ async def _ordered(session: Session, tables: Sequence[Table]) -> list[Table]:
     while len(found) < len(tables):
         done = {table.oid for table in found}
         ready = [one for one in tables if one.oid not in done and parents[one.oid] <= done]
-        # A circle: the keys that can wait for the end of the transaction do.
+        # A circle: its keys wait for the end of the transaction.
         found += ready or [one for one in tables if one.oid not in done][:1]
     return found
 
@@ -310,7 +330,7 @@ async def _copy(
 
 
 async def _difference(session: Session, pair: _Pair) -> Difference:
-    copy, table = quoted(pair.copy), pair.table.sql
+    copy, table = quoted(pair.copy), pair.table.rows
     row = await session.fetchrow(
         f"""
         select
@@ -330,33 +350,46 @@ async def _refusal(
     session: Session, pairs: Sequence[_Pair], found: Sequence[Difference], may_lose_newer: bool
 ) -> str | None:
     newer = {one.table: one.newer for one in found if one.newer}
-    if not newer:
-        return None
     said = ", ".join(f"{count} in {table}" for table, count in newer.items())
-    if not may_lose_newer:
+    if newer and not may_lose_newer:
         return (
             f"rows that are not in the backup would be lost ({said}): add --lose-newer to lose them, "
             "or restore into a schema beside (--into-schema)"
         )
     inside = {pair.table.oid for pair in pairs}
     losing = {pair.table.oid for pair in pairs if pair.table.plain in newer}
+    updated = {one.table for one in found if one.updated}
+    changing = {pair.table.oid for pair in pairs if pair.table.plain in updated}
     for row in await session.fetch(queries.block("backups", "references")):
-        outside = row["parent"] in losing and row["child"] not in inside
-        if outside and row["on_delete"] in ("c", "n", "d"):
+        if row["child"] in inside:
+            continue
+        if row["parent"] in losing and row["on_delete"] in _PASSED_ON:
             return (
                 f"{row['child_name']} refers to rows that would be lost ({said}), is not in the "
                 "backup, and its foreign key would delete or change rows of it"
+            )
+        # A key never changes here; another column that is referred to may.
+        if row["parent"] in changing and row["on_update"] in _PASSED_ON and not row["is_of_key"]:
+            return (
+                f"{row['child_name']} refers to values that would change back, is not in the backup, "
+                "and its foreign key would change rows of it: back up both, or restore into a schema "
+                "beside (--into-schema)"
             )
     return None
 
 
 async def _merge(session: Session, pairs: Sequence[_Pair]) -> None:
+    circular = await _circular(session, pairs)
+    for table, name in circular:
+        await session.execute(
+            f"alter table {table} alter constraint {quoted(name)} deferrable initially deferred"
+        )
     await session.execute("set constraints all deferred")
     await _triggers(session, pairs, are_on=False)
     try:
         for pair in reversed(pairs):
             await session.execute(
-                f"delete from {pair.table.sql} t where not exists "  # noqa: S608 - quoted
+                f"delete from {pair.table.rows} t where not exists "  # noqa: S608 - quoted
                 f"(select from {quoted(pair.copy)} b where {pair.on_key('t', 'b')})"
             )
         for pair in pairs:
@@ -369,13 +402,48 @@ async def _merge(session: Session, pairs: Sequence[_Pair]) -> None:
             f"the rows of the backup do not fit what is there now: {error}; nothing was changed. Back "
             "up the tables that refer to each other together"
         ) from error
+    for table, name in circular:
+        await session.execute(f"alter table {table} alter constraint {quoted(name)} not deferrable")
     await _triggers(session, pairs, are_on=True)
+    await _advance(session, pairs)
+
+
+async def _circular(session: Session, pairs: Sequence[_Pair]) -> list[tuple[str, str]]:
+    """Return the foreign keys that no order of the tables satisfies and that cannot wait."""
+    place = {pair.table.oid: number for number, pair in enumerate(pairs)}
+    return [
+        (pairs[place[row["child"]]].table.sql, row["name"])
+        for row in await session.fetch(queries.block("backups", "references"))
+        if not row["may_wait"]
+        and row["child"] in place
+        and place.get(row["parent"], -1) > place[row["child"]]
+    ]
+
+
+async def _advance(session: Session, pairs: Sequence[_Pair]) -> None:
+    """Have sequences go on after the rows that came back; none goes back."""
+    for pair in pairs:
+        for name in pair.columns:
+            sequence = await session.fetchval(
+                "select pg_catalog.pg_get_serial_sequence($1, $2)", pair.table.sql, name
+            )
+            if sequence is None:
+                continue
+            await session.execute(
+                f"select pg_catalog.setval({_text(sequence)}, m) from "  # noqa: S608 - quoted
+                f"(select max({quoted(name)})::bigint as m from {pair.table.rows}) t "
+                f"where m > (select last_value from {sequence})"
+            )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _update(pair: _Pair) -> str:
     said = ", ".join(f"{quoted(name)} = b.{quoted(name)}" for name in pair.changeable)
     return (
-        f"update {pair.table.sql} t set {said} from {quoted(pair.copy)} b "  # noqa: S608 - quoted
+        f"update {pair.table.rows} t set {said} from {quoted(pair.copy)} b "  # noqa: S608 - quoted
         f"where {pair.on_key('t', 'b')} and {pair.row('b')} is distinct from {pair.row('t')}"
     )
 
@@ -385,7 +453,7 @@ def _insert(pair: _Pair) -> str:
     return (
         f"insert into {pair.table.sql} ({said}) overriding system value "  # noqa: S608 - quoted
         f"select {said} from {quoted(pair.copy)} b "
-        f"where not exists (select from {pair.table.sql} t where {pair.on_key('t', 'b')})"
+        f"where not exists (select from {pair.table.rows} t where {pair.on_key('t', 'b')})"
     )
 
 
@@ -393,9 +461,9 @@ async def _triggers(session: Session, pairs: Sequence[_Pair], *, are_on: bool) -
     """Have the tables' own triggers rest, or be as they were: what they did is in the backup."""
     words = {"O": "enable", "R": "enable replica", "A": "enable always"}
     for pair in pairs:
-        for name, state in pair.triggers:
+        for table, name, state in pair.triggers:
             word = words[state] if are_on else "disable"
-            await session.execute(f"alter table {pair.table.sql} {word} trigger {quoted(name)}")
+            await session.execute(f"alter table {table} {word} trigger {quoted(name)}")
 
 
 async def _read_back(session: Session, pairs: Sequence[_Pair]) -> None:

@@ -1,27 +1,20 @@
 """The revisions of an Alembic folder as files, with what each line of them would send.
 
-They are rendered as `alembic upgrade --sql` does it, without the folder's env.py and without any
-database. A revision that needs one is read from its text alone.
+They are rendered as `alembic upgrade --sql` does it, without the folder's env.py, without any
+database, and in a process of their own. A revision that needs one is read from its text alone.
 """
 
 from __future__ import annotations
 
 import configparser
 import contextlib
-import importlib.util
-import io
-import logging
-import os
-import secrets
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, ModuleType
 
-from ragline.core.migration_lint import RevisionSource, Statement
+from ragline.core.migration_lint import RevisionSource
 from ragline.errors import NotFound, UsageError
-from ragline.ops.alembic_scripts import ONE_AT_A_TIME
+from ragline.ops import migration_rendering
+from ragline.ops.migration_rendering import Sent
 
 _LARGEST = 2_000_000
 _NAMED = ("alembic.ini", "versions")
@@ -45,8 +38,11 @@ class Folder:
     imports: tuple[Path, ...] = ()
 
 
-def read(path: Path) -> Files:
-    """Return the revisions of an alembic.ini, a script folder, a folder of revisions, or one file."""
+def read(path: Path, *, is_rendered: bool = True) -> Files:
+    """Return the revisions of an alembic.ini, a script folder, a folder of revisions, or one file.
+
+    Rendering runs their Python; without, they are read from their texts alone.
+    """
     folder = find(path)
     if path.is_file() and path.suffix == ".py":
         files = [path]
@@ -57,12 +53,16 @@ def read(path: Path) -> Files:
             for file in versions.glob("*.py")
             if file.name != "__init__.py"
         )
+    texts = {file: _text(file) for file in files}
+    sent = migration_rendering.rendered(files, folder.imports) if is_rendered else {}
     sources, failed = [], {}
-    with _importable(folder.imports):
-        for file in files:
-            source, why = _rendered(RevisionSource(path=_shown(file), text=_text(file)), file)
-            sources.append(source)
-            failed.update({source.path: why} if why else {})
+    for file, text in texts.items():
+        found = sent.get(file, Sent(why="--no-render"))
+        source = RevisionSource(
+            path=_shown(file), text=text, upgrade=found.upgrade, downgrade=found.downgrade
+        )
+        sources.append(source)
+        failed.update({source.path: found.why} if found.why else {})
     return Files(sources=tuple(sources), not_rendered=failed)
 
 
@@ -107,23 +107,21 @@ def _of_ini(path: Path) -> Folder:
     try:
         config = AlembicConfig(str(path))
         location = config.get_main_option("script_location")
-        named = config.get_main_option("version_locations")
-        imports = config.get_main_option("prepend_sys_path")
+        # Lists, cut where the file says: a folder's name may have a space in it.
+        named = config.get_version_locations_list()
+        imports = config.get_prepend_sys_paths_list()
     except (OSError, ValueError, CommandError, configparser.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} cannot be read as an alembic.ini: {said}") from error
     if location is None:
         raise UsageError(f"{path} names no script_location in its section [alembic]; add it")
     scripts = path.parent / location
-    if named:
-        versions = tuple(path.parent / one for one in named.replace(os.pathsep, " ").split())
-    else:
-        versions = (scripts / "versions",)
+    versions = tuple(path.parent / one for one in named or ()) or (scripts / "versions",)
     return Folder(
         config=path,
         script_location=scripts,
         versions=versions,
-        imports=() if imports is None else (path.parent / imports,),
+        imports=tuple(path.parent / one for one in imports or ()),
     )
 
 
@@ -144,99 +142,3 @@ def _text(file: Path) -> str:
         raise UsageError(
             f"{file} cannot be read: {error.strerror}; let this user read it"
         ) from None
-
-
-# Rendering
-
-
-class _Lines(io.TextIOBase):
-    """Keeps what Alembic writes, with the line of the revision that sent it."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = str(file)
-        self._is_autocommit = False
-        self.sent: list[Statement] = []
-
-    def write(self, text: str) -> int:
-        said = text.strip().rstrip(";").upper()
-        if said in ("COMMIT", "BEGIN"):
-            self._is_autocommit = said == "COMMIT"
-        elif text.strip():
-            line = _line_in(self._file, sys._getframe())  # noqa: SLF001 - who called is the point
-            self.sent.append(Statement(line=line, sql=text, is_autocommit=self._is_autocommit))
-        return len(text)
-
-
-def _line_in(file: str, frame: FrameType | None) -> int:
-    """Return the line of a file that is being run, found from the innermost call outwards."""
-    while frame is not None:
-        if frame.f_code.co_filename == file:
-            return frame.f_lineno
-        frame = frame.f_back
-    return 1
-
-
-def _rendered(source: RevisionSource, file: Path) -> tuple[RevisionSource, str]:
-    with ONE_AT_A_TIME, _quiet():
-        try:
-            module = _loaded(file)
-            up, down = (_sent(module, file, name) for name in ("upgrade", "downgrade"))
-        except Exception as error:  # noqa: BLE001 - the user's code: it may do anything
-            return source, f"{type(error).__name__}: {error}"[:300]
-    return replace(source, upgrade=up, downgrade=down), ""
-
-
-def _loaded(file: Path) -> ModuleType:
-    name = f"_ragline_revision_{secrets.token_hex(6)}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _sent(module: ModuleType, file: Path, name: str) -> tuple[Statement, ...]:
-    from alembic.operations import Operations
-    from alembic.runtime.migration import MigrationContext
-    from sqlalchemy.dialects import postgresql
-
-    function = getattr(module, name, None)
-    if function is None:
-        return ()
-    lines = _Lines(file)
-    context = MigrationContext(
-        postgresql.dialect(),  # type: ignore[no-untyped-call]
-        None,
-        {"as_sql": True, "output_buffer": lines},
-    )
-    try:
-        with Operations.context(context):
-            function()
-    except NotImplementedError:
-        return ()  # a way back that is refused
-    return tuple(lines.sent)
-
-
-@contextlib.contextmanager
-def _importable(folders: tuple[Path, ...]) -> Iterator[None]:
-    """Let revisions import what lies beside them, leaving no compiled files there."""
-    was, wrote = list(sys.path), sys.dont_write_bytecode
-    sys.path[:0] = [str(folder.absolute()) for folder in folders]
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:] = was
-        sys.dont_write_bytecode = wrote
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("alembic.runtime.migration")
-    was = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = was

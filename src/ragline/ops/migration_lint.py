@@ -38,9 +38,10 @@ def run(
     allowed: Sequence[Allowed],
     known: dict[Key, int],
     with_squawk: bool,
+    is_rendered: bool = True,
 ) -> Linted:
     """Return the faults of the revisions below some paths; nothing is changed, no database asked."""
-    read = [migration_files.read(path) for path in paths]
+    read = [migration_files.read(path, is_rendered=is_rendered) for path in paths]
     sources = tuple(source for one in read for source in one.sources)
     if not sources:
         raise UsageError(

@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy
 import sqlalchemy.exc
 
-from ragline.core import migration_locks
+from ragline.core import migration_locks, migration_sql
 from ragline.core.dsn import Dsn
-from ragline.core.migration_locks import OutsideIndex, Statement
+from ragline.core.migration_locks import Loss, OutsideIndex, Statement
 from ragline.db import user_session
 from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, RaglineError
 from ragline.ops import alembic_scripts
@@ -156,7 +157,7 @@ def _index_state(session: _Session, index: OutsideIndex) -> str:
 
 def _index_name(session: _Session, index: OutsideIndex) -> str:
     """An index lies in the schema of its table, wherever the search path leads."""
-    schema, name = migration_locks.parted(index.name)
+    schema, name = migration_sql.parted(index.name)
     if schema is None and index.table is not None:
         row = session.execute(
             "select relnamespace::regnamespace::text from pg_catalog.pg_class "
@@ -290,9 +291,12 @@ def run(
     limits: Limits | None = None,
     reached: Callable[[str], None] = lambda _point: None,
     say: Callable[[str], None] = lambda _line: None,
+    before_begin: BeforeCommit | None = None,
     before_commit: BeforeCommit | None = None,
 ) -> Ran:
-    """Run one revision up or down; done before, it does nothing. `before_commit` runs inside it.
+    """Run one revision up or down; done before, it does nothing.
+
+    `before_begin` and `before_commit` run inside its transaction, first and last.
 
     Raises LockTimeout where a lock was not free in all the time there was, PreconditionFailed for what
     PostgreSQL or the revision's own code refused: either way nothing of it stays.
@@ -301,6 +305,9 @@ def run(
     rendered = alembic_scripts.rendered(scripts, direction, revision)
     alembic_scripts.refuse_mixed(rendered)
     refuse_old(dsn, rendered, limits)
+    inside = _Inside(
+        rendered=rendered, reached=reached, before_begin=before_begin, before_commit=before_commit
+    )
     until = time.monotonic() + limits.patience_s
     ran = Ran()
     while True:
@@ -308,7 +315,7 @@ def run(
         ran.statements.clear()
         try:
             with _explained(dsn, f"revision {revision}, {direction}"):
-                _once(dsn, scripts, direction, revision, limits, reached, before_commit, ran)
+                _once(dsn, scripts, limits, inside, ran)
         except LockTimeout:
             # All at once again would meet all at once again.
             pause_s = min(0.1 * 1.6**ran.attempts, 3.0) * random.uniform(0.5, 1.0)  # noqa: S311
@@ -323,30 +330,51 @@ def run(
             return ran
 
 
-def _once(
-    dsn: Dsn,
-    scripts: Scripts,
-    direction: Direction,
-    revision: str,
-    limits: Limits,
-    reached: Callable[[str], None],
-    before_commit: BeforeCommit | None,
-    ran: Ran,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inside:
+    """What runs with a revision, in its transaction."""
+
+    rendered: Rendered
+    reached: Callable[[str], None]
+    before_begin: BeforeCommit | None
+    before_commit: BeforeCommit | None
+
+
+def _once(dsn: Dsn, scripts: Scripts, limits: Limits, inside: _Inside, ran: Ran) -> None:
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
+    step = scripts.step(inside.rendered.direction, inside.rendered.revision)
+    migrate = step.migration_fn
+    is_going = [False]
+
+    @wraps(migrate)
+    def begin(**more: Any) -> None:
+        if inside.before_begin is not None:
+            inside.before_begin(_driver(bind))
+        is_going[0] = True
+        migrate(**more)
+        is_going[0] = False
+
+    def refuse_commit(_bind: object) -> None:
+        if is_going[0] and not any(one.is_outside for one in inside.rendered.statements):
+            raise _halved(inside.rendered, "commits in the midst of it")
+
     def finish(ctx: MigrationContext, **_more: object) -> None:
-        reached("migration:before-commit")
-        if before_commit is not None:
-            before_commit(_driver(bind))
+        inside.reached("migration:before-commit")
+        if inside.before_commit is not None:
+            inside.before_commit(_driver(bind))
 
     settings = {
         "lock_timeout": f"{limits.lock_ms}ms",
         "statement_timeout": f"{limits.statement_ms}ms",
     }
-    step = scripts.step(direction, revision)
-    with alembic_scripts.ONE_AT_A_TIME, user_session.bound(dsn, settings) as bind:
+    step.migration_fn = begin
+    with (
+        alembic_scripts.ONE_AT_A_TIME,
+        scripts.imports(),
+        user_session.bound(dsn, settings) as bind,
+    ):
         context = MigrationContext.configure(
             connection=bind,
             opts={
@@ -358,11 +386,12 @@ def _once(
                 "on_version_apply": (finish,),
             },
         )
-        _watch(dsn, bind, limits, reached, ran)
+        _watch(dsn, scripts, bind, limits, inside, ran)
+        sqlalchemy.event.listen(bind, "commit", refuse_commit)
         with Operations.context(context):
             context.run_migrations()
         bind.commit()
-    reached("migration:committed")
+    inside.reached("migration:committed")
 
 
 def _is_done(scripts: Scripts, step: Any, heads: Sequence[str]) -> bool:
@@ -378,18 +407,23 @@ def _driver(bind: sqlalchemy.Connection) -> _Session:
 
 
 def _watch(
-    dsn: Dsn, bind: sqlalchemy.Connection, limits: Limits, reached: Callable[[str], None], ran: Ran
+    dsn: Dsn,
+    scripts: Scripts,
+    bind: sqlalchemy.Connection,
+    limits: Limits,
+    inside: _Inside,
+    ran: Ran,
 ) -> None:
     """Look at each statement before and after it runs."""
     started = [0.0]
-    # A number for each, so that a test can be at every one of them.
-    number = [0]
+    sent: list[Statement] = []
 
     def before(
         _bind: object, _cursor: object, text: str, parameters: Any, *_more: object
     ) -> tuple[str, Any]:
-        number[0] += 1
-        reached(f"migration:statement:{number[0]}")
+        # A number for each, so that a test can be at every one of them.
+        inside.reached(f"migration:statement:{len(ran.statements) + 1}")
+        _refuse_unforeseen(scripts, inside.rendered, sent, text)
         found = migration_locks.read(text.strip().rstrip(";"))
         started[0] = time.monotonic()
         if found.index is None:
@@ -407,6 +441,45 @@ def _watch(
 
     sqlalchemy.event.listen(bind, "before_cursor_execute", before, retval=True)
     sqlalchemy.event.listen(bind, "after_cursor_execute", after)
+
+
+def _refuse_unforeseen(
+    scripts: Scripts, rendered: Rendered, sent: list[Statement], text: str
+) -> None:
+    """Refuse to run what may lose something and was not in the plan: no backup was asked for it.
+
+    A revision may do other things with a connection than it writes out without one.
+    """
+    if migration_sql.last(scripts.version_table) in text and "version_num" in text:
+        return
+    if migration_locks.ends_transaction(text):
+        raise _halved(rendered, f"runs `{text.strip()[:200]}`")
+    sent += migration_locks.statements(text)
+    if rendered.why_not:
+        return
+    foreseen = {_named(one) for one in rendered.losses}
+    strange = [
+        one for one in migration_locks.losses(sent) if not _named(one) <= set().union(*foreseen)
+    ]
+    if strange:
+        raise PreconditionFailed(
+            f"revision {rendered.revision} would lose {strange[0]} by `{text.strip()[:200]}`, which it "
+            "does not do when it is written out as SQL: the plan could not know of it"
+        )
+
+
+def _halved(rendered: Rendered, why: str) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"revision {rendered.revision} {why}, so that a crash would leave half of it: leave the "
+        "transaction to Alembic, and give what runs outside of one (autocommit_block) a revision of its "
+        "own"
+    )
+
+
+def _named(loss: Loss) -> frozenset[tuple[str, ...]]:
+    """Return what a loss is of, column by column."""
+    table = migration_sql.plain(loss.table or "")
+    return frozenset((loss.kind, table, migration_sql.plain(one)) for one in loss.columns or ("",))
 
 
 def _raise_patience(session: _Session, lock_ms: int) -> None:

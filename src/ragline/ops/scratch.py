@@ -45,6 +45,8 @@ async def database(dsn: Dsn, purpose: str) -> AsyncIterator[Dsn]:
                 f" encoding {_text(here['encoding'])} lc_collate {_text(here['collate'])}"
                 f" lc_ctype {_text(here['ctype'])}"
             )
+            # What is restored has not the privileges it had: nobody else comes in.
+            await session.execute(f"revoke all on database {pool.quoted(name)} from public")
             yield dsn.on(name)
         finally:
             with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):

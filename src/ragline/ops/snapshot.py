@@ -18,7 +18,6 @@ from ragline.errors import PreconditionFailed
 from ragline.ops import machine, tuning
 
 _LOCK_TIMEOUT_MS = 2000
-_REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError)
 _ELSEWHERE = "the server is on another machine, which cannot be asked"
 
 
@@ -60,8 +59,10 @@ async def _tried(session: Session, read: Callable[[Session], Awaitable[Group]]) 
         return await read(session)
     except asyncpg.UndefinedTableError as error:
         return Group(unknown=f"{error}: `ragline migrate apply` makes ragline's tables")
-    except _REFUSED as error:
-        return Group(unknown=f"{error}: use a user who may read it, or try again when it is free")
+    except asyncpg.InsufficientPrivilegeError as error:
+        return Group(unknown=f"{error}: use a user who may read it")
+    except asyncpg.LockNotAvailableError as error:
+        return Group(unknown=f"somebody has locked a table ({error}): try again when it is free")
 
 
 async def _versions(session: Session) -> Group:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ragline.core import extraction, lexical
 from ragline.core.extraction import Scored, Window
 from ragline.core.plaintext import settled, unmarked
-from ragline.core.results import Answer, Citation, CollectionFacts, Hit, SearchResult
+from ragline.core.results import Answer, Citation, CollectionFacts, Hit, SearchResult, SpaceFacts
 from ragline.core.sentences import sentences
 from ragline.db import samples, statistics
 from ragline.db.pool import Connection
@@ -43,10 +43,17 @@ async def answer_from(app: App, query: Query, found: SearchResult, asked: Asked 
 async def _extracted(app: App, query: Query, found: SearchResult, asked: Asked | None) -> Answer:
     started = time.perf_counter()
     hits = found.hits[:_HITS_READ]
-    candidates = _windows(hits, await _languages(app, found))
+    facts = {used.collection: await app.collection(used.collection) for used in found.used}
+    candidates = _windows(hits, {name: one.language for name, one in facts.items()})
     weights = await _weights(app, query)
     if asked is not None and asked.embedder is not None and candidates:
-        candidates = await _with_similarity(asked.embedder, asked.vector, hits, candidates)
+        candidates = await _with_similarity(
+            asked.embedder,
+            asked.vector,
+            hits,
+            candidates,
+            {name: one.space for name, one in facts.items()},
+        )
     is_found = extraction.is_answered(candidates, weights)
     best_first = extraction.ranked(candidates, weights) if is_found else []
     picked = extraction.chosen(best_first, _MOST_CITATIONS)
@@ -96,11 +103,11 @@ def _citation(number: int, item: Scored, hit: Hit) -> Citation:
 
 def _windows(hits: Sequence[Hit], languages: Mapping[str, str]) -> list[Window]:
     """Return the windows of the hits, each once though chunks overlap."""
-    seen: set[tuple[int, int, int]] = set()
+    seen: set[tuple[str, int, int, int]] = set()
     found = []
     for number, hit in enumerate(hits):
         for start, end in extraction.windows(sentences(hit.body)):
-            place = (hit.document_id, hit.start + start, hit.start + end)
+            place = (hit.collection, hit.document_id, hit.start + start, hit.start + end)
             if place in seen:
                 continue
             seen.add(place)
@@ -109,16 +116,13 @@ def _windows(hits: Sequence[Hit], languages: Mapping[str, str]) -> list[Window]:
                 Window(
                     hit=number,
                     document_id=hit.document_id,
-                    start=place[1],
-                    end=place[2],
+                    start=place[2],
+                    end=place[3],
                     terms=frozenset(words),
+                    collection=hit.collection,
                 )
             )
     return found
-
-
-async def _languages(app: App, found: SearchResult) -> dict[str, str]:
-    return {u.collection: (await app.collection(u.collection)).language for u in found.used}
 
 
 async def _weights(app: App, query: Query) -> dict[str, float]:
@@ -150,7 +154,11 @@ async def _frequencies(
 
 
 async def _with_similarity(
-    embedder: Embedder, asked: Vector, hits: Sequence[Hit], candidates: Sequence[Window]
+    embedder: Embedder,
+    asked: Vector,
+    hits: Sequence[Hit],
+    candidates: Sequence[Window],
+    spaces: Mapping[str, SpaceFacts | None],
 ) -> list[Window]:
     with spans.span("embed"):
         embedded = await embedder.embed_documents([_text(hits, window) for window in candidates])
@@ -159,7 +167,7 @@ async def _with_similarity(
         replace(
             window,
             similarity=float(similarity),
-            hit_similarity=_hit_similarity(hits[window.hit]),
+            hit_similarity=_hit_similarity(hits[window.hit], spaces[window.collection]),
         )
         for window, similarity in zip(candidates, similarities, strict=True)
     ]
@@ -170,8 +178,16 @@ def _text(hits: Sequence[Hit], window: Window) -> str:
     return hit.body[window.start - hit.start : window.end - hit.start]
 
 
-def _hit_similarity(hit: Hit) -> float | None:
-    return None if hit.vector_distance is None else 1 - hit.vector_distance
+def _hit_similarity(hit: Hit, space: SpaceFacts | None) -> float | None:
+    """Return the cosine of a whole hit to the question, as far as its distance tells it."""
+    distance = hit.vector_distance
+    if distance is None or space is None:
+        return None
+    if space.metric == "cosine":
+        return 1 - distance
+    if not space.normalised:
+        return None
+    return -distance if space.metric == "inner_product" else 1 - distance**2 / 2
 
 
 def _cosines(

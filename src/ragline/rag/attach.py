@@ -7,12 +7,13 @@ their own, these may read the table for as long as it is attached.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
 
-from ragline.core import attaching, hnsw
+from ragline.core import attaching, hnsw, index_definition
 from ragline.core.attached import Attached
 from ragline.core.attached_layouts import Table
 from ragline.core.attaching import Choice, Index, Request
@@ -20,6 +21,7 @@ from ragline.core.dsn import Dsn
 from ragline.core.results import CollectionFacts
 from ragline.db import attached_sql, attachments, ledger
 from ragline.db.attachments import ChangeOf, Grant, Kept, Server, Session, Space
+from ragline.db.pool import quoted
 from ragline.db.pool import session as pool_session
 from ragline.errors import Conflict, NotFound, PreconditionFailed, UsageError
 from ragline.rag import attachable, catalog
@@ -66,13 +68,19 @@ class _StillKept(Conflict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detachment:
-    """What detaching did, or would do. `kept_indexes` are of changes that were kept, and stay."""
+    """What detaching did, or would do.
+
+    `kept_indexes` are of changes that were kept, and stay; `gone_indexes` such a change dropped, and
+    they stay so. `ended_changes` keep nothing for their undo any more; `dropped_indexes` a trial left.
+    """
 
     collection: str
     table: str
     is_there: bool
     taken_back: tuple[Grant, ...]
     kept_indexes: tuple[str, ...]
+    gone_indexes: tuple[str, ...]
+    ended_changes: tuple[int, ...]
     dropped_indexes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -109,7 +117,7 @@ async def attach(app: App, request: Request) -> tuple[Plan, CollectionFacts]:
     try:
         await _read_back(app, planned)
     except BaseException:
-        await _taken_away(app, planned.collection, checks=False)
+        await _taken_away(app, planned.collection, mode="by force")
         raise
     app.known.pop(planned.collection, None)
     return planned, await app.collection(planned.collection, fresh=True)
@@ -117,7 +125,7 @@ async def attach(app: App, request: Request) -> tuple[Plan, CollectionFacts]:
 
 async def plan_detach(app: App, name: str) -> Detachment:
     """Return what `detach` would do; raises as it does."""
-    return await _taken_away(app, name, checks=False, is_trial=True)
+    return await _taken_away(app, name, mode="trial")
 
 
 async def detach(
@@ -137,11 +145,13 @@ async def detach(
             for change_id in error.changes:
                 await ledger.retire(connection, change_id)
         await settle()
-        done = await _taken_away(app, name)
+        done = replace(await _taken_away(app, name), ended_changes=tuple(error.changes))
     app.known.pop(name, None)
     return done
 
 
+_Mode: TypeAlias = Literal["do", "trial", "by force"]
+_LOCK_TIMEOUT_MS = 5000
 _PATIENT = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 
 
@@ -265,50 +275,70 @@ async def _read_back(app: App, planned: Plan) -> None:
             ) from error
 
 
-async def _taken_away(
-    app: App, name: str, *, checks: bool = True, is_trial: bool = False
-) -> Detachment:
+async def _taken_away(app: App, name: str, *, mode: _Mode = "do") -> Detachment:
     async with pool_session(_dsn(app), "admin", settings=_PATIENT) as session:
         server = await attachments.server(session)
         transaction = session.transaction()
         await transaction.start()
         try:
-            done = await _detached(session, server, name, checks=checks)
+            done = await _detached(session, server, name, mode)
         except BaseException:
             await transaction.rollback()
             raise
-        if is_trial:
+        if mode == "trial":
             await transaction.rollback()
-        else:
-            await transaction.commit()
-    return done
+            return done
+        await transaction.commit()
+        return await _without_trials(session, done)
 
 
-async def _detached(session: Session, server: Server, name: str, *, checks: bool) -> Detachment:
+async def _detached(session: Session, server: Server, name: str, mode: _Mode) -> Detachment:
     await attachments.one_at_a_time(session)
     async with attachments.as_owner(session, server):
         kept = await attachments.kept(session, name)
         if kept is None:
             raise NotFound(await _not_attached(session, name))
         indexes = await attachments.indexes_of(session, kept.oid) if kept.place else []
-        changes = await attachments.changes_of(
-            session, name, kept.place, [one for one, _ in indexes]
-        )
-        if checks:
-            _check_changes(name, changes)
+        changes = await attachments.changes_of(session, name, kept.place)
+        keeping = _keeping(name, changes) if mode != "by force" else ()
+        if keeping and mode == "do":
+            raise _still_kept(name, keeping)
+        is_shared = len(await attachments.attached_to(session, kept.oid)) > 1
         mine = await attachments.pass_on(session, kept)
         await attachments.forget(session, kept.collection_id)
     await attachments.take_back(session, kept, mine)
     still = await attachments.still_granted(session, kept, mine)
+    made, gone = _of_kept_changes(kept, dict(indexes), changes)
+    on_trial = [] if is_shared else [one for one, text in indexes if _ON_TRIAL.search(text)]
     return Detachment(
         collection=name,
         table=attached_sql.table(kept.attached),
         is_there=kept.place is not None,
         taken_back=tuple(grant for grant in mine if grant not in still),
-        kept_indexes=_kept_indexes(indexes, changes),
-        dropped_indexes=(),
-        warnings=tuple(_left(kept, still, indexes)),
+        kept_indexes=made,
+        gone_indexes=gone,
+        ended_changes=keeping,
+        dropped_indexes=tuple(
+            f"{quoted(kept.place[0])}.{quoted(one)}" for one in on_trial if kept.place
+        ),
+        warnings=tuple(_left(kept, still)),
     )
+
+
+async def _without_trials(session: Session, done: Detachment) -> Detachment:
+    """Drop what a trial left on the table, which serves nobody; where that fails, say so."""
+    dropped, said = [], list(done.warnings)
+    await session.execute(f"set lock_timeout = {_LOCK_TIMEOUT_MS}")
+    for index in done.dropped_indexes:
+        try:
+            await session.execute(f"drop index concurrently if exists {index}", timeout=None)
+            dropped.append(index)
+        except asyncpg.PostgresError as error:
+            said.append(
+                f"index {index} is left over from a trial ({error}): `drop index concurrently "
+                f"{index}` removes it"
+            )
+    return replace(done, dropped_indexes=tuple(dropped), warnings=tuple(said))
 
 
 async def _not_attached(session: Session, name: str) -> str:
@@ -320,39 +350,56 @@ async def _not_attached(session: Session, name: str) -> str:
     return f"collection {name!r} does not exist; `ragline collection list` shows what there is"
 
 
-def _check_changes(name: str, changes: Sequence[ChangeOf]) -> None:
+def _keeping(name: str, changes: Sequence[ChangeOf]) -> tuple[int, ...]:
+    """Return the kept changes that keep what they replaced; raises Conflict where one is open."""
     for change in changes:
         if change.state != "kept":
             raise Conflict(
                 f"change {change.id} ({change.title}) is at work on {name!r} ({change.state}): wait for "
                 "it, or end it (`ragline change resume`), then detach. Nothing was changed"
             )
-    keeping = [change.id for change in changes if change.keeps_what_was]
-    if keeping:
-        numbers = ", ".join(map(str, keeping))
-        raise _StillKept(
-            f"what change {numbers} replaced on {name!r} is still kept, so that undo is immediate: take "
-            "it back with `ragline change undo`, or let `ragline detach` drop it",
-            keeping,
-        )
+    return tuple(change.id for change in changes if change.keeps_what_was)
 
 
-def _kept_indexes(
-    indexes: Sequence[tuple[str, str]], changes: Sequence[ChangeOf]
-) -> tuple[str, ...]:
-    """Return the indexes that are there and that a kept change made."""
-    made: set[str] = set()
-    for part in (part for change in changes for part in change.parts):
-        if part.get("kind") != "index":
-            continue
-        want = part.get("want") or {}
-        made.update(str(want[key]) for key in ("name",) if key in want)
-        if "definition" in want:
-            made.add(attaching.last_name(part["target"]))
-    return tuple(name for name, _ in indexes if name in made)
+def _still_kept(name: str, changes: Sequence[int]) -> _StillKept:
+    numbers = ", ".join(map(str, changes))
+    return _StillKept(
+        f"what change {numbers} replaced on {name!r} is still kept, so that undo is immediate: take "
+        "it back with `ragline change undo`, or let `ragline detach` drop it",
+        changes,
+    )
 
 
-def _left(kept: Kept, still: Sequence[Grant], indexes: Sequence[tuple[str, str]]) -> list[str]:
+def _of_kept_changes(
+    kept: Kept, indexes: Mapping[str, str], changes: Sequence[ChangeOf]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the indexes that kept changes made and that are there, and those that they dropped."""
+    before: dict[str, str | None] = {}
+    for change in changes:
+        for part, was in zip(change.parts, change.snapshot, strict=False):
+            for name in filter(None, (_name_of(kept, part, one) for one in (part["want"], was))):
+                is_same = was is not None and _name_of(kept, part, was) == name
+                before.setdefault(name, was["definition"] if is_same and was else None)
+    made = [name for name in indexes if name in before and before[name] != indexes[name]]
+    gone = [name for name, was in before.items() if was is not None and name not in indexes]
+    return tuple(made), tuple(gone)
+
+
+def _name_of(kept: Kept, part: Mapping[str, Any], value: Mapping[str, Any] | None) -> str | None:
+    """Return the index of this table that a part's value defines; None where it is none."""
+    if part.get("kind") != "index" or value is None or "definition" not in value:
+        return None
+    target = str(part["target"])
+    name = str(value["name"]) if "name" in value else index_definition.place(target).name
+    schema, table = kept.place or (kept.attached.schema, kept.attached.table)
+    try:
+        index_definition.parsed(value["definition"], schema=schema, table=table, name=name)
+    except UsageError:
+        return None  # of a table that was attached under this name before
+    return name
+
+
+def _left(kept: Kept, still: Sequence[Grant]) -> list[str]:
     said = []
     if kept.place is None:
         said.append(
@@ -364,9 +411,4 @@ def _left(kept: Kept, still: Sequence[Grant], indexes: Sequence[tuple[str, str]]
             f"{roles} may still read {attached_sql.table(kept.attached)}: others gave them that right "
             "too; its owner can take it back"
         )
-    said += [
-        f"index {name} is left over from a trial: `drop index concurrently` removes it"
-        for name, definition in indexes
-        if _ON_TRIAL.search(definition)
-    ]
     return said

@@ -20,6 +20,9 @@ SAMPLE = 20
 # What another library, another batch size or half precision changes lies far above; another model far
 # below, and so does another preparation of the texts.
 SAME_MODEL = 0.98
+# Vectors of two models have nothing in common. Those of one model have, also where more than the text
+# column was embedded: LlamaIndex puts the metadata before each text, Haystack can.
+LIKE_MODEL = 0.5
 _UNIT = 1e-3
 
 
@@ -53,9 +56,12 @@ async def space_of(
         # An empty table is what its owner says it will be.
         model_ = models[0]
     elif likeness_ is not None and likeness_ < SAME_MODEL:
-        if wanted is not None:
+        if wanted is None:
+            said = _unknown(models, likeness_, len(found), dimension, like=model_)
+            return unknown, likeness_, [*notes, said]
+        if likeness_ < LIKE_MODEL:
             raise UsageError(_another(wanted, likeness_, len(found)))
-        model_ = None
+        notes.append(_of_more(wanted, likeness_, len(found)))
     if model_ is None:
         return unknown, likeness_, [*notes, _unknown(models, likeness_, len(found), dimension)]
     facts = model_.facts
@@ -117,7 +123,22 @@ def _another(wanted: str, likeness: float, rows: int) -> str:
     )
 
 
-def _unknown(models: Sequence[Embedder], likeness: float | None, rows: int, dimension: int) -> str:
+def _of_more(wanted: str, likeness: float, rows: int) -> str:
+    return (
+        f"on your word the vectors are of {wanted}: of {rows} rows compared, the median cosine is "
+        f"{likeness:.2f}, so something else was embedded than the text column alone, such as metadata "
+        "before each text. An evaluation says how well questions find them"
+    )
+
+
+def _unknown(
+    models: Sequence[Embedder],
+    likeness: float | None,
+    rows: int,
+    dimension: int,
+    *,
+    like: Embedder | None = None,
+) -> str:
     ends = (
         "questions cannot be embedded, and searches need a vector; configure the model "
         "(RAGLINE_MODEL_DIR or RAGLINE_EMBED_MODEL), then attach again"
@@ -128,6 +149,12 @@ def _unknown(models: Sequence[Embedder], likeness: float | None, rows: int, dime
         return (
             f"there are no rows to compare a model with: {ends}, or say --model "
             f"{models[0].facts.model_id}"
+        )
+    if like is not None and likeness >= LIKE_MODEL:
+        return (
+            f"the vectors are like those of {like.facts.model_id}, but not the same (median cosine "
+            f"{likeness:.2f} in {rows} rows): where it embedded more than the text column, such as "
+            f"metadata before each text, say --model {like.facts.model_id}. Otherwise {ends}"
         )
     return (
         f"the vectors are of none of the configured models (median cosine {likeness:.2f} in {rows} "

@@ -86,13 +86,23 @@ async def documents(
         return await document_rows.page(connection, facts.id, after=after, limit=limit)
 
 
+def _no_document(document_id: int) -> str:
+    if document_id <= 0:
+        return (
+            f"document {document_id} is a row of an attached table (numbers from 1 on are ragline's "
+            "own): its hit holds its whole text, and its key as the source; its own application "
+            "lists, changes and removes it"
+        )
+    return f"document {document_id} does not exist"
+
+
 async def document(app: App, document_id: int) -> DocumentText:
     """Return a document with its text; NotFound when there is none."""
     pool = await app.pool(app.search_workload)
     async with pool.connection() as connection:
         found = await document_rows.one(connection, document_id)
     if found is None:
-        raise NotFound(f"document {document_id} does not exist")
+        raise NotFound(_no_document(document_id))
     return DocumentText(collection=found[0], facts=found[1], text=found[2])
 
 
@@ -102,7 +112,7 @@ async def remove_document(app: App, document_id: int) -> None:
     async with pool.connection() as connection:
         collection_id = await document_rows.remove_one(connection, document_id)
         if collection_id is None:
-            raise NotFound(f"document {document_id} does not exist")
+            raise NotFound(_no_document(document_id))
         await document_rows.fold_postings(connection, collection_id)
 
 

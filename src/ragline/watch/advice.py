@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from ragline.core import advice as advising
+from ragline.core import advice_candidates, index_definition, index_drops, plan_scans, sql_tokens
 from ragline.core import evidence as evidences
-from ragline.core import index_definition, index_drops, plan_scans, sql_tokens
-from ragline.core.advice import (
-    Advice,
-    Candidate,
-    Catalog,
-    Explained,
-    Floors,
-    NotAdvised,
-    NotAnalysed,
-    Trial,
-)
+from ragline.core.advice import Advice, Floors, NotAnalysed, Trial
+from ragline.core.advice_candidates import Candidate, Catalog, Explained, NotAdvised
 from ragline.core.dsn import Dsn
 from ragline.core.evidence import Evidence, EvidenceSource, Statement
 from ragline.core.index_facts import ServerFacts, TableFacts
@@ -113,6 +105,7 @@ async def _catalog(
         replicas=await evidence.replicas(connection),
         is_replica=server.is_replica,
         partitions=await evidence.partitions(connection),
+        references=await evidence.unindexed_references(connection),
         vector_schema=server.vector_schema,
     )
 
@@ -134,7 +127,8 @@ async def _explained(
 ) -> tuple[list[Explained], list[NotAnalysed]]:
     explained: list[Explained] = []
     refused: list[NotAnalysed] = []
-    looked_at = found.statements[:MOST_EXPLAINED]
+    texts = await evidence.seen_texts(connection)
+    looked_at = [_keyed(one, texts) for one in found.statements[:MOST_EXPLAINED]]
     paths = await _paths(connection, looked_at)
     distrusted = await evidence.not_trusted(connection)
     for one in looked_at:
@@ -151,6 +145,15 @@ async def _explained(
         else:
             explained.append(Explained(statement=one, plan=plan))
     return explained, refused
+
+
+def _keyed(statement: Statement, texts: Mapping[str, Sequence[str]]) -> Statement:
+    """Return a statement with the keys of JSON values that sessions ask for, where all agree."""
+    found = {sql_tokens.with_keys(statement.text, text) for text in texts.get(statement.id, ())}
+    found.discard(None)
+    if len(found) != 1 or (one := found.pop()) is None:
+        return statement
+    return replace(statement, text=one[0], keys=one[1])
 
 
 async def _paths(
@@ -170,7 +173,7 @@ async def _plan(
     named = sql_tokens.mentions(statement.text, distrusted)
     if named is not None:
         return NoPlan(
-            f"it may run {named!r}, which a role has written that may do less than ours: planning it "
+            f"it may run {named!r}, in which a role has a hand that may do less than ours: planning it "
             "would run that as us. Ask as that role"
         )
     return await evidence.explained(
@@ -187,7 +190,7 @@ async def _judged(
     floors: Floors,
     total_ms: float,
 ) -> tuple[list[Advice], list[NotAdvised]]:
-    found, left = advising.candidates(explained, seen)
+    found, left = advice_candidates.candidates(explained, seen)
     made: list[Advice] = []
     unserved = [
         one
@@ -216,7 +219,11 @@ async def _tried(connection: Session[asyncpg.Record], candidate: Candidate, seen
         wanted = index_definition.parsed(
             candidate.definition, schema=table.schema, table=table.name, name=candidate.name
         )
-        definition = await indexes.normalised(connection, wanted, table.schema)
+        # A plan says names as the role finds them that runs the statement.
+        paths = await _paths(connection, [candidate.uses[0].statement])
+        definition = await indexes.normalised(
+            connection, wanted, table.schema, path=next(iter(paths.values()), None)
+        )
     except UsageError as error:
         return Trial(definition=None, refused=str(error))
     if await evidence.hypopg_schema(connection) is None:

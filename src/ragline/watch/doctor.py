@@ -159,9 +159,11 @@ async def _inventory(
     if not any(id_.startswith("index.") for id_ in wanted):
         return Unknown(reason="it was not looked at")
     try:
+        locked = await catalog.locked(session)
         return Inventory(
-            indexes=await catalog.indexes(session),
-            tables=await catalog.tables(session),
+            indexes=await catalog.indexes(session, without=locked),
+            tables=await catalog.tables(session, without=locked),
+            locked=tuple(table.qualified for table in locked),
             server=await catalog.server(session, memory_bytes=around.memory_bytes),
             operators=await _operators(session),
         )

@@ -112,7 +112,7 @@ def audit(
         files=read.files,
         findings=judged,
         skipped=tuple(read.skipped),
-        unused_allowances=judging.unused(judged, allowed),
+        unused_allowances=judging.unused(judged, allowed, [_shown(one.resolve()) for one in paths]),
         tried=tried,
     )
 
@@ -237,7 +237,7 @@ def _content(path: Path, limit: int) -> bytes | str:
         if status.st_size > limit:
             return f"it has {status.st_size} bytes; the limit is {limit}"
         head = file.read(_HEAD_BYTES)
-        if b"\0" in head:
+        if b"\0" in head and not head.startswith(dsn_audit.UTF_16):
             return "it is binary"
         return head + file.read(limit)
 

@@ -13,18 +13,26 @@ from typing import TypeAlias
 
 import asyncpg
 
-from ragline.core import advisories, index_findings, stats
+from ragline.core import advisories, index_findings, missing_indexes, stats
 from ragline.core.checkup import Finding
+from ragline.core.doctor.words import some
 from ragline.core.dsn import Dsn
 from ragline.core.evidence import OperatorUse
-from ragline.core.index_facts import OPERATORS, IndexFacts, ServerFacts, TableFacts
+from ragline.core.index_facts import OPERATORS, IndexFacts, LockedTable, ServerFacts, TableFacts
 from ragline.core.index_sample import Sample
 from ragline.db import catalog, evidence, index_samples, pool
-from ragline.errors import LockTimeout, NotFound, RaglineError, UsageError
+from ragline.errors import LockTimeout, NotFound, PreconditionFailed, RaglineError, UsageError
 
 _FEWEST = 10
 _MOST_HITS = 1000
 _LOCK_TIMEOUT = "3s"
+_SETTINGS = {
+    "lock_timeout": _LOCK_TIMEOUT,
+    "default_transaction_read_only": "on",
+    # While collections are searched, and vectors compared here, the session waits for us.
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
 _GB = 1024**3
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -61,7 +69,7 @@ class Asked:
 class Listed:
     """An index, which operators queries on its table really use, and what a sample says of it.
 
-    `operators` is None where nobody knows.
+    `operators` is None where nobody knows, and empty where none was seen.
     """
 
     index: IndexFacts
@@ -74,7 +82,7 @@ class Inventory:
     """The indexes that were asked for, and what is to be done.
 
     `others` counts those that were left out, as not of vectors. `unknown` has reasons by what it is
-    that nobody knows.
+    that nobody knows. `bare` are columns of vectors without an index: "schema.table.column" and rows.
     """
 
     server: ServerFacts
@@ -82,6 +90,7 @@ class Inventory:
     others: int
     findings: tuple[Finding, ...]
     unknown: Mapping[str, str]
+    bare: tuple[tuple[str, int | None], ...] = ()
 
 
 async def inventory(
@@ -97,29 +106,43 @@ async def inventory(
     `measure` searches a collection as production does; other tables are asked directly. Raises NotFound
     for a schema or collection that is not there.
     """
-    settings = {"lock_timeout": _LOCK_TIMEOUT, "default_transaction_read_only": "on"}
-    async with pool.session(dsn, "read", settings=settings) as db:
+    async with pool.session(dsn, "read", settings=_SETTINGS) as db:
         try:
-            every = await catalog.indexes(db)
-            tables = await catalog.tables(db)
+            locked = await catalog.locked(db)
+            every = await catalog.indexes(db, without=locked)
+            tables = await catalog.tables(db, without=locked)
             server = await catalog.server(db, memory_bytes=memory_bytes)
+            unread = await catalog.unread_collections(db)
         except asyncpg.LockNotAvailableError as error:
             raise LockTimeout(
                 f"a table is locked for longer than {_LOCK_TIMEOUT}; nothing was changed, look again"
             ) from error
-        wanted = _wanted(every, tables, asked)
+        except asyncpg.QueryCanceledError as error:
+            raise PreconditionFailed(
+                f"the catalog was not read in time: {error}. Allow user {dsn.user!r} more than that "
+                "(statement_timeout), or look again when less is going on"
+            ) from error
+        if asked.collection is not None and unread is not None:
+            raise PreconditionFailed(unread)
+        wanted = _wanted(every, tables, locked, asked)
         blocks, no_cache = await catalog.cached_blocks(db)
         wanted = [_with_cache(index, blocks, server, no_cache) for index in wanted]
         operators, no_operators = await _operators(db)
         samples = await _samples(db, wanted, server, asked, measure, advance)
+    held = [one.qualified for one in locked if not asked.schemas or one.schema in asked.schemas]
     unknown = {
+        "locked": f"somebody has locked {some(held)}: look again when that is done"
+        if held
+        else None,
+        "collections": unread,
         "cached_share": no_cache,
         "operators": no_operators,
         "unused": index_findings.young_statistics(server),
     }
+    looked_at = [table for table in tables if _is_asked_for(table, asked)]
     found = index_findings.findings(
         wanted,
-        [table for table in tables if _is_asked_for(table, asked)],
+        looked_at,
         server,
         operators=operators,
         faults=_faults(server),
@@ -138,13 +161,20 @@ async def inventory(
         others=sum(not index.is_vector for index in every) if not asked.everything else 0,
         findings=tuple(found),
         unknown={what: why for what, why in unknown.items() if why is not None},
+        bare=tuple(
+            (f"{table.qualified}.{column.name}", table.rows)
+            for table, column in missing_indexes.bare(wanted, looked_at)
+        ),
     )
 
 
 def _wanted(
-    every: Sequence[IndexFacts], tables: Sequence[TableFacts], asked: Asked
+    every: Sequence[IndexFacts],
+    tables: Sequence[TableFacts],
+    locked: Sequence[LockedTable],
+    asked: Asked,
 ) -> list[IndexFacts]:
-    schemas = {table.schema for table in tables}
+    schemas = {table.schema for table in (*tables, *locked)}
     for schema in asked.schemas:
         if schema not in schemas:
             raise NotFound(
@@ -153,6 +183,11 @@ def _wanted(
             )
     collections = {name for table in tables for name in table.collections}
     if asked.collection is not None and asked.collection not in collections:
+        if locked:
+            raise LockTimeout(
+                f"the tables of collection {asked.collection!r} may be among those that somebody has "
+                f"locked, {some([one.qualified for one in locked])}; nothing was changed, look again"
+            )
         raise NotFound(
             f"there is no collection {asked.collection!r} with vectors; there "
             f"{'are' if len(collections) != 1 else 'is'} {', '.join(sorted(collections)) or 'none'}"
@@ -203,7 +238,7 @@ def _used(index: IndexFacts, operators: Sequence[OperatorUse] | None) -> tuple[s
     seen = {
         use.operator for use in operators if (use.schema, use.table) == (index.schema, index.table)
     }
-    return tuple(sorted(known | seen)) or None
+    return tuple(sorted(known | seen))
 
 
 def _faults(server: ServerFacts) -> Sequence[advisories.ExtensionFault]:
@@ -256,7 +291,7 @@ def _why_not(index: IndexFacts, asked: Asked) -> str | None:
             "--largest measures it all the same"
         )
     if index.runs_foreign_code:
-        return "its expressions call functions of somebody, which are not run with your rights"
+        return "an index or statistics of its table run code of another user, not with your rights"
     if index.operator is None:
         return f"operator class {', '.join(index.operator_classes)} is not one of pgvector's"
     return None

@@ -165,7 +165,7 @@ async def _why_not(
     if sql_tokens.first_word(statement.text) not in _ASKS:
         return "it writes"
     if (named := sql_tokens.mentions(statement.text, distrusted)) is not None:
-        return f"it may run {named!r}, which a role has written that may do less than ours"
+        return f"it may run {named!r}, in which a role has a hand that may do less than ours"
     if volatile := await evidence.volatile(connection, statement.text):
         return f"it calls {', '.join(volatile)}, which may do more than read"
     plan = await evidence.explained(connection, statement.text, [path])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ragline.change import attached_index, ordinary_index, vector_index
-from ragline.change.attached_index import AttachedSeen
+from ragline.change import attached_index, attached_seen, ordinary_index, vector_index
+from ragline.change.attached_seen import AttachedSeen
 from ragline.change.kind import Site
 from ragline.change.ordinary_index import is_ordinary
 from ragline.change.vector_index import Seen
@@ -80,8 +80,8 @@ class Index:
         """Return both vector indexes to be searched in turn; None for all others."""
         if is_ordinary(target):
             return None
-        if await _is_attached(site, target):
-            return attached_index.arms(target)
+        if (found := await attached_seen.seen(site, target)) is not None:
+            return attached_index.arms(found)
         return await vector_index.arms(site, target, now, want)
 
     async def tidy(self, site: Site, target: str, keep: Value) -> None:
@@ -94,14 +94,19 @@ class Index:
             await vector_index.tidy(site, target, keep)
 
     def measured(self, target: str) -> Mapping[str, Any]:
-        """Return the collection that a vector index serves."""
-        return {} if is_ordinary(target) else {"collections": (target,)}
+        """Return the collections that a vector index serves."""
+        if is_ordinary(target):
+            return {}
+        found = self._seen.get(target)
+        if isinstance(found, AttachedSeen):
+            return {"collections": found.space.collections}
+        return {"collections": (target,)}
 
     async def _look(self, site: Site, target: str) -> Seen | AttachedSeen | None:
-        found = await attached_index.seen(site, target)
+        found = await attached_seen.seen(site, target)
         self._seen[target] = found or await vector_index.seen(site, target)
         return self._seen[target]
 
 
 async def _is_attached(site: Site, target: str) -> bool:
-    return await attached_index.seen(site, target) is not None
+    return await attached_seen.seen(site, target) is not None

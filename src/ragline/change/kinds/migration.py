@@ -42,6 +42,7 @@ class Migration:
         path = _path(scripts, place.heads, heads)
         for one in path:
             alembic_scripts.refuse_mixed(one)
+            alembic_scripts.refuse_without_env(one)
             await asyncio.to_thread(revisions.refuse_old, site.dsn, one, revisions.Limits())
         if path:
             await asyncio.to_thread(revisions.refuse_built, site.dsn, scripts, place, path[0])
@@ -53,7 +54,7 @@ class Migration:
         hidden = [one for one in path if one.why_not]
         said = [f"revision {one.revision} {one.why_not}" for one in hidden]
         lost = migration_losses.forward(path)
-        threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost)
+        threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost, path)
         said += await self._refuse_unkept(site, scripts.target, threats, "this migration")
         if any(one.direction == "down" for one in path):
             # What an upgrade loses was lost when it first ran: nothing more goes when it runs again.
@@ -61,8 +62,10 @@ class Migration:
         back = [alembic_scripts.rendered(scripts, "down", one.revision) for one in reversed(path)]
         for one, its_back in zip(reversed(path), back, strict=True):
             alembic_scripts.refuse_without_way_back(one, its_back)
-        lost_back = migration_losses.back(path, [one for one in back if not one.why_not])
-        threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost_back)
+        read = [one for one in back if not one.why_not]
+        lost_back = migration_losses.back(path, read)
+        threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost_back, read)
+        alembic_scripts.refuse_dropping(read, [one.loss for one in threats])
         said += await self._refuse_unkept(site, scripts.target, threats, "its way back (downgrade)")
         said += [f"the downgrade of {one.revision} {one.why_not}" for one in back if one.why_not]
         return said
@@ -110,7 +113,8 @@ class Migration:
         lost = [] if one.why_not else one.losses
         undone = alembic_scripts.rendered(scripts, _OTHER[one.direction], one.revision).losses
         if one.direction == "down":
-            undone += one.losses  # a way back that loses something is not yet the way back
+            # A way back that loses something is not yet the way back; what it drops was made above.
+            undone += [loss for loss in one.losses if not loss.is_dropped]
         title = scripts.title(one.revision)
         return Step(
             kind=self.name,
@@ -123,6 +127,7 @@ class Migration:
                 "direction": one.direction,
                 "lost": migration_losses.plain_losses(undone),
                 "backups": self._backups.get(target, {}),
+                "file": scripts.file_hash(one.revision),
             },
             lock=lock,
             blocks=blocks,
@@ -145,19 +150,26 @@ class Migration:
                 migration_losses.from_plain(step.arguments["lost"]),
             )
             sources = []
-            for found, losses in kept:
+            for found, losses in kept.backups:
                 site.say(f"rows come back from backup {found.id}")
                 old = await held.enter_async_context(backup.restored(site.dsn, found))
                 sources.append((old, losses))
-            writer = None
+            noted = None
             if sources:
-                writer = await asyncio.to_thread(
+                noted = await asyncio.to_thread(
                     lost_rows.version_writer, site.dsn, _version_table(scripts)
                 )
+            writers = lost_rows.Writers(noted=noted, window=kept.window)
+            own: dict[str, str] = {}
+
+            def before_begin(session: Any) -> None:
+                own.clear()
+                lost = [one for _, losses in sources for one in losses]
+                own.update(lost_rows.look_before(session, lost, writers))
 
             def before_commit(session: Any) -> None:
                 for old, losses in sources:
-                    for one in lost_rows.put_back(session, old, losses, writer=writer):
+                    for one in lost_rows.put_back(session, old, losses, own):
                         site.say(f"{one.table}: {one.rows} rows and {one.values} values came back")
 
             await asyncio.to_thread(
@@ -169,7 +181,8 @@ class Migration:
                 limits=limits,
                 reached=site.reached,
                 say=site.say,
-                before_commit=before_commit,
+                before_begin=before_begin if sources else None,
+                before_commit=before_commit if sources else None,
             )
 
     async def confirm(self, site: Site, target: str, want: Value) -> None:

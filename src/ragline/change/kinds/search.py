@@ -11,6 +11,7 @@ from ragline.core.change import Arm, Step, Trial, Value
 from ragline.core.results import CollectionFacts
 from ragline.core.search_policy import DEFAULT, FIELDS, SearchPolicy
 from ragline.db import attached_rows, policies
+from ragline.db.pool import Connection
 from ragline.errors import NotFound, PreconditionFailed, UsageError
 from ragline.rag.query import HITS
 
@@ -155,6 +156,16 @@ def _fewer_hits(now: SearchPolicy, policy: SearchPolicy) -> list[str]:
     return [f"{said}: add --k {after} to judge the first {after} alone"]
 
 
+async def _will_have_index(site: Site, connection: Connection, facts: CollectionFacts) -> bool:
+    """Whether there is a vector index once the change, of which this may be one part, is made."""
+    planned = [
+        part.want for part in site.together if (part.kind, part.target) == ("index", facts.name)
+    ]
+    if planned:
+        return planned[0] is not None
+    return bool(await attached_rows.index_state(connection, facts))
+
+
 async def _without_effect(
     site: Site, facts: CollectionFacts, changed: Mapping[str, Any]
 ) -> list[str]:
@@ -168,7 +179,7 @@ async def _without_effect(
         by_vectors = []
     pool = await site.app.pool("admin")
     async with pool.connection() as connection:
-        if facts.space and not await attached_rows.index_state(connection, facts):
+        if facts.space and not await _will_have_index(site, connection, facts):
             found += [
                 f"{name} has no effect: collection {facts.name!r} has no vector index, so searches "
                 "compare every vector"

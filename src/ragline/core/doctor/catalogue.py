@@ -60,6 +60,7 @@ CHECKS: tuple[Check, ...] = (
         "indexes",
         ("index.invalid", "no build was broken off and left an index that no query uses"),
         ("index.operator_class", "vector indexes fit the operators that queries use"),
+        ("index.missing", "columns of many vectors have an index"),
         ("index.dimension", "vector indexes can hold the dimension they are for"),
         ("index.ivfflat_empty", "no IVFFlat index was built before there were rows"),
         ("index.ivfflat_lists", "IVFFlat indexes have as many lists as their rows want"),
@@ -109,8 +110,19 @@ GROUPS: tuple[str, ...] = tuple(dict.fromkeys(check.group for check in CHECKS))
 
 
 def group_of(id_: str) -> str:
-    """Return the group of a check."""
-    return next(check.group for check in CHECKS if check.id == id_)
+    """Return the group of a check, or of its kin where the catalogue does not have it."""
+    groups = {check.id: check.group for check in CHECKS}
+    akin = (groups[one] for one in _akin(id_))
+    return groups.get(id_) or next(akin, "more")
+
+
+def is_wanted(id_: str, wanted: Sequence[str]) -> bool:
+    """Return whether a finding of an id belongs to what is looked at, in the catalogue or not."""
+    return id_ in wanted if id_ in IDS else set(_akin(id_) or IDS) <= set(wanted)
+
+
+def _akin(id_: str) -> list[str]:
+    return [one for one in IDS if one.startswith(id_.partition(".")[0] + ".")]
 
 
 def chosen(only: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:

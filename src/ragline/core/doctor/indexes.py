@@ -10,21 +10,26 @@ from ragline.core.advisories import Advisories
 from ragline.core.checkup import Finding
 from ragline.core.doctor.catalogue import IDS
 from ragline.core.doctor.facts import Facts, Unknown
-from ragline.core.doctor.words import passed, size, unknown
+from ragline.core.doctor.words import many, passed, size, some, unknown
 from ragline.core.evidence import OperatorUse
 from ragline.core.index_facts import IndexFacts, ServerFacts, TableFacts
+from ragline.core.sampled_indexes import SMALL
 
 _OURS = tuple(id_ for id_ in IDS if id_.startswith("index."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """Indexes and tables. `operators` None: nobody knows which ones statements use."""
+    """Indexes and tables. `operators` None: nobody knows which ones statements use.
+
+    `locked` are tables that are not among them, since nobody could look at them.
+    """
 
     indexes: Sequence[IndexFacts]
     tables: Sequence[TableFacts]
     server: ServerFacts
     operators: Sequence[OperatorUse] | None
+    locked: Sequence[str] = ()
 
 
 def judge(facts: Facts, found: Inventory | Unknown) -> Iterator[Finding]:
@@ -59,6 +64,13 @@ def _findings(known: Advisories, found: Inventory) -> list[Finding]:
 def _not_known(found: Inventory) -> Mapping[str, Unknown]:
     """Return what nobody can say here: silence about it would look like a pass."""
     said: dict[str, Unknown] = {}
+    if found.locked:
+        held = Unknown(
+            reason=f"somebody has locked {some(list(found.locked))}: nobody can look at its indexes; "
+            "nothing is wrong with the others",
+            fix="look again when that is done",
+        )
+        said.update(dict.fromkeys(_OURS, held))
     if found.operators is None and any(one.is_vector and not one.metrics for one in found.indexes):
         said["index.operator_class"] = Unknown(
             reason="which operators statements use is not counted, or not for this user to see",
@@ -82,4 +94,7 @@ def _all_well(id_: str, found: Inventory) -> str:
     if id_ in ("index.invalid", "index.duplicate", "index.unused"):
         total = sum(one.size_bytes for one in found.indexes)
         return f"none of {count} indexes ({size(total)})"
+    if id_ == "index.missing":
+        columns = [column for table in found.tables for column in table.vectors]
+        return f"none of {many(len(columns), 'column')} of vectors with {SMALL:,} rows or more"
     return f"none of {vectors} vector indexes"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ragline.core.checkup import WORST_FIRST, Finding
 from ragline.core.doctor import access, capacity, indexes, reaching, spaces, upkeep, versions
-from ragline.core.doctor.catalogue import IDS
+from ragline.core.doctor.catalogue import IDS, is_wanted
 from ragline.core.doctor.words import unknown
 
 if TYPE_CHECKING:
@@ -40,12 +40,13 @@ def without_answer(broken: Finding, wanted: Sequence[str] = IDS) -> tuple[Findin
 def told(found: Iterable[Finding], wanted: Sequence[str]) -> tuple[Finding, ...]:
     """Return the wanted findings in the order of the catalogue, the worst of an id first.
 
-    An id without any finding was not looked at: that is unknown, never a pass.
+    An id without any finding was not looked at: that is unknown, never a pass. A finding whose id the
+    catalogue does not have is told where all of its kind is wanted.
     """
     by_id: dict[str, list[Finding]] = {id_: [] for id_ in wanted}
     for finding in found:
-        if finding.id in by_id:
-            by_id[finding.id].append(finding)
+        if finding.id in by_id or is_wanted(finding.id, wanted):
+            by_id.setdefault(finding.id, []).append(finding)
     return tuple(
         finding
         for id_, some in by_id.items()
@@ -57,7 +58,7 @@ def first(found: Iterable[Finding]) -> list[Finding]:
     """Return what needs something done, the most urgent first."""
     order = {id_: place for place, id_ in enumerate(IDS)}
     bad = [finding for finding in found if finding.status in ("fail", "warn")]
-    return sorted(bad, key=lambda one: (_badness(one), order[one.id]))
+    return sorted(bad, key=lambda one: (_badness(one), order.get(one.id, len(IDS))))
 
 
 def resting_on(found: Sequence[Finding]) -> str | None:

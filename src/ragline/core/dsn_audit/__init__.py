@@ -15,7 +15,7 @@ from ragline.core.dsn_audit.finding import Spot
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Kind = Literal["python", "notebook", "shell", "env", "toml", "yaml", "sql", "config"]
+Kind = Literal["python", "notebook"] | lines.Kind
 
 _BY_ENDING: dict[str, Kind] = {
     **dict.fromkeys(("py", "pyi", "pyw"), "python"),
@@ -23,15 +23,23 @@ _BY_ENDING: dict[str, Kind] = {
     **dict.fromkeys(("yaml", "yml"), "yaml"),
     **dict.fromkeys(("sql", "psql", "pgsql", "psqlrc"), "sql"),
     **dict.fromkeys(("ini", "cfg", "conf", "properties", "json", "mk", "service"), "config"),
+    **dict.fromkeys(("tf", "tfvars", "hcl"), "config"),
+    **dict.fromkeys(("js", "jsx", "mjs", "cjs", "ts", "tsx", "mts", "vue", "svelte"), "source"),
+    **dict.fromkeys(("go", "rs", "java", "kt", "scala", "groovy", "gradle", "cs"), "source"),
+    **dict.fromkeys(("rb", "php", "ex", "exs", "pl", "ps1"), "source"),
     "env": "env",
     "ipynb": "notebook",
     "toml": "toml",
 }
 _BY_NAME = re.compile(
-    r"(?P<env>\.env(\..*)?|.*\.env\..*)|(?P<config>(Dockerfile|Containerfile|Makefile|Procfile)(\..*)?)",
+    r"(?P<passfile>\.?pgpass(\.conf)?)|(?P<service>\.?pg_service\.conf)"
+    r"|(?P<env>\.env(\..*)?|.*\.env\..*)|(?P<config>(Dockerfile|Containerfile|Makefile|Procfile)(\..*)?)",
     re.IGNORECASE,
 )
 _FIRST_LINE = re.compile(r"#!.*?\b(?:(?P<python>python[\d.]*)|(?P<shell>(?:ba|z|k|da)?sh))\b")
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How a text begins that some programs of Windows write."""
 
 # Others than these are rare, and some of Python's codecs take very long.
 _DECLARED = re.compile(
@@ -44,7 +52,8 @@ _DECLARED = re.compile(
 def kind_of(name: str, head: str = "") -> Kind | None:
     """Return how a file of this name is read, by its first line where its name says nothing."""
     if found := _BY_NAME.fullmatch(name):
-        return "env" if found["env"] else "config"
+        kinds: tuple[Kind, ...] = ("passfile", "service", "env", "config")
+        return next(kind for kind in kinds if found[kind])
     _, dot, ending = name.rpartition(".")
     if dot:
         return _BY_ENDING.get(ending.casefold())
@@ -56,7 +65,7 @@ def kind_of(name: str, head: str = "") -> Kind | None:
 def audit(kind: Kind, data: bytes) -> tuple[Spot, ...]:
     """Return the faults of a file's content, in the order of its lines; whatever it holds."""
     try:
-        text = data.decode(_encoding(data) if kind == "python" else "utf-8-sig")
+        text = data.decode(_encoding(data, kind))
         undecoded: tuple[Spot, ...] = ()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -69,9 +78,11 @@ def audit(kind: Kind, data: bytes) -> tuple[Spot, ...]:
     return tuple(sorted(_once(found), key=lambda spot: (spot.line, spot.kind.id, spot.evidence)))
 
 
-def _encoding(data: bytes) -> str:
-    """Return the encoding that a Python source declares in its first two lines."""
-    for line in data.split(b"\n", 2)[:2]:
+def _encoding(data: bytes, kind: Kind) -> str:
+    """Return what a file's mark says, or a Python source declares in its first two lines."""
+    if data.startswith(UTF_16):
+        return "utf-16"
+    for line in data.split(b"\n", 2)[:2] if kind == "python" else ():
         if found := _DECLARED.match(line):
             return found[1].decode("ascii")
     return "utf-8-sig"

@@ -75,9 +75,31 @@ def judged(
     return tuple(out)
 
 
-def unused(findings: Sequence[Finding], allowed: Iterable[Allowance]) -> tuple[Allowance, ...]:
-    """Return the allowances that no finding needs any more."""
-    return tuple(one for one in allowed if not any(one.covers(finding) for finding in findings))
+def unused(
+    findings: Sequence[Finding], allowed: Iterable[Allowance], tops: Iterable[str]
+) -> tuple[Allowance, ...]:
+    """Return the allowances that no finding needs any more; none of folders that were not looked at."""
+    looked_at = tuple(tops)
+    return tuple(
+        one
+        for one in allowed
+        if not any(one.covers(finding) for finding in findings)
+        and any(_may_hold(top, one.path) for top in looked_at)
+    )
+
+
+def _may_hold(top: str, pattern: str) -> bool:
+    """Whether files below `top` can be of a pattern."""
+    if top == "." or "/" not in pattern.rstrip("/"):
+        return True
+    fixed: list[str] = []
+    for part in pattern.strip("/").split("/"):
+        if re.search(r"[*?\[\\]", part):
+            break
+        fixed.append(part)
+    parts = top.split("/")
+    common = min(len(parts), len(fixed))
+    return parts[:common] == fixed[:common]
 
 
 def as_baseline(findings: Iterable[Finding]) -> str:

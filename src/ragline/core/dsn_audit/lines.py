@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ragline.core.dsn import HIDDEN
@@ -19,7 +20,7 @@ from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Kind = Literal["shell", "env", "toml", "yaml", "sql", "config"]
+Kind = Literal["shell", "env", "toml", "yaml", "sql", "config", "source", "service", "passfile"]
 
 PROGRAMS = (
     "psql|pg_dump|pg_dumpall|pg_restore|pgbench|createdb|dropdb|createuser|dropuser|vacuumdb"
@@ -58,10 +59,34 @@ _RESOLVED = re.compile(r"\bragline\s+db\s+url\b")
 _META_CONNECT = re.compile(r"^\s*\\(?:c|connect)\s+(?![-\s]*$)\S")
 _GETENV = re.compile(r"^\s*\\getenv\s+\S+\s+(?P<name>\w+)")
 _DBLINK = re.compile(r"\b(?P<name>dblink(?:_connect(?:_u)?)?)\s*\(", re.IGNORECASE)
+_OTHER_READ = re.compile(
+    r"(?:\benviron(?:\.get)?\s*[\[(]|\b(?:os\.)?(?:getenv|Getenv|LookupEnv)\(|\bprocess\.env\[|\bENV\["
+    r"|\bENV\.fetch\(|\benv::var\(|\bGetEnvironmentVariable\()\s*[\"'](?P<quoted>[A-Za-z_]\w*)[\"']"
+    r"|(?:\bprocess\.env\.|\$env:)(?P<plain>[A-Za-z_]\w*)"
+)
+_FLOW = re.compile(
+    r"(?:(?P<title>[\w.-]{1,40})[\"']?[ \t]*[:=][ \t]*)?(?<!\$)\{(?P<inside>[^{}]{1,2000})\}"
+)
+_FLOW_PAIR = re.compile(
+    r"[\"']?(?P<name>[A-Za-z_]{1,40})[\"']?[ \t]*[:=][ \t]*"
+    r"(?P<value>\"(?:\\.|[^\"\\])*\"|'[^']*'|[^\s,}]+)"
+)
+_SECTION = re.compile(r"[ \t]*\[+[ \t]*[\"']?(?P<name>[\w.-]{1,80})")
+_OF_A_DATABASE = re.compile(
+    r"(?:^|[._-])(?:postgres|postgresql|pg|pgvector|database|db|datasource)(?:$|[._-])",
+    re.IGNORECASE,
+)
+_PASSFILE = re.compile(r"(?:(?:\\.|[^\\:])*:){4}(?P<password>(?:\\.|[^\\:])+)")
 _SQL_PASSWORD = re.compile(
     r"\bpassword\s+(?P<value>'(?:''|[^'])*'|E'(?:\\.|[^'\\])*'|\$(?P<tag>\w{0,60})\$.{0,500}?\$(?P=tag)\$)",
     re.IGNORECASE,
 )
+
+
+_ROLE_PASSWORD = re.compile(
+    r"\b(?:create|alter)\s+(?:role|user)\b[^;]{1,300}?" + _SQL_PASSWORD.pattern, re.IGNORECASE
+)
+_COMMENTS = {"sql": "--", "source": "//"}
 
 
 def spots(text: str, kind: Kind) -> Iterator[Spot]:
@@ -69,10 +94,11 @@ def spots(text: str, kind: Kind) -> Iterator[Spot]:
     if kind == "toml" and (line := _toml_fault(text)):
         yield Spot(line=line, kind=finding.UNPARSABLE, evidence="not TOML")
     for number, found in enumerate(text.split("\n"), start=1):
-        yield from _too_long(found, number)
+        if kind != "source":  # what was packed for browsers
+            yield from _too_long(found, number)
         yield from _in_line(found[:_LONGEST_LINE], number, kind)
-    if kind in ("toml", "yaml", "config"):
-        yield from _logins(text)
+    if kind in ("toml", "yaml", "config", "service"):
+        yield from _logins(text, is_service=kind == "service")
 
 
 def credentials(text: str, first_line: int = 1) -> Iterator[Spot]:
@@ -116,46 +142,101 @@ def _too_long(line: str, number: int) -> Iterator[Spot]:
 
 
 def _in_line(text: str, number: int, kind: Kind) -> Iterator[Spot]:
-    code, comment = _without_comment(text, "--" if kind == "sql" else "#")
+    code, comment = _without_comment(text, _COMMENTS.get(kind, "#"))
     yield from targets_in(code, number)
     yield from credentials(comment, number)
     yield from _PARTICULAR[kind](code, number)
     if kind != "sql":
-        yield from _passwords(text, number)
+        yield from passwords(text, number)
+        yield from sql_passwords(code, number)
 
 
-def is_login(names: set[str]) -> bool:
-    """Whether settings of these names, side by side, log in to a database."""
-    return "dbname" in names or ("host" in names and bool(names & {"database", "db"}))
+def is_login(names: set[str], title: str = "") -> bool:
+    """Whether settings of these names, side by side, log in to a database; `title` is above them."""
+    if names & {"dbname", "db_name"} or ("host" in names and names & {"database", "db"}):
+        return True
+    return bool(_OF_A_DATABASE.search(title) and names & {"host", "user", "username", "url"})
 
 
-def _logins(text: str) -> Iterator[Spot]:
+def sql_passwords(text: str, number: int) -> Iterator[Spot]:
+    """Yield the passwords that statements within another language give."""
+    for found in _ROLE_PASSWORD.finditer(text):
+        yield from _sql_password(found, number + text.count("\n", 0, found.start("value")))
+
+
+@dataclass(slots=True)
+class _Block:
+    """Settings of one indent, with what is above them."""
+
+    indent: int
+    title: str
+    names: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+def _logins(text: str, *, is_service: bool) -> Iterator[Spot]:
     """Yield each `password` that stands in a block with the other parts of a login."""
-    blocks: list[tuple[int, dict[str, tuple[int, str]]]] = []
+    blocks: list[_Block] = []
+    section = above = ""
     for number, line in enumerate(text.split("\n"), start=1):
-        found = _KEY.fullmatch(_without_comment(line[:_LONGEST_LINE], "#")[0])
+        code = _without_comment(line[:_LONGEST_LINE], "#")[0]
+        yield from _flows(code, number)
+        found = _KEY.fullmatch(code)
         indent = len(found["indent"]) + len(found["item"] or "") if found else 0
         ends = line.lstrip().startswith(("[", "}", "{"))
         # The next item of a list is a block of its own.
         inside = indent if found and found["item"] else indent + 1
-        while blocks and (ends or (found and blocks[-1][0] >= inside)):
-            yield from _login(blocks.pop()[1])
+        while blocks and (ends or (found and blocks[-1].indent >= inside)):
+            yield from _login(blocks.pop(), is_service=is_service)
+        if header := _SECTION.match(line):
+            section, above = header["name"], ""
         if found:
-            if not blocks or blocks[-1][0] < indent:
-                blocks.append((indent, {}))
-            blocks[-1][1][found["name"].lower()] = (number, found["value"])
-    for _, names in blocks:
-        yield from _login(names)
+            if not blocks or blocks[-1].indent < indent:
+                blocks.append(_Block(indent, above or section))
+            blocks[-1].names[found["name"].lower()] = (number, found["value"])
+            above = found["name"] if found["value"].strip() in ("", "{") else ""
+    for block in blocks:
+        yield from _login(block, is_service=is_service)
 
 
-def _login(names: dict[str, tuple[int, str]]) -> Iterator[Spot]:
-    number, written = names.get("password", (0, ""))
-    value = written.strip().rstrip(",").strip("\"'")
-    if value and is_login({*names}) and not stands_for_something(value) and value not in _EMPTY:
+def _flows(code: str, number: int) -> Iterator[Spot]:
+    """Yield the passwords of what is written in one line: {host: h, dbname: d, password: p}."""
+    for flow in _FLOW.finditer(code) if "{" in code else ():
+        block = _Block(0, flow["title"] or "")
+        for pair in _FLOW_PAIR.finditer(flow["inside"]):
+            block.names[pair["name"].lower()] = (number, pair["value"])
+        yield from _login(block)
+
+
+def _login(block: _Block, *, is_service: bool = False) -> Iterator[Spot]:
+    names = {name: _bare(written) for name, (_, written) in block.names.items()}
+    variable = names.get("name", "")
+    if holds_a_password(variable) and _is_given(names.get("value", "")):
+        # An item of Kubernetes, or of ECS: {name: PGPASSWORD, value: secret}.
+        number = block.names["value"][0]
+        yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"{variable}={HIDDEN}")
+    has_url = any("postgres" in value and "://" in value for value in names.values())
+    if _is_given(names.get("password", "")) and (
+        is_service or has_url or is_login({*names}, block.title)
+    ):
+        number = block.names["password"][0]
         yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password={HIDDEN}")
 
 
-def _passwords(text: str, number: int) -> Iterator[Spot]:
+def _bare(written: str) -> str:
+    return written.strip().rstrip(",").strip("\"'")
+
+
+def _is_given(value: str) -> bool:
+    return (
+        bool(value)
+        and value not in _EMPTY
+        and not value.startswith(("!", "&", "*"))
+        and not stands_for_something(value)
+    )
+
+
+def passwords(text: str, number: int) -> Iterator[Spot]:
+    """Yield what is given to a variable that holds a password: PGPASSWORD=secret."""
     for found in (*_SETTING.finditer(text), *_DOCKER_ENV.finditer(text)):
         name, value = found["name"], found["value"].strip("\"'").strip()
         if not holds_a_password(name) or not value or value in _EMPTY:
@@ -167,6 +248,7 @@ def _passwords(text: str, number: int) -> Iterator[Spot]:
 
 def _shell(text: str, number: int) -> Iterator[Spot]:
     yield from commands(text, number)
+    yield from _reads(text, number)
     unquoted = _outside_single_quotes(text)
     names = [found["plain"] or found["braced"] for found in _VARIABLE.finditer(unquoted)]
     names += [found["name"] for found in _PRINTENV.finditer(unquoted)]
@@ -191,13 +273,31 @@ def _sql(text: str, number: int) -> Iterator[Spot]:
     for found in _DBLINK.finditer(text):
         yield Spot(line=number, kind=finding.OWN_CONNECT, evidence=f"{found['name'].lower()}(…)")
     for found in _SQL_PASSWORD.finditer(text):
-        value = found["value"].removeprefix("E").strip("'")
-        if value and not stands_for_something(value):
-            yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password '{HIDDEN}'")
+        yield from _sql_password(found, number)
+
+
+def _sql_password(found: re.Match[str], number: int) -> Iterator[Spot]:
+    value = found["value"].removeprefix("E").strip("'")
+    if value and not stands_for_something(value):
+        yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password '{HIDDEN}'")
 
 
 def _inner(text: str, number: int) -> Iterator[Spot]:
     yield from commands(text, number, is_shell=False)
+    yield from _reads(text, number)
+
+
+def _reads(text: str, number: int) -> Iterator[Spot]:
+    """Yield the variables that a line of another language reads: os.environ["PGHOST"]."""
+    for found in _OTHER_READ.finditer(text):
+        name = found["quoted"] or found["plain"]
+        if names_a_database(name):
+            yield Spot(line=number, kind=finding.ENVIRONMENT_READ, evidence=f"environment: {name}")
+
+
+def _passfile(text: str, number: int) -> Iterator[Spot]:
+    if (found := _PASSFILE.fullmatch(text)) and not stands_for_something(found["password"]):
+        yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password={HIDDEN}")
 
 
 def _nothing(_text: str, _number: int) -> Iterator[Spot]:
@@ -211,6 +311,9 @@ _PARTICULAR: dict[Kind, Callable[[str, int], Iterator[Spot]]] = {
     "toml": _inner,
     "config": _inner,
     "env": _nothing,
+    "source": _reads,
+    "service": _nothing,
+    "passfile": _passfile,
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MAGIC = re.compile(r"^(?P<indent>\s*)(?P<mark>[%!?])(?P<rest>.*)$")
 _ASSIGNED_MAGIC = re.compile(r"^(?P<before>\s*[\w, ]+=\s*)[%!](?P<rest>.*)$")
 _CELL_MAGIC = re.compile(r"%%(?P<name>\w+)")
+_OF_PYTHON = frozenset({"capture", "prun", "python", "python3", "time", "timeit"})
 _SHELLS = frozenset({"bash", "sh", "shell", "script", "system", "sx", "!"})
 
 
@@ -47,19 +48,31 @@ def _placed(text: str, end: int, strict: bool = True) -> tuple[str, int]:
 def spots(text: str) -> Iterator[Spot]:
     """Yield the faults of a notebook, each with its line in the file and its cell."""
     try:
-        cells = _cells(_Decoder().decode(text))
+        notebook = _Decoder().decode(text)
+        cells, is_python = _cells(notebook), _is_python(notebook)
     except json.JSONDecodeError as error:
         yield Spot(line=error.lineno, kind=finding.UNPARSABLE, evidence="not JSON")
-        cells = None
+        cells, is_python = None, False
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         yield Spot(line=1, kind=finding.UNPARSABLE, evidence="not a notebook")
-        cells = None
+        cells, is_python = None, False
     if cells is None:
         yield from lines.credentials(text)
         return
     starts = [0, *(found.end() for found in re.finditer("\n", text))]
     for number, cell in enumerate(cells, start=1):
-        yield from _of_cell(cell, number, starts)
+        yield from _of_cell(cell, number, starts, is_python=is_python)
+
+
+def _is_python(notebook: Any) -> bool:
+    """Whether its cells are Python: so, unless it says another language."""
+    about = notebook.get("metadata")
+    for part, name in (("language_info", "name"), ("kernelspec", "language")):
+        said = about.get(part) if isinstance(about, dict) else None
+        language = said.get(name) if isinstance(said, dict) else None
+        if isinstance(language, str):
+            return language.lower().startswith(("python", "ipython"))
+    return True
 
 
 def _cells(notebook: Any) -> list[Mapping[str, Any]]:
@@ -70,10 +83,12 @@ def _cells(notebook: Any) -> list[Mapping[str, Any]]:
     return cells
 
 
-def _of_cell(cell: Mapping[str, Any], number: int, starts: list[int]) -> Iterator[Spot]:
+def _of_cell(
+    cell: Mapping[str, Any], number: int, starts: list[int], *, is_python: bool
+) -> Iterator[Spot]:
     source, at = _source(cell.get("source", cell.get("input")), starts)
     if cell.get("cell_type") == "code":
-        for spot in _of_code(source):
+        for spot in _of_code(source) if is_python else lines.spots(source, "source"):
             yield replace(spot, line=_line(at, spot.line), cell=number)
     else:
         for spot in lines.credentials(source):
@@ -127,8 +142,12 @@ def _of_code(source: str) -> Iterator[Spot]:
             yield from lines.spots(source, "sql")
             return
     code: list[str] = []
+    is_continued = False
     for number, line in enumerate(source.split("\n"), start=1):
-        if found := _MAGIC.match(line):
+        if is_continued:
+            yield from _of_magic("!" + line, number)
+            code.append("")
+        elif found := _MAGIC.match(line):
             yield from _of_magic(found["mark"] + found["rest"], number)
             code.append(f"{found['indent']}pass")
         elif found := _ASSIGNED_MAGIC.match(line):
@@ -136,7 +155,13 @@ def _of_code(source: str) -> Iterator[Spot]:
             code.append(f"{found['before']}None")
         else:
             code.append(re.sub(r"^(\s*[\w.]+)\?{1,2}\s*$", r"\1", line))
-    yield from python.spots("\n".join(code))
+            continue
+        is_continued = line.endswith("\\")
+    may_be_other = magic is not None and magic["name"] not in _OF_PYTHON
+    for spot in python.spots("\n".join(code)):
+        # A cell of %%html or %%R is no broken Python.
+        if not (may_be_other and spot.kind is finding.UNPARSABLE):
+            yield spot
 
 
 def _of_magic(text: str, number: int) -> Iterator[Spot]:

@@ -49,6 +49,13 @@ _FUNCTIONS = frozenset(
 # Types too, so that only a call is a connect.
 _TYPES = frozenset(
     {
+        "databases.Database",
+        "langchain_community.vectorstores.PGVector",
+        "langchain_postgres.PGEngine.from_connection_string",
+        "langchain_postgres.PGVector",
+        "llama_index.vector_stores.postgres.PGVectorStore",
+        "llama_index.vector_stores.postgres.PGVectorStore.from_params",
+        "peewee.PostgresqlDatabase",
         "pg8000.native.Connection",
         "psycopg2.pool.SimpleConnectionPool",
         "psycopg2.pool.ThreadedConnectionPool",
@@ -64,6 +71,7 @@ _READERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
 _ALIASES = frozenset({"alias", "env", "validation_alias"})
 _OTHER_READERS = frozenset({"config", "env"})
 _ENVIRONMENTS = frozenset({"os.environ", "os.environb"})
+_ENV_FILES = frozenset({"dotenv.dotenv_values", "dotenv.main.dotenv_values"})
 _GETENV = frozenset({"os.getenv", "os.getenvb"})
 _RUNS_COMMANDS = re.compile(
     r"(?:subprocess\.(?:run|call|check_call|check_output|Popen|getoutput|getstatusoutput)"
@@ -173,19 +181,30 @@ def _learn_assigned(
             module.environments.add(name)
 
 
-def _is_copy(value: ast.expr, module: _Module) -> bool:
-    """Whether this is `dict(os.environ)`, `os.environ.copy()` or `{**os.environ}`."""
+def _is_copy(value: ast.AST, module: _Module) -> bool:
+    """Whether this is `dict(os.environ)`, `os.environ.copy()`, `{**os.environ}`, or an env file."""
     if isinstance(value, ast.Call):
-        if module.dotted(value.func) == "os.environ.copy":
+        dotted = module.dotted(value.func)
+        if dotted in _ENV_FILES:
             return True
-        return (
-            module.dotted(value.func) == "dict"
-            and bool(value.args)
-            and module.dotted(value.args[0]) in _ENVIRONMENTS
-        )
-    return isinstance(value, ast.BoolOp) and any(
-        module.dotted(one) in _ENVIRONMENTS for one in value.values
-    )
+        if isinstance(value.func, ast.Attribute) and value.func.attr == "copy":
+            return _is_named_environment(value.func.value, module)
+        copied = [*value.args[:1], *(one.value for one in value.keywords if one.arg is None)]
+        return dotted == "dict" and any(_is_named_environment(one, module) for one in copied)
+    if isinstance(value, ast.Dict):
+        merged = [one for key, one in zip(value.keys, value.values, strict=True) if key is None]
+    elif isinstance(value, ast.BoolOp):
+        merged = value.values
+    elif isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
+        merged = [value.left, value.right]
+    else:
+        return False
+    return any(_is_named_environment(one, module) for one in merged)
+
+
+def _is_named_environment(node: ast.AST, module: _Module) -> bool:
+    dotted = module.dotted(node)
+    return dotted in _ENVIRONMENTS or dotted in module.environments
 
 
 def _is_resolved(value: ast.expr, module: _Module) -> bool:
@@ -253,8 +272,7 @@ def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: _Module) -
 
 
 def _is_environment(node: ast.AST, module: _Module) -> bool:
-    dotted = module.dotted(node)
-    return dotted in _ENVIRONMENTS or dotted in module.environments
+    return _is_named_environment(node, module) or _is_copy(node, module)
 
 
 def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: _Module) -> Iterator[Spot]:
@@ -274,6 +292,8 @@ def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: _Module) ->
             evidence=target.shown,
             target=target.text,
         )
+    if not is_document:
+        yield from lines.sql_passwords(text, node.lineno)
 
 
 def _whole_text(node: ast.expr, module: _Module) -> str | None:
@@ -316,14 +336,33 @@ def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
     dotted = module.dotted(node.func)
     if dotted in _FUNCTIONS or dotted in _TYPES:
         module.inner.add(id(node.func))
-        if not _takes_resolved(node, module):
+        if not _takes_resolved(node, module) and not _is_of_another_kind(node, module):
             yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{dotted}(…)")
+    else:
+        yield from _of_login_call(node)
     for keyword in node.keywords:
         yield from _of_keyword(keyword, dotted, module)
     if _RUNS_COMMANDS.fullmatch(dotted):
         yield from _of_command(node, module)
     if node.args and _reads(node.func, dotted, module):
         yield from _read(node, node.args[0], module)
+    if len(node.args) > 1 and (dotted in _SETTERS or _reads(node.func, dotted, module)):
+        # What is set, or taken where there is none: getenv("PGPASSWORD", "secret").
+        yield from _of_setting(_text_of(node.args[0], module), node.args[1])
+
+
+def _of_login_call(node: ast.Call) -> Iterator[Spot]:
+    """Yield the password of `anything(host=…, database=…, password=…)`."""
+    named = {one.arg: one.value for one in node.keywords if one.arg is not None}
+    if "password" in named and lines.is_login({*named}):
+        yield from _password("password", named["password"])
+
+
+def _is_of_another_kind(node: ast.Call, module: _Module) -> bool:
+    """Whether it opens SQLite or the like, by a URL that is written there."""
+    given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "url")]
+    texts = [_text_of(one, module) for one in given]
+    return any(text is not None and _OTHER_SCHEME.match(text) for text in texts)
 
 
 def _of_keyword(keyword: ast.keyword, dotted: str, module: _Module) -> Iterator[Spot]:
@@ -341,7 +380,9 @@ def _takes_resolved(node: ast.Call, module: _Module) -> bool:
     return any(_is_resolved(one, module) for one in given)
 
 
-_DSN_KEYWORDS = (None, "conninfo", "dsn", "url")
+_DSN_KEYWORDS = (None, "connection", "connection_string", "conninfo", "dsn", "url")
+_OTHER_SCHEME = re.compile(r"(?!postgres)[a-z][a-z0-9]*(?:\+[a-z0-9]+)?://", re.IGNORECASE)
+_SETTERS = frozenset({"os.putenv"})
 
 
 def _reads(function: ast.expr, dotted: str, module: _Module) -> bool:
@@ -364,7 +405,16 @@ def _text_of(node: ast.expr | None, module: _Module) -> str | None:
     if isinstance(node, ast.Constant):
         value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
         return value if isinstance(value, str) else None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts = [_text_of(one, module) for one in _sides(node)]
+        return "".join(part for part in parts if part) if all(parts) else None
     return module.constants.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _sides(node: ast.BinOp) -> list[ast.expr | None]:
+    """Return both sides of a sum of two names or texts."""
+    sides = (node.left, node.right)
+    return [one if isinstance(one, ast.Constant | ast.Name) else None for one in sides]
 
 
 def _of_reference(node: ast.Attribute | ast.Name, module: _Module) -> Iterator[Spot]:
@@ -398,21 +448,21 @@ def _password(name: str, value: ast.expr) -> Iterator[Spot]:
 
 def _of_command(node: ast.Call, module: _Module) -> Iterator[Spot]:
     first = node.args[0] if node.args else None
-    if isinstance(first, ast.List | ast.Tuple) and first.elts:
-        words = [_text_of(one, module) for one in first.elts]
-    else:
-        words = [_text_of(one, module) for one in node.args]
-    command = words[0] if words else None
-    if command is None and isinstance(first, ast.JoinedStr):
-        command = _whole_text(first, module)
-    if command is None:
-        return
-    if found := _PROGRAM.fullmatch(command):
+    given = first.elts if isinstance(first, ast.List | ast.Tuple) else node.args
+    found = [
+        _whole_text(one, module) if isinstance(one, ast.JoinedStr) else _text_of(one, module)
+        for one in given
+    ]
+    words = [word or "{}" for word in found]
+    if words and (program := _PROGRAM.fullmatch(words[0])):
         if len(words) < 2 or words[1] not in ("--version", "--help", "-V"):
-            yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{found['name']} …")
+            yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{program['name']} …")
         return
-    for line in command.split("\n"):
-        yield from lines.commands(line, node.lineno)
+    # A whole line of a shell, or another program's arguments: docker exec db psql -U app.
+    for text in (*(word for word in words if re.search(r"\s", word)), " ".join(words)):
+        for line in text.split("\n"):
+            yield from lines.commands(line, node.lineno)
+            yield from lines.passwords(line, node.lineno)
 
 
 def _of_settings_class(node: ast.ClassDef, module: _Module) -> Iterator[Spot]:

@@ -228,4 +228,4 @@ def _of_pairs(text: str, start: int, end: int) -> Target | None:
 def _unquoted(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] == "'":
         return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
-    return value
+    return value.rstrip(",;)")  # of the sentence around it

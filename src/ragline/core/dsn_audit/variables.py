@@ -20,7 +20,8 @@ _PART = (
 _NAME = re.compile(f"{_PREFIX}(?:{_URL}|{_PART})")
 _SECRET = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9]*[_.-]){0,3}"
-    r"(?:PGPASSWORD|(?:postgres|postgresql|pg|db|database)[_.-]?(?:password|passwd|pass|pwd))",
+    r"(?:PGPASSWORD|(?:postgres|postgresql|pg|pgvector|db|database|datasource)"
+    r"[_.-]?(?:password|passwd|pass|pwd))",
     re.IGNORECASE,
 )
 

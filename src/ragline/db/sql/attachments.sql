@@ -196,13 +196,13 @@ where case g.kind
 end
 
 -- changes_of --
--- those that are at work on a table or its collection, or keep on it what they replaced
-select c.id, c.title, c.state, c.parts, c.retire_at
+-- those that are at work on a collection, or were kept on it, and all on indexes of any table
+select c.id, c.title, c.state, c.parts, c.snapshot, c.retire_at
 from ragline.change c
 where exists (
         select from pg_catalog.jsonb_array_elements(c.parts) as p
         where p ->> 'target' = $1
-           or p ->> 'kind' = 'index' and p ->> 'target' = any ($2::text[])
+           or p ->> 'kind' = 'index' and pg_catalog.starts_with(p ->> 'target', '@')
     )
   and c.state not in ('planned', 'undone', 'inconclusive')
 order by c.id

@@ -106,7 +106,8 @@ select t.oid is not null as is_there, n.nspname as schema, t.relname as table,
        pg_catalog.to_regclass(pg_catalog.format('%I.%I', a.description ->> 'schema',
                                                 a.description ->> 'table')) is not null as is_another,
        coalesce(pg_catalog.has_schema_privilege(n.oid, 'usage')
-                and pg_catalog.has_table_privilege(t.oid, 'select'), false) as may_read
+                and pg_catalog.has_table_privilege(t.oid, 'select'), false) as may_read,
+       coalesce(t.relrowsecurity, false) as has_row_security
 from attached_table a
 left join pg_catalog.pg_class t on t.oid = a.table_oid
 left join pg_catalog.pg_namespace n on n.oid = t.relnamespace

@@ -132,8 +132,10 @@ from pg_catalog.pg_roles r where r.rolcanlogin order by r.rolname
 -- hba --
 select line_number as line, type as kind, pg_catalog.array_to_string(database, ',') as databases,
        pg_catalog.array_to_string(user_name, ',') as users, address,
-       type = 'local' or address in ('127.0.0.1', '::1', 'localhost', 'samehost') or address like '127.%'
-           as is_local,
+       type = 'local' or address in ('localhost', 'samehost')
+           -- 127.0.0.1/0 is everybody
+           or address like '127.%' and netmask like '255.%'
+           or address = '::1' and netmask = 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff' as is_local,
        auth_method as method, error
 from pg_catalog.pg_hba_file_rules order by line_number
 

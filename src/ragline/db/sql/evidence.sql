@@ -28,6 +28,34 @@ where s.dbid = (select oid from pg_catalog.pg_database where datname = current_d
 group by s.queryid
 order by 4 desc, 1
 
+-- seen_texts --
+-- what sessions ran last or run now, with its constants, where it was not cut off
+select query_id::text as id, query as text
+from pg_catalog.pg_stat_activity
+where datname = current_database() and query_id is not null and pid <> pg_catalog.pg_backend_pid()
+  and octet_length(query) < (
+      select setting::int - 1 from pg_catalog.pg_settings where name = 'track_activity_query_size'
+  )
+
+-- unindexed_references --
+-- an index serves a foreign key when it begins with its columns, in whatever order
+select k.conname::text as name, k.conrelid as table_oid,
+       (
+           select array_agg(a.attname::text order by u.place)
+           from pg_catalog.unnest(k.conkey) with ordinality as u (number, place)
+           join pg_catalog.pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.number
+       ) as columns,
+       n.nspname::text as to_schema, c.relname::text as to_table
+from pg_catalog.pg_constraint k
+join pg_catalog.pg_class c on c.oid = k.confrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where k.contype = 'f' and k.conparentid = 0
+  and not exists (
+      select from pg_catalog.pg_index i
+      where i.indrelid = k.conrelid and i.indisvalid and i.indpred is null
+        and (i.indkey::int2[])[0:pg_catalog.cardinality(k.conkey) - 1] @> k.conkey
+  )
+
 -- search_paths --
 -- where a role's statements look for names: what it has of its own goes before the database's
 select distinct on (r.rolname) r.rolname::text as user_name, own.path
@@ -48,38 +76,84 @@ order by r.rolname, own.rank desc nulls last
 
 -- not_trusted --
 -- Planning a statement runs functions that it names and that call themselves immutable or stable. What
--- a role less mighty than ours could have written is not run on our account: names of functions,
--- operators, and relations that bring such functions along.
-with untrusted as (
-    select p.oid, p.proname
+-- a role less mighty than ours could have written is not run on our account: names of functions, and of
+-- all that brings them along: operators, types, casts, relations by their defaults, constraints,
+-- policies, indexes and heirs, and views of those, whoever has made them.
+with recursive foreign_made as (
+    select p.oid
     from pg_catalog.pg_proc p
     join pg_catalog.pg_roles r on r.oid = p.proowner
     join pg_catalog.pg_language l on l.oid = p.prolang
     where not r.rolsuper and r.rolname not in (session_user, 'ragline_owner')
-      -- only a superuser can have written those
+      -- only a superuser can have written those; nobody but a trigger calls the others
       and l.lanname not in ('c', 'internal')
+      and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+),
+untrusted as (
+    select oid from foreign_made
+    union
+    -- what looks for names where its caller does finds theirs
+    select p.oid
+    from pg_catalog.pg_proc p
+    join pg_catalog.pg_language l on l.oid = p.prolang
+    where exists (select from foreign_made)
+      and l.lanname not in ('c', 'internal')
+      and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      and p.prosqlbody is null
+      and not coalesce(p.proconfig::text ~ 'search_path=', false)
+      and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+),
+tainted (classid, objid) as (
+    select 'pg_proc'::regclass::oid, oid from untrusted
+    union
+    select reached.classid, reached.objid
+    from tainted t
+    cross join lateral (
+        -- of what depends on a relation, the rules of views read it
+        select d.classid, d.objid
+        from pg_catalog.pg_depend d
+        where d.refclassid = t.classid and d.refobjid = t.objid
+          and d.classid <> 'pg_trigger'::regclass
+          and (t.classid <> 'pg_class'::regclass or d.classid = 'pg_rewrite'::regclass)
+        union all
+        select 'pg_class'::regclass, o.relation
+        from (
+            select 'pg_attrdef'::regclass as class, oid, adrelid from pg_catalog.pg_attrdef
+            union all
+            select 'pg_rewrite'::regclass, oid, ev_class from pg_catalog.pg_rewrite
+            union all
+            select 'pg_policy'::regclass, oid, polrelid from pg_catalog.pg_policy
+            union all
+            select 'pg_constraint'::regclass, oid, conrelid from pg_catalog.pg_constraint
+            union all
+            select 'pg_class'::regclass, indexrelid, indrelid from pg_catalog.pg_index
+            union all
+            select 'pg_class'::regclass, inhrelid, inhparent from pg_catalog.pg_inherits
+        ) as o (class, oid, relation)
+        where o.class = t.classid and o.oid = t.objid and o.relation <> 0
+        union all
+        select 'pg_type'::regclass, k.contypid
+        from pg_catalog.pg_constraint k
+        where t.classid = 'pg_constraint'::regclass and k.oid = t.objid and k.contypid <> 0
+        union all
+        select 'pg_type'::regclass, between_them.oid
+        from pg_catalog.pg_cast k
+        join pg_catalog.pg_type between_them on between_them.oid in (k.castsource, k.casttarget)
+        where t.classid = 'pg_cast'::regclass and k.oid = t.objid
+          and between_them.typnamespace <> 'pg_catalog'::regnamespace
+    ) as reached
 )
-select proname::text as name from untrusted
+select p.proname::text as name
+from tainted t join pg_catalog.pg_proc p on t.classid = 'pg_proc'::regclass and p.oid = t.objid
 union
-select o.oprname::text from pg_catalog.pg_operator o join untrusted u on u.oid = o.oprcode
-union
-select c.relname::text
-from pg_catalog.pg_class c
-join pg_catalog.pg_roles r on r.oid = c.relowner
-where c.relkind = 'v' and not r.rolsuper and r.rolname <> session_user
-  and exists (select from untrusted)
+select o.oprname::text
+from tainted t join pg_catalog.pg_operator o on t.classid = 'pg_operator'::regclass and o.oid = t.objid
 union
 select c.relname::text
-from pg_catalog.pg_depend d
-join untrusted u on u.oid = d.refobjid
-left join pg_catalog.pg_policy p
-    on d.classid = 'pg_catalog.pg_policy'::regclass and p.oid = d.objid
-left join pg_catalog.pg_index i
-    on d.classid = 'pg_catalog.pg_class'::regclass and i.indexrelid = d.objid
-left join pg_catalog.pg_constraint k
-    on d.classid = 'pg_catalog.pg_constraint'::regclass and k.oid = d.objid
-join pg_catalog.pg_class c on c.oid in (p.polrelid, i.indrelid, k.conrelid)
-where d.refclassid = 'pg_catalog.pg_proc'::regclass
+from tainted t join pg_catalog.pg_class c on t.classid = 'pg_class'::regclass and c.oid = t.objid
+union
+select y.typname::text
+from tainted t join pg_catalog.pg_type y on t.classid = 'pg_type'::regclass and y.oid = t.objid
 
 -- columns --
 -- the estimates of a table with its heirs are its own where it has none

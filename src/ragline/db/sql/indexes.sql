@@ -81,6 +81,14 @@ from pg_catalog.pg_class x
 join pg_catalog.pg_index i on i.indexrelid = x.oid
 where i.indrelid = $1 and x.relname = $2
 
+-- definition_in_ledger --
+-- as jsonb writes a text
+select exists (
+    select from ragline.change
+    where pg_catalog.strpos(parts::text, pg_catalog.to_jsonb($1::text)::text) > 0
+       or pg_catalog.strpos(snapshot::text, pg_catalog.to_jsonb($1::text)::text) > 0
+)
+
 -- table_kind --
 select case c.relkind
            when 'r' then case when c.relpersistence = 't' then 'temporary table' else 'table' end
@@ -182,6 +190,38 @@ left join pg_catalog.pg_namespace n on n.oid = e.extnamespace
 left join pg_catalog.pg_namespace tn on tn.nspname = a.description ->> 'schema'
 left join pg_catalog.pg_class t on t.relnamespace = tn.oid and t.relname = a.description ->> 'table'
 where c.name = $1
+
+-- sharing_a_table --
+-- other collections whose vectors are the same column, compared in the same way
+select c.name, c.id as collection_id, s.id as space_id
+from ragline.embedding_space mine
+join ragline.attached_table at on at.collection_id = mine.collection_id
+join ragline.attached_table other on other.table_oid = at.table_oid
+    and other.collection_id <> at.collection_id
+    and other.description ->> 'embedding' = at.description ->> 'embedding'
+join ragline.collection c on c.id = other.collection_id
+join ragline.embedding_space s on s.id = c.active_space_id
+where mine.id = $1
+  and (s.dimension, s.metric, s.storage) = (mine.dimension, mine.metric, mine.storage)
+order by c.name
+
+-- change_of_an_index --
+select min(c.id) from ragline.change c
+where c.closed_at is null and c.state <> 'planned'
+  and exists (
+      select from pg_catalog.jsonb_array_elements(c.parts) as p
+      where p ->> 'kind' = 'index' and p ->> 'target' = any ($1::text[])
+  )
+
+-- may_index --
+-- what an index of a table takes: to own it, and to create in its schema
+select pg_catalog.pg_get_userbyid(t.relowner) as owner, current_user::text as user,
+       pg_catalog.pg_has_role(t.relowner, 'usage') as is_owner,
+       pg_catalog.has_schema_privilege(n.oid, 'create') as may_create,
+       pg_catalog.pg_is_in_recovery() as is_replica
+from pg_catalog.pg_class t
+join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+where n.nspname = $1 and t.relname = $2
 
 -- vector_indexes_of_table --
 select x.relname as name, m.amname as method, o.opcname as operator_class,

@@ -1,5 +1,61 @@
+-- locked --
+-- tables that nobody may even read: who asks for a definition or a size waits until that is over
+with held as (
+    select l.relation as oid from pg_catalog.pg_locks l
+    where l.mode = 'AccessExclusiveLock' and l.locktype = 'relation'
+      and l.pid is distinct from pg_catalog.pg_backend_pid()
+      and l.database = (
+          select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()
+      )
+), locked as (
+    select oid from held
+    union select i.indrelid from pg_catalog.pg_index i join held h on h.oid = i.indexrelid
+    union select t.oid from pg_catalog.pg_class t join held h on h.oid = t.reltoastrelid
+)
+select t.oid, n.nspname::text as schema, t.relname::text as name
+from locked k
+join pg_catalog.pg_class t on t.oid = k.oid
+join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and t.relkind in ('r', 'p', 'm') and t.relpersistence <> 't'
+order by 2, 3
+
 -- indexes --
 -- every index outside the catalog, or of some schemas; sessions that ask look nowhere but in the catalog
+with used as (  -- by whom; what is the server's own is not written down as needed
+    select d.classid, d.objid, d.refclassid, d.refobjid,
+           coalesce(p.proowner, o.oprowner, y.typowner) as owner
+    from pg_catalog.pg_depend d
+    left join pg_catalog.pg_proc p
+        on d.refclassid = 'pg_catalog.pg_proc'::regclass and p.oid = d.refobjid
+    left join pg_catalog.pg_operator o
+        on d.refclassid = 'pg_catalog.pg_operator'::regclass and o.oid = d.refobjid
+    left join pg_catalog.pg_type y
+        on d.refclassid = 'pg_catalog.pg_type'::regclass and y.oid = d.refobjid
+    where d.classid in ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
+), stranger as (
+    select u.classid, u.objid from used u
+    where u.owner is not null
+      and not exists (
+          select from pg_catalog.pg_roles r
+          where r.oid = u.owner and (r.rolsuper or r.rolname = current_user)
+      )
+      and not exists (
+          select from pg_catalog.pg_depend m
+          join pg_catalog.pg_extension e
+              on e.oid = m.refobjid and m.refclassid = 'pg_catalog.pg_extension'::regclass
+          where m.classid = u.refclassid and m.objid = u.refobjid and m.deptype = 'e'
+            and e.extname = 'vector'
+      )
+), strange as materialized (  -- planning a query runs what is in any index or statistics of a table
+    select j.indrelid as table_oid
+    from stranger s join pg_catalog.pg_index j on j.indexrelid = s.objid
+    where s.classid = 'pg_catalog.pg_class'::regclass
+    union
+    select j.stxrelid
+    from stranger s join pg_catalog.pg_statistic_ext j on j.oid = s.objid
+    where s.classid = 'pg_catalog.pg_statistic_ext'::regclass
+)
 select x.oid, t.oid as table_oid, n.nspname::text as schema, t.relname::text as table_name,
        x.relname::text as name, a.amname::text as method,
        array(
@@ -27,21 +83,7 @@ select x.oid, t.oid as table_oid, n.nspname::text as schema, t.relname::text as 
        (select c.conname::text from pg_catalog.pg_constraint c where c.conindid = x.oid
         order by c.contype limit 1) as constraint_name,
        i.indisreplident as is_replica_identity,
-       exists (  -- what is the server's own is not written down as needed
-           select from pg_catalog.pg_depend d
-           where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = x.oid
-             and d.refclassid in (
-                 'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
-                 'pg_catalog.pg_type'::regclass
-             )
-             and not exists (
-                 select from pg_catalog.pg_depend m
-                 join pg_catalog.pg_extension e
-                     on e.oid = m.refobjid and m.refclassid = 'pg_catalog.pg_extension'::regclass
-                 where m.classid = d.refclassid and m.objid = d.refobjid and m.deptype = 'e'
-                   and e.extname = 'vector'
-             )
-       ) as runs_foreign_code,
+       exists (select from strange r where r.table_oid = t.oid) as runs_foreign_code,
        x.relkind = 'I' as is_partitioned,
        x.relispartition as is_part,
        i.indisvalid and i.indislive as is_valid,
@@ -101,6 +143,7 @@ left join pg_catalog.pg_stat_all_tables s on s.relid = t.oid
 left join pg_catalog.pg_stat_all_indexes u on u.indexrelid = x.oid
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and ($1::text[] is null or n.nspname = any ($1::text[]))
+  and t.oid <> all ($2::oid[])
   and t.relpersistence <> 't'
 order by n.nspname, t.relname, x.relname
 
@@ -143,14 +186,28 @@ join pg_catalog.pg_namespace n on n.oid = t.relnamespace
 left join pg_catalog.pg_stat_all_tables s on s.relid = t.oid
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and t.relkind in ('r', 'p', 'm') and t.relpersistence <> 't'
+  and t.oid <> all ($1::oid[])
 order by n.nspname, t.relname
 
 -- knows_collections --
--- whether ragline is here, and its tables may be read
-select coalesce(bool_and(
-    c.oid is not null and pg_catalog.has_table_privilege(c.oid, 'select')
-    and pg_catalog.has_schema_privilege(c.relnamespace, 'usage')
-), false)
+-- whether ragline's tables are here, are tables of whom the schema belongs to (a view of a stranger's would
+-- run with our rights), and may be read; the schema itself is `complaint`'s to judge
+select coalesce(pg_catalog.bool_and(c.oid is not null), false) as are_here,
+       coalesce(pg_catalog.bool_and(
+           c.relkind = 'r' and not c.relhasrules
+           and (
+               c.relowner = n.nspowner
+               or exists (
+                   select from pg_catalog.pg_roles r
+                   where r.oid = c.relowner
+                     and (r.rolsuper or r.rolname in (current_user, 'ragline_owner'))
+               )
+           )
+       ), false) as are_tables,
+       coalesce(pg_catalog.bool_and(
+           pg_catalog.has_table_privilege(c.oid, 'select')
+           and pg_catalog.has_schema_privilege(n.oid, 'usage')
+       ), false) as are_readable
 from (values ('collection'), ('embedding_space'), ('attached_table')) as w (name)
 left join pg_catalog.pg_namespace n on n.nspname = 'ragline'
 left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.name

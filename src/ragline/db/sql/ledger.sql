@@ -109,7 +109,19 @@ select at, state, reason, by_user from change_history where change_id = $1 order
 
 -- other_way --
 -- when the open change, or the one that it takes back, began the step whose text begins so
-select s.started_at, o.plan
+-- its own transactions come after the last row written before it, and before that of its end
+select s.started_at, o.plan, case when s.ended_at is not null then s.xmin::text end as until,
+       (
+           select b.transaction::text
+           from (
+               select xmin, at from change_history h where h.change_id = o.id
+               union all
+               select xmin, ended_at from change_step e where e.change_id = o.id
+           ) b (transaction, at)
+           where b.at <= s.started_at
+           order by age(b.transaction)
+           limit 1
+       ) as after
 from change c
 join change o on o.id in (c.id, c.undoes)
 join change_step s on s.change_id = o.id
