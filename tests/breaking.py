@@ -131,8 +131,10 @@ async def attached(made: Ground) -> None:
         await db.execute("set search_path = public")
         await db.execute(_NOTES)
     async with wiring.open_app(made.config) as app:
-        columns = {"id": "id", "text": "content", "embedding": "embedding"}
-        await attach.attach(app, Request(table=ATTACHED, model="unknown", **columns))
+        asked = Request(
+            table=ATTACHED, id="id", text="content", embedding="embedding", model="unknown"
+        )
+        await attach.attach(app, asked)
 
 
 # What is there.

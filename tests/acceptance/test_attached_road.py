@@ -25,7 +25,7 @@ from ragline.models import embed
 from ragline.models.embed import Embedder
 from ragline.ops import embedded, programs
 
-ROWS = 1_200
+ROWS = 1_000
 QUESTIONS = 80
 _TABLES = {
     "Letters": "langchain_id",
@@ -65,7 +65,7 @@ class Town:
         dump = programs.program("pg_dump", 18)
         arguments = ["--schema-only", "--exclude-schema=ragline"]
         text = asyncio.run(programs.run(dump, arguments, self.dsn))
-        plain = re.sub(r"^\\\\(un)?restrict .*$|^--.*$", "", text, flags=re.MULTILINE)
+        plain = re.sub(r"^\\(un)?restrict .*$|^--.*$", "", text, flags=re.MULTILINE)
         return [one.strip() for one in plain.split(";\n") if one.strip()]
 
 
@@ -147,16 +147,10 @@ def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str, key:
     assert found["hits"][0]["body"] == TEXTS[5]
     run = ragline.json("eval", "run", dataset, "-c", name, "--method", "vector")
     assert run["run"]["metrics"]["recall@10"]["value"] > 0.5, run["run"]["metrics"]
-    tuned = ragline.run(
-        "index", "tune", name, "--recall", "0.9", "--dataset", dataset, "--quick", "--apply", "--json",
-        timeout_s=60,
-    )  # fmt: skip
-    assert tuned.returncode == 0, (tuned.stdout[-3000:], tuned.stderr)
-    change = ragline.json("change", "show")
-    assert change["entry"]["state"] == "kept"
-    assert change["entry"]["verdict"]["rung"] != "nothing"
-    again = ragline.json("eval", "run", dataset, "-c", name, "--method", "vector")
-    assert again["run"]["metrics"]["recall@10"]["value"] > 0.5
+    _change_its_index(ragline, table, dataset)
+    (change, *_) = ragline.json("change", "list")["changes"]
+    assert change["state"] == "kept"
+    assert change["verdict"]["rung"] not in ("nothing", "construction")
     planned = ragline.run("detach", name, "--json")
     assert planned.returncode == 2
     detached = ragline.json("detach", name, "--yes")["plan"]
@@ -169,6 +163,22 @@ def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str, key:
     kept = (*detached["kept_indexes"], *detached["gone_indexes"])
     assert [one for one in changed if not _defines(one, kept)] == []
     _its_application_works(town, table)
+
+
+def _change_its_index(ragline: Command, table: str, dataset: str) -> None:
+    """Have another index built, measured by the gate, and kept unless it is worse."""
+    if table == "Letters":
+        tune = "index", "tune", table, "--quick", "--recall", "0.9", "--dataset", dataset
+        number = str(ragline.json(*tune)["change"]["id"])
+    else:
+        # IVFFlat with so few rows is quicker than any graph: here only quality is at stake.
+        asked = "--dataset", dataset, "--questions", "60", "--latency-margin", "3", "--budget", "10"
+        plan = "change", "plan", "index", table, "m=24", "ef_construction=128", *asked
+        number = str(ragline.json(*plan)["id"])
+    # So few questions cannot always tell; what is surely worse is undone all the same.
+    apply = "change", "apply", number, "--keep-inconclusive"
+    done = ragline.run(*apply, timeout_s=120)
+    assert done.returncode == 0, (done.stdout[-3000:], done.stderr)
 
 
 def _defines(statement: str, indexes: tuple[str, ...]) -> bool:

@@ -79,6 +79,7 @@ async def connect() -> None:
     PGVector(connection=one)  # !own-connect
     anything(host="h", database="d", password="{CANARY}")  # !credential
     make("sqlite://")
+    redis(host="h", db=0, password="{CANARY}")
     print(f"(host={{one}}, port={{two}})")
     run("alter role app password '{CANARY}'")  # !credential
 '''
@@ -137,6 +138,7 @@ database:
   user: app
   password: {CANARY}  # !credential
   name: kb
+redis: {{host: h, db: 0, password: none-of-ours}}
 mail:
   host: localhost
   user: app
@@ -171,6 +173,10 @@ const other = "{SCHEME}app:{CANARY}@h/d"; // !credential
 TERRAFORM = f"""resource "aws_db_instance" "kb" {{
   username = "app"
   password = "{CANARY}"  # !credential
+  db_name  = "kb"
+}}
+resource "aws_db_instance" "other" {{
+  password = var.db_password
   db_name  = "kb"
 }}
 """

@@ -13,7 +13,12 @@ import pytest
 from command import Command
 from ragline.core.dsn import Dsn
 from ragline.errors import NotFound, UsageError
-from ragline.ops import migration_files, migration_template
+from ragline.ops import (
+    migration_files,
+    migration_lint,
+    migration_rendering,
+    migration_template,
+)
 
 _OURS = Path(__file__).parents[2] / "src" / "ragline" / "db" / "migrations"
 _ALLOWED = Path(__file__).parents[2] / ".ragline-lint.toml"
@@ -133,6 +138,86 @@ def test_a_fault_fails_with_its_line_until_it_is_known_or_allowed(tmp_path: Path
     allowed = tmp_path / "allowed.toml"
     allowed.write_text('[[allow]]\npath = "*.py"\nrule = "alter-system"\nreason = "a test"\n')
     assert command.run("migrate", "lint", folder, "--allow", allowed).returncode == 0
+
+
+_HOSTILE = """\
+import os, socket, subprocess, sys
+from pathlib import Path
+from alembic import op
+revision = "{revision}"
+down_revision = {down}
+Path(__file__).with_suffix(".ran").touch()
+def upgrade():
+    print("no answer", flush=True)
+    op.execute("alter system reset all")
+    {body}
+def downgrade():
+    raise NotImplementedError
+"""
+_BODIES = {
+    "sys.exit(0)": "SystemExit",
+    "os._exit(0)": "its Python ended the process",
+    "os.kill(os.getpid(), 9)": "os.kill",
+    "socket.create_connection(('127.0.0.1', 1))": "neither connects",
+    "subprocess.run(['true'])": "neither connects",
+    "__import__('psycopg').connect('')": "a lint has none",
+    "__import__('sqlalchemy').create_engine('postgresql+psycopg://').connect()": "a lint has none",
+    "exec('while True: pass')": "took longer",
+    "assert not any(one.startswith(('PG', 'DATABASE_URL')) for one in os.environ)": None,
+}
+
+
+def test_a_revision_that_misbehaves_costs_itself_alone_and_never_connects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration_rendering, "_TIMEOUT_S", 5.0)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    (tmp_path / "versions").mkdir()
+    files, before = {}, None
+    for number, body in enumerate(_BODIES):
+        file = tmp_path / "versions" / f"{number}.py"
+        file.write_text(_HOSTILE.format(revision=number, down=repr(before), body=body))
+        files[str(file)], before = body, str(number)
+
+    found = migration_lint.run([tmp_path], allowed=(), known={}, with_squawk=False)
+
+    why = {files[path]: said for path, said in found.not_rendered.items()}
+    for body, said in _BODIES.items():
+        assert (said is None) == (body not in why), why
+        assert said is None or said in why[body], (body, why[body])
+    assert [one.path for one in found.findings if one.rule == "alter-system"] == list(files)
+
+
+def test_without_rendering_no_python_of_theirs_runs(tmp_path: Path) -> None:
+    file = tmp_path / "1.py"
+    file.write_text(_HOSTILE.format(revision="1", down=None, body="op.execute(sys.argv[0])"))
+
+    done = Command(folder=tmp_path).run("migrate", "lint", file, "--no-render")
+
+    assert done.returncode == 4
+    assert "alter-system" in done.stdout
+    assert "unreadable-sql" in done.stdout
+    assert "squawk: not run" in done.stdout
+    assert not file.with_suffix(".ran").exists()
+
+
+def test_an_environment_as_people_have_it_is_read(tmp_path: Path) -> None:
+    """Windows' line ends, several places of revisions, folders with spaces in their names."""
+    folder = tmp_path / "my app"
+    made = migration_template.new(folder, "first", may_init=True)
+    (folder / "more here").mkdir()
+    ini = folder / "alembic.ini"
+    places = f"version_locations = %(here)s/migrations/versions{os.pathsep}%(here)s/more here\n"
+    ini.write_bytes((ini.read_text() + places).replace("\n", "\r\n").encode())
+    made.path.write_bytes(made.path.read_text().replace("\n", "\r\n").encode())
+    moved = made.path.rename(folder / "more here" / "1.py")
+
+    second = migration_template.new(ini, 'Ünïcode "quotes" and \\ back', may_init=False)
+
+    assert second.down_revision == made.revision
+    read = migration_files.read(ini)
+    assert {Path(one.path).name for one in read.sources} == {moved.name, second.path.name}
+    assert read.not_rendered == {}
 
 
 def test_a_lint_without_squawk_says_so(tmp_path: Path) -> None:

@@ -9,14 +9,17 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from ragline.change import loop
 from ragline.change.kind import Site
 from ragline.change.kinds.index import Index
-from ragline.core.change import Trial
+from ragline.core.change import Arm, Part, Trial
 from ragline.core.dsn import Dsn
+from ragline.core.gate import Asked, Judgement
 from ragline.core.index_definition import Place, place
 from ragline.errors import Conflict, NotFound, PreconditionFailed, UsageError
+from ragline.rag import attach
 from ragline.rag.app import App
-from trials import brought, site_of
+from trials import Fixed, brought, site_of
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ROWS = 400
@@ -252,6 +255,27 @@ async def test_an_index_of_halves_is_put_beside_the_applications_own(
     assert back.index_storage == "vector"
 
 
+async def test_an_index_of_halves_that_stands_already_is_taken_and_not_built_again(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    halves = (
+        "CREATE INDEX a_half ON public.docs USING hnsw "
+        "(((embedding)::public.halfvec(16)) public.halfvec_cosine_ops)"
+    )
+    await db.execute(OWN)
+    await db.execute(halves)
+    want, _ = await kind.wanted(place_of_docs, "docs", {"storage": "halfvec"})
+    now = await kind.read(place_of_docs, "docs")
+
+    # Nothing can be tried beside: it is measured before and after.
+    assert await kind.arms(place_of_docs, "docs", now, want) is None
+    assert [step.action for step in kind.steps("docs", now, want)] == ["switch"]
+    was = await brought(place_of_docs, kind, "docs", want)
+    await brought(place_of_docs, kind, "docs", was)
+
+    assert OWN in await indexes_of(db)
+
+
 async def test_a_table_without_an_index_gets_one_and_loses_it_again(
     place_of_docs: Site, db: Db, kind: Index
 ) -> None:
@@ -318,6 +342,39 @@ async def test_a_table_made_anew_is_another_one(place_of_docs: Site, db: Db, kin
 
     with pytest.raises(NotFound, match="made anew"):
         await kind.wanted(place_of_docs, "docs", {"m": 8})
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("alter table public.docs rename to moved", "is called public.moved now"),
+        ("drop table public.docs", "was dropped"),
+    ],
+)
+async def test_a_table_that_goes_while_it_is_measured_ends_the_change(
+    place_of_docs: Site, app: App, db: Db, sql: str, said: str
+) -> None:
+    class Meddled(Fixed):
+        async def pair(self, asked: Asked, now: Arm, want: Arm) -> Judgement:
+            await db.execute(sql)
+            return await super().pair(asked, now, want)
+
+    await db.execute(OWN)
+    place_of_docs.measure = Meddled()
+    planned = await loop.plan(
+        place_of_docs, (Part(kind="index", target="docs", want={"m": 24}),), Asked()
+    )
+    assert planned is not None
+
+    with pytest.raises(NotFound, match=said):
+        await loop.apply(place_of_docs, planned.id)
+
+    (entry, *_) = await loop.entries(place_of_docs)
+    assert entry.state == "undone"
+    done = await attach.detach(app, "docs")
+    if done.is_there:
+        assert done.dropped_indexes == ('"public"."docs_embedding__trial"',)
+        assert await indexes_of(db, "public.moved") == [OWN.replace("public.docs", "public.moved")]
 
 
 async def test_what_stands_in_the_way_is_left_alone(

@@ -872,6 +872,8 @@ async def test_a_replacement_broken_off_is_tidied(place: Place, db: Db) -> None:
     want = await place.wanted(
         ATTRIBUTE, {"definition": "create index attribute_by_value on attribute (word)"}
     )
+    # What the ledger knows of is ours.
+    assert await loop.plan(place.site, [Part(kind="index", target=ATTRIBUTE, want=want)], None)
     build, switch, _ = place.kind.steps(ATTRIBUTE, was, want)
     await place.kind.run(place.site, build)
     await place.undo(ATTRIBUTE, was)
@@ -884,6 +886,90 @@ async def test_a_replacement_broken_off_is_tidied(place: Place, db: Db) -> None:
     await place.kind.tidy(place.site, ATTRIBUTE, was)
     assert [row[0] for row in await db.fetch(left)] == ["attribute_by_value"]
     assert await place.read(ATTRIBUTE) == was
+
+
+THEIRS = """
+create schema app; create table app."T x" (id int, a int, b text);
+insert into app."T x" select i, i % 7, 'b' || i from generate_series(1, 500) i;
+create index by_a on app."T x" (a);
+"""
+BY_A = '@app."T x".by_a'
+
+
+async def test_somebody_s_own_index_is_never_taken_for_what_a_replacement_left(
+    place: Place, db: Db
+) -> None:
+    await db.execute(THEIRS)
+    was = await place.read(BY_A)
+    wide = {"definition": 'create index by_a on app."T x" (a, b)'}
+    for ending in ("new", "old"):
+        await db.execute(f'create index by_a__{ending} on app."T x" (b)')
+        with pytest.raises(Conflict, match=f"'by_a__{ending}'.*it is not ours"):
+            await place.wanted(BY_A, wide)
+        await place.kind.tidy(place.site, BY_A, was)
+        assert await db.fetchval(f"select to_regclass('app.by_a__{ending}')") is not None
+        await db.execute(f"drop index app.by_a__{ending}")
+    # One that comes between the plan and its steps.
+    want = await place.wanted(BY_A, wide)
+    build, switch, drop = place.kind.steps(BY_A, was, want)
+    await db.execute('create index by_a__new on app."T x" (b)')
+    with pytest.raises(Conflict, match="it is not ours"):
+        await place.kind.run(place.site, build)
+    await db.execute('drop index app.by_a__new; create index by_a__old on app."T x" (b)')
+    await place.kind.run(place.site, build)
+    with pytest.raises(Conflict, match="it is not ours"):
+        await place.kind.run(place.site, switch)
+    await db.execute("drop index app.by_a__old")
+    for step in (switch, drop):
+        await place.kind.run(place.site, step)
+    await place.kind.confirm(place.site, BY_A, want)
+    names = await db.fetch("select indexname from pg_indexes where schemaname = 'app'")
+    assert [row[0] for row in names] == ["by_a"]
+
+
+async def test_the_loop_replaces_an_index_of_another_schema_and_leaves_nothing(
+    place: Place, db: Db
+) -> None:
+    await db.execute(THEIRS)
+    was = await place.read(BY_A)
+    want = {"definition": 'create index by_a on app."T x" (a, b)'}
+    planned = await loop.plan(place.site, [Part(kind="index", target=BY_A, want=want)], None)
+    assert planned
+    build = place.kind.steps(BY_A, was, planned.parts[0].want)[0]
+    await place.kind.run(place.site, build)  # as one that a killed process left
+    entry = await loop.apply(place.site, planned.id)
+    assert entry.state == "kept"
+    await loop.undo(place.site, entry.id)
+    assert await place.read(BY_A) == was
+    names = await db.fetch("select indexname from pg_indexes where schemaname = 'app'")
+    assert [row[0] for row in names] == ["by_a"]
+
+
+@pytest.mark.parametrize(
+    ("target", "definition", "error", "reason"),
+    [
+        ("@app.part.x", "create index x on app.part (id)", UsageError, "is a partitioned table"),
+        ("@app.v.x", "create index x on app.v (a)", UsageError, "is a view"),
+        ("@app.gone.x", "create index x on app.gone (a)", NotFound, "no table app.gone"),
+        ('@app."T x".part', 'create index part on app."T x" (a)', Conflict, "another name"),
+        ("@app.part.by_a", "create index by_a on app.part (id)", Conflict, 'say @app."T x".by_a'),
+        ("@pg_catalog.pg_class.x", "create index x on pg_catalog.pg_class (relname)", UsageError,
+         "PostgreSQL's own"),
+        ('@app."T x".x', 'create index x on app."T x" (a); drop table app.part', UsageError,
+         "cannot insert multiple commands"),
+        ('@app."T x".x', 'create index x on app."T x" (b) where b = pg_sleep(1)::text', UsageError,
+         "IMMUTABLE"),
+        ("@app.T x.x", "create index x on app.t (a)", UsageError, "names no index"),
+    ],
+)  # fmt: skip
+async def test_an_index_of_somebody_s_table_that_cannot_be_is_refused(
+    place: Place, db: Db, target: str, definition: str, error: type[RaglineError], reason: str
+) -> None:
+    await db.execute(THEIRS)
+    await db.execute("create table app.part (id int) partition by range (id)")
+    await db.execute('create view app.v as select * from app."T x"')
+    with pytest.raises(error, match=reason):
+        await place.wanted(target, {"definition": definition})
 
 
 async def test_rows_that_are_not_unique_leave_no_invalid_index(kb: Place, db: Db) -> None:

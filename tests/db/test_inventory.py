@@ -18,7 +18,7 @@ from ragline.core.attaching import Request
 from ragline.core.checkup import Finding
 from ragline.core.dsn import Dsn
 from ragline.core.index_sample import Sample
-from ragline.db import pool
+from ragline.db import catalog, pool
 from ragline.errors import ConfigError, LockTimeout, NotFound, PreconditionFailed, UsageError
 from ragline.evals import recall
 from ragline.rag import attach, ingest
@@ -26,7 +26,7 @@ from ragline.rag.app import App
 from ragline.rag.sources import Text
 from ragline.watch import inventory
 from ragline.watch.inventory import Asked, Inventory, Listed
-from servers import programs, run_program, running, server_folder, started
+from servers import ask, programs, run_program, running, server_folder, started
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -314,26 +314,94 @@ async def test_without_rights_samples_are_unknown_and_say_why(
     assert "row-level security" in (sample.why_not or "")
 
 
-async def test_a_stranger_s_function_is_never_run(own_dsn: Dsn, items: Db) -> None:
-    await items.execute(
-        """
-        create sequence public.seen;
-        create function public.spy(vector) returns vector language plpgsql immutable as $$
-        begin
-            perform pg_catalog.nextval('public.seen');
-            return $1;
-        end $$;
-        """
-    )
-    await items.execute(
-        f"create index spied on public.items using hnsw ((public.spy(v)::vector({DIMENSION})) "
-        "vector_cosine_ops)"
-    )
+@pytest.mark.parametrize(
+    "trap",
+    [
+        f"create index on public.trap using hnsw ((public.spy(v)::vector({DIMENSION})) vector_l2_ops)",
+        "create index on public.trap (id) where public.spy(1) > 0",
+        "create index on public.trap ((id + public.spy(1)))",
+        "create statistics public.known on (id + public.spy(1)), id from public.trap",
+        "create table public.child (check (public.spy(1) > id)) inherits (public.trap)",
+    ],
+)
+async def test_a_stranger_s_function_is_never_run(
+    own_dsn: Dsn, items: Db, plain: Dsn, trap: str
+) -> None:
+    await items.execute("grant all on schema public to plain_lister")
+    stranger = await connect(plain)
+    try:
+        await stranger.execute(
+            f"""
+            create sequence public.seen;
+            create function public.spy(int) returns int language plpgsql immutable as $$
+            begin
+                perform pg_catalog.nextval('public.seen'); return $1;
+            end $$;
+            create function public.spy(vector) returns vector language plpgsql immutable as $$
+            begin
+                perform public.spy(1); return $1;
+            end $$;
+            create table public.trap (id int, v vector({DIMENSION}));
+            create index near on public.trap using hnsw (v vector_cosine_ops);
+            {trap}
+            """
+        )
+        await pool.vectors_in_binary(stranger, "public")
+        await fill(stranger, "trap", 100)
+    finally:
+        await stranger.close()
     ran = await items.fetchval("select last_value from public.seen")
-    sample = named(await looked(own_dsn, Asked()), "spied").sample
-    assert sample is not None
-    assert "functions of somebody" in (sample.why_not or "")
+    sample = named(await looked(own_dsn, Asked()), "near").sample
     assert await items.fetchval("select last_value from public.seen") == ran
+    assert sample is not None
+    if "child" in trap:  # which has indexes of its own
+        assert (sample.n, sample.rows) == (100, 100)
+    else:
+        assert "code of another user" in (sample.why_not or "")
+
+
+async def test_one_s_own_functions_are_run(own_dsn: Dsn, items: Db) -> None:
+    await items.execute(
+        f"""
+        create function public.same(vector) returns vector language sql immutable as 'select $1';
+        create index near on public.items using hnsw ((public.same(v)::vector({DIMENSION}))
+            vector_cosine_ops)
+        """
+    )
+    sample = named(await looked(own_dsn, Asked()), "near").sample
+    assert sample is not None
+    assert sample.n == 100
+
+
+async def test_what_a_stranger_calls_ragline_is_not_read(own_dsn: Dsn, db: Db, plain: Dsn) -> None:
+    await db.execute("drop schema ragline cascade")
+    await db.execute(f"grant create on database {own_dsn.database} to plain_lister")
+    stranger = await connect(plain)
+    try:
+        await stranger.execute(
+            """
+            create schema ragline;
+            create sequence ragline.seen;
+            create view ragline.collection as
+                select nextval('ragline.seen') as id, 'x' as name, 1::bigint as active_space_id;
+            create view ragline.embedding_space as
+                select 1::bigint as id, nextval('ragline.seen') as collection_id, 1 as index_slot,
+                       'l2' as metric;
+            create view ragline.attached_table as select 1::bigint as collection_id, 1::oid as table_oid
+            """
+        )
+    finally:
+        await stranger.close()
+    catalog_only = Asked(sample=None)
+    found = await looked(own_dsn, catalog_only)
+    assert "belongs to plain_lister" in found.unknown["collections"]
+    with pytest.raises(PreconditionFailed, match="belongs to plain_lister"):
+        await looked(own_dsn, Asked(sample=None, collection="x"))
+    # Nor where a stranger only put something into a schema of ours.
+    await db.execute(f"alter schema ragline owner to {own_dsn.user}")
+    found = await looked(own_dsn, catalog_only)
+    assert "not those that it made" in found.unknown["collections"]
+    assert not await db.fetchval("select is_called from ragline.seen")
 
 
 async def test_a_collection_is_measured_by_its_searches_and_its_other_places_are_not(
@@ -397,6 +465,32 @@ async def test_a_locked_table_is_left_out_and_said_so(own_dsn: Dsn, items: Db) -
         await transaction.rollback()
         await other.close()
     assert "locked" not in (await looked(own_dsn)).unknown
+
+
+async def test_an_index_that_was_dropped_meanwhile_is_no_fault(own_dsn: Dsn, items: Db) -> None:
+    await items.execute("create table public.gone (a int primary key, b int)")
+    await items.execute("create index on public.gone ((a + b)) where a > 3")
+    async with pool.session(own_dsn, "read") as db, db.transaction(isolation="repeatable_read"):
+        await db.fetchval("select 1")
+        await items.execute("drop table public.gone")
+        names = [one.name for one in await catalog.indexes(db, schemas=("public",))]
+    assert names == ["items_pkey"]
+
+
+async def test_a_name_that_is_no_text_is_said(own_dsn: Dsn) -> None:
+    raw = f"{own_dsn.database}_raw"
+    query = f"create database {raw} encoding 'SQL_ASCII' locale 'C' template template0"
+    await asyncio.to_thread(ask, own_dsn, query)
+    try:
+        async with pool.session(own_dsn.on(raw), "read") as db:
+            await db.execute(
+                r"""do $$ begin execute pg_catalog.format('create table public.%I (a int primary key)',
+                pg_catalog.convert_from('\xff', 'SQL_ASCII')); end $$"""
+            )
+        with pytest.raises(PreconditionFailed, match="no text"):
+            await looked(own_dsn.on(raw))
+    finally:
+        await asyncio.to_thread(ask, own_dsn, f"drop database {raw}")
 
 
 async def test_limits_of_the_role_are_said_and_nothing_breaks(

@@ -112,6 +112,7 @@ def test_values_are_compared_as_what_they_mean(
         ("log_destination", ["stderr", "csvlog"], ["stderr", "csvlog"]),
         ("wal_consistency_checking", [], []),
         ("synchronous_standby_names", "FIRST 1 (a, b)", "FIRST 1 (a, b)"),
+        ("log_line_prefix", "%m [%p] ", "%m [%p] "),
     ],
 )
 def test_a_wanted_value_takes_the_form_of_the_file(name: str, want: Value, value: Value) -> None:

@@ -116,7 +116,9 @@ def judged(
         ("(lower((e.email)::text) = $1)", "using btree ((lower((email)::text)))"),
         ("((e.at > $1) AND (e.kind = $2))", "using btree (kind, at)"),
         ("((e.at > $1) AND (e.at < $2))", "using btree (at)"),
-        ("((e.kind = $1) AND (e.email = $2))", "using btree (email, kind)"),
+        # Two rows of one email are looked at without more ado.
+        ("((e.kind = $1) AND (e.email = $2))", "using btree (email)"),
+        ("((e.flag = $1) AND (e.kind = $2))", "using btree (kind, flag)"),
         ("(e.kind ~~ 'abc%'::text)", "using btree (kind text_pattern_ops)"),
         ("((e.email)::text ~~ 'abc%'::text)", "using btree (email varchar_pattern_ops)"),
         ("((e.flag = $1) AND (e.meta @> $2))", "using gin (meta jsonb_path_ops)"),
@@ -215,6 +217,39 @@ def test_a_text_and_a_comment_name_nothing(text: str) -> None:
     assert sql_tokens.mentions(text, {"evil"}) is None
 
 
+@pytest.mark.parametrize(
+    ("more", "is_made"),
+    [({"width": 20}, True), ({"width": 400}, False), ({"width": 400, "modifier": 104}, True)],
+)
+def test_values_too_long_for_a_b_tree_get_none(more: dict[str, Any], is_made: bool) -> None:
+    columns = {"body": column("body", "varchar", **more)}
+    (scan,) = plan_scans.scans(plan("(e.body = $1)"))
+    found, reasons = index_candidates.wish(scan, columns, 20_000)
+    assert (found is not None) == is_made
+    assert bool([one for one in reasons if "could not be written any more" in one]) != is_made
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "is_put_back"),
+    [
+        ("select meta ->> $1 from t where a = $2", "select meta ->> 'k' from t where a = 'x'",
+         ("select meta ->> 'k' from t where a = $1", ("'k'",))),
+        ("select 1 where b in ($1) and a -> $2 ->> $3 = $4",
+         "select 1 /* x */ where b in (1, -2, 3) and a -> 0 ->> 'k' = $1",
+         ("select 1 where b in ( $1 ) and a -> 0 ->> 'k' = $2", ("0", "'k'"))),
+        ("select meta ->> $1 from t", "select meta ->> 'k' from u", None),
+        ("select meta ->> $1 from t", "select meta ->> 'k' from t; drop table t", None),
+        ("select meta ->> $1 from t", "select meta ->> 'k", None),
+        ("select meta ->> $1 from t", "select meta ->> $1 from t", None),
+        ("select meta ->> $1 from t", "select meta ->> e'\\'' from t", None),
+        ("select meta ->> $1 from t where a = $2", "select meta ->>", None),
+        ("select a from t where a = $1", "select a from t where a = 'secret'", None),
+    ],
+)  # fmt: skip
+def test_only_keys_of_json_values_are_put_back(text: str, said: str, is_put_back: object) -> None:
+    assert sql_tokens.with_keys(text, said) == is_put_back
+
+
 def test_one_statement_that_is_dear_enough_gets_its_index_with_the_evidence() -> None:
     found = judged()
     assert isinstance(found, Advice)
@@ -252,6 +287,18 @@ def test_a_limit_that_ends_the_scan_early_ends_that_of_the_index_too() -> None:
     assert isinstance(found, Advice)
     assert found.seen is not None
     assert found.seen.plan_cost == 350.0
+
+
+def test_what_is_equal_stands_in_any_order_in_an_index_that_is_there() -> None:
+    there = index("event_both", 3, method="btree", keys=("flag", "kind"))
+    for filter_, is_held in (
+        ("((e.kind = $1) AND (e.flag = $2))", True),
+        ("((e.kind = $1) AND (e.at > $2))", False),
+    ):
+        explained = Explained(statement=statement(), plan=plan(filter_))
+        (found,), _ = advice_candidates.candidates([explained], catalog(indexes=[there]))
+        held = advice_candidates.holding(found.wish, found.table, catalog(indexes=[there]))
+        assert (held is not None) == is_held, found.wish
 
 
 def test_what_leaves_many_rows_is_not_selective() -> None:

@@ -253,6 +253,135 @@ _STATEMENTS = [
         "op.execute(sa.text('grant select on {} to me'.format(name)))",
         "op.execute(sa.text('select 1'))",
     ),
+    # As people write them.
+    Planted(
+        "vector-index-without-concurrently",
+        "op.execute(sa.text(\"\"\"CREATE /* a /* b */ c */ INDEX i -- now\\n ON t USING hnsw "
+        "(e vector_l2_ops)\"\"\"))",
+        "op.execute('/* CREATE INDEX i /* */ ON t USING hnsw (e) */ select 1')",
+    ),
+    Planted(
+        "vector-index-without-concurrently",
+        "op.execute('do $$ begin if not exists (select 1) then create index i on t using hnsw (e); "
+        "end if; end $$')",
+        "op.execute('do $$ begin if true then perform 1; end if; end $$')",
+    ),
+    Planted(
+        "vector-index-without-concurrently",
+        "op.execute(\"do $$ begin execute format('create index %I on t using hnsw (e)', 'i'); end $$\")",
+        "op.execute(\"do $$ begin execute 'select 1'; end $$\")",
+    ),
+    Planted(
+        "vector-index-without-concurrently",
+        "with op.batch_alter_table('t') as b:\n    b.create_index('i', ['e'], postgresql_using='hnsw')",
+        "op.execute('create table public.t ()')\nop.execute('create index i on t using hnsw (e)')",
+    ),
+    Planted(
+        "index-without-concurrently",
+        "op.execute('reindex table t')",
+        _BLOCK + "op.execute('reindex table concurrently t')",
+    ),
+    Planted(
+        "concurrently-in-transaction",
+        "conn = op.get_bind()\nconn.exec_driver_sql('create index concurrently i on t (a)')",
+        "context = op.get_context()\nwith context.autocommit_block():\n"
+        "    op.execute('create index concurrently i on t (a)')",
+    ),
+    Planted(
+        "vector-type-change",
+        "op.add_column('u', sa.Column('e', Vector(3)))\n"
+        "op.execute('alter table public.u alter column e type real[]')",
+        "op.execute('alter table u alter column n type bigint')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "vector-type-change",
+        "with op.batch_alter_table('t') as b:\n    b.alter_column('e', type_=HALFVEC(3))",
+        "with op.batch_alter_table('t') as b:\n    b.alter_column('e', comment='x')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "unbounded-update",
+        "op.execute('UPDATE \"T\" SET a = 1')",
+        "op.execute('UPDATE \"T\" SET a = 1 WHERE id = 7')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "unbounded-update",
+        "op.execute('update t set a = (select b from u where u.id = t.id)')",
+        "op.execute('update t set a = (select b from u) where id < 100')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "unbounded-update",
+        "op.execute('update t set a = u.b from u where u.id = t.id')",
+        "op.execute('update t set a = u.b from u where u.id = t.id and t.id < 100')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "unbounded-update",
+        "op.execute('update t set a = 1 where 1=1')",
+        "op.execute('with b as (select id from u limit 9) update t set a = 1 from b where b.id = t.id')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "unbounded-delete",
+        "op.execute('with d as (delete from t returning *) insert into u select * from d')",
+        "op.execute('with d as (delete from t where id < 9 returning *) insert into u select * from d')",
+    ),
+    Planted(
+        "constraint-without-not-valid",
+        "op.execute('alter table t add column a int unique')",
+        "op.execute(\"alter table t add column a text default 'unique'\")",
+    ),
+    Planted(
+        "drop-column",
+        "with op.batch_alter_table('t') as b:\n    b.drop_column('a')",
+        "with op.batch_alter_table('t') as b:\n    b.drop_constraint('a')",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "drop-table",
+        "op.execute(\"select 'C:\\\\'; drop table t; select '1'\")",
+        "op.execute(\"select E'\\\\'; drop table t; --'\")",
+        ("lossy-downgrade",),
+    ),
+    Planted(
+        "drop-cascade",
+        "op.execute('drop extension vector cascade')",
+        "op.execute('drop type kind')",
+    ),
+    Planted(
+        "rewrite-under-lock",
+        _BLOCK + "op.execute('vacuum (verbose, full) t')",
+        _BLOCK + "op.execute('vacuum (verbose) t')",
+        ("missing-lock-timeout", "missing-statement-timeout"),
+    ),
+    Planted(
+        "rewrite-under-lock",
+        "op.execute('alter table t set unlogged')",
+        "op.execute('alter table t set (fillfactor = 70)')",
+    ),
+    Planted(
+        "rename-in-use",
+        "op.execute('alter table t set schema other')",
+        "op.execute('alter table t set without cluster')",
+    ),
+    Planted(
+        "set-without-local",
+        "op.execute(\"select set_config('work_mem', '1GB', false)\")",
+        "op.execute(\"select set_config('work_mem', '1GB', true)\")",
+    ),
+    Planted(
+        "formatted-sql",
+        "said = f'grant select on {name} to me'\nop.execute(sa.text(said))",
+        "said = 'grant select on t to me'\nop.execute(sa.text(said))",
+    ),
+    Planted(
+        "unreadable-sql",
+        "op.execute(open('some.sql').read())",
+        "sql = 'select 1'\nop.execute(sql)",
+    ),
 ]  # fmt: skip
 
 
@@ -287,6 +416,38 @@ def test_a_lock_without_its_timeout_is_a_fault_once_in_a_direction(name: str) ->
     assert found(RevisionSource(path="1.py", text=text.replace("pass  #", "return  #"))) == [
         (f"missing-{name.replace('_', '-')}", 'op.execute("alter table t add column a int")')
     ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["set local lock_timeout = 0", "set local lock_timeout to default", "reset lock_timeout",
+     "set local lock_timeout = '0ms'", "reset all", "select set_config('lock_timeout', '0', true)"],
+)  # fmt: skip
+def test_a_timeout_of_nothing_is_none(said: str) -> None:
+    body = f'op.execute("{said}")\nop.execute("alter table t add column a int")'
+
+    assert "missing-lock-timeout" in rules(revision(body))
+
+
+def test_what_a_function_of_the_file_sends_counts_where_it_is_called() -> None:
+    plain = revision("drop_it()")
+    text = plain.text + "\n\ndef drop_it():\n    op.drop_table('t')\n    drop_it()\n"
+
+    assert ("drop-table", "drop_it()") in found(RevisionSource(path="1.py", text=text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "-" * 100_000 + "1", "x = " + "(" * 1000, "x = 1\0", "x = " + "[" * 150 + "]" * 150,
+        "x = " + "+".join("1" * 20_000), "op.execute(" + "f(" * 90 + ")" * 90 + ")",
+        "def upgrade():\n    op.execute('" + "/*" * 50_000 + "')",
+        "def upgrade():\n    op.execute('" + "do $a$ begin " * 500 + "')",
+    ],
+    ids=lambda one: one[:20],
+)  # fmt: skip
+def test_a_hostile_file_is_a_finding_and_no_crash(text: str) -> None:
+    assert lint([RevisionSource(path="1.py", text=text)])
 
 
 def test_a_table_made_here_makes_nobody_wait() -> None:
@@ -326,7 +487,9 @@ def test_what_was_set_for_the_transaction_is_gone_after_an_autocommit_block() ->
     ],
 )
 def test_a_way_back_that_is_none_is_a_fault(rule: str, end: str) -> None:
-    text = _HEAD.format(revision="1", down="None") + "    op.add_column('t', c)\n" + end
+    text = (
+        _HEAD.format(revision="1", down="None") + "    op.add_column('t', sa.Column('c'))\n" + end
+    )
 
     assert rules(RevisionSource(path="1.py", text=text)) == [rule]
 
@@ -379,6 +542,20 @@ def test_revisions_that_do_not_hang_together_are_faults() -> None:
     assert sorted(set(rules(one, again))) == ["duplicate-revision", "unknown-down-revision"]
     assert rules(RevisionSource(path="none.py", text="x = 1\n")) == ["revision-without-id"]
     assert rules(RevisionSource(path="broken.py", text="def (:\n")) == ["unparsable"]
+
+
+def test_revisions_that_build_on_each_other_are_a_fault() -> None:
+    first = revision("op.execute('select 1')", id_="1")
+    two, three = (
+        revision("op.execute('select 1')", id_=id_, down=down)
+        for id_, down in (("2", "'3'"), ("3", "'2'"))
+    )
+
+    assert [one.path for one in lint([first, two, three]) if one.rule == "revision-circle"] == [
+        "versions/2.py",
+        "versions/3.py",
+    ]
+    assert rules(two, three) == ["revision-circle"] * 2
 
 
 # Comments that allow
@@ -458,7 +635,13 @@ def test_every_rule_says_what_to_do_and_is_tested_here() -> None:
     tested = {one.rule for one in _STATEMENTS} | {
         *("missing-lock-timeout", "missing-statement-timeout", "missing-downgrade"),
         *("empty-downgrade", "lossy-downgrade", "two-heads", "revision-without-id"),
-        *("duplicate-revision", "unknown-down-revision", "unparsable", "allow-without-reason"),
+        *(
+            "revision-circle",
+            "duplicate-revision",
+            "unknown-down-revision",
+            "unparsable",
+            "allow-without-reason",
+        ),
     }
 
     assert tested == set(FIXES)

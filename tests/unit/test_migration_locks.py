@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragline.core import migration_sql
-from ragline.core.migration_locks import losses, read, statements
+from ragline.core.migration_locks import read, statements
 from ragline.core.migration_sql import split
+from ragline.core.migration_statements import losses
 from ragline.core.migration_types import narrows
 
 
@@ -83,3 +84,49 @@ def test_narrower_types(old: str, new: str, is_narrower: bool) -> None:
 def test_names_are_compared_as_the_server_reads_them() -> None:
     assert migration_sql.plain('"Note"') != migration_sql.plain("Note")
     assert migration_sql.plain("PUBLIC.Note") == migration_sql.plain('public."note"')
+
+
+@pytest.mark.parametrize(
+    ("sql", "lost"),
+    [
+        ("update a set (b, c) = (1, 2), d[1] = 3, e = ' where ' where f = 1",
+         ["values of a.b, c, d, e"]),
+        ("update a as x set b = case when c = 1 then 2 end from d", ["values of a.b"]),
+        ("insert into a (b) values (1) on conflict (b) do update set c = 1, d = 2",
+         ["values of a.c, d"]),
+        ("insert into a values (' on conflict do update ')", []),
+        ("create table if not exists a (b int); drop table a", ["rows of a"]),
+        ("alter table a rename to b; create table a (c int); drop table a", []),
+        ("create table b (c int); alter table b rename to a; alter table a drop column c", []),
+        ("alter table a alter b type text using ''", ["values of a.b that do not fit text"]),
+        ("truncate only a, b.c cascade", ["rows of a", "rows of b.c"]),
+        ("select id from a for update; set lock_timeout = 1; grant select on a to b", []),
+    ],
+)  # fmt: skip
+def test_what_is_lost(sql: str, lost: list[str]) -> None:
+    assert [str(one) for one in losses(statements(sql))] == lost
+
+
+def test_a_new_name_is_seen() -> None:
+    (one,) = losses(statements("alter table s.a rename to b; drop table b"))
+    assert one.is_renamed
+    (other,) = losses(statements("drop table b"), statements("alter table a rename to b"))
+    assert other.is_renamed
+    back = statements("alter table b rename to a; truncate a")
+    assert not losses(back, statements("alter table a rename to b"))[0].is_renamed
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["call f()", "explain analyze delete from a", "execute p", "drop type t cascade", "drop extension e",
+     "copy a from program 'x'", "do $$ begin execute 'x'; end $$", "alter type t drop attribute a",
+     "set search_path = b; drop table a", "something new", "drop owned by me", "U&x",
+     "create function f() returns void language sql as 'delete from a'; select f()"],
+)  # fmt: skip
+def test_what_is_not_known_is_not_taken_for_harmless(sql: str) -> None:
+    assert losses(statements(sql))[0].kind == "unknown"
+
+
+def test_fewer_decimals_are_narrower() -> None:
+    assert narrows("numeric(5,4)", "numeric(10,2)")
+    assert narrows("timestamp with time zone", "timestamp(0) with time zone")

@@ -137,6 +137,32 @@ def test_what_waits_for_a_restart_is_one_line_of_its_file() -> None:
     assert one.waits_for_restart
 
 
+def test_a_fault_in_a_file_is_one_line_though_no_other_line_is_applied_any_more() -> None:
+    def lines(*, is_applied: bool) -> list[dict[str, Any]]:
+        return [line(n, "1", auto=False, applied=is_applied) for n in ("jit", "port", "fsync")]
+
+    was = server({"jit": setting("1")}, *lines(is_applied=True))
+    fault = {**line("jitt", "on", auto=False, applied=False), "error": "unrecognized"}
+    now = server({"jit": setting("1")}, *lines(is_applied=False), fault)
+    for one, other in ((was, now), (now, was)):
+        assert [(d.group, d.name) for d in compared(one, other).differences] == [("files", "jitt")]
+
+
+def test_a_server_that_lies_elsewhere_differs_in_where_it_lies_alone() -> None:
+    def at(folder: str, value: str) -> Contents:
+        file = f"{folder}/postgresql.conf"
+        settings = {
+            "jit": setting(value, source="configuration file", file=file),
+            "data_directory": setting(folder, unit=None, source="override"),
+        }
+        return server(settings, {**line("jit", value), "file": file, "auto": False})
+
+    told = [one.name for one in compared(at("/one", "on"), at("/two", "on")).differences]
+    assert told == ["data_directory"]
+    told = [one.name for one in compared(at("/one", "on"), at("/two", "off")).differences]
+    assert told == ["data_directory", "jit"]
+
+
 def test_a_line_that_no_server_reads_yet_is_told() -> None:
     was, now = server({"jit": setting("on")}), server({"jit": setting("on")}, line("jit", "off"))
     (one,) = compared(was, now).differences

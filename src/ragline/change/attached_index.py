@@ -59,6 +59,9 @@ async def wanted(
         return _value(now), chosen
     graph = replace(graph, slot=PRODUCTION_SLOT)
     name = attached_seen.name_of(found, graph)
+    there = found.named(name)
+    if there is not None and there.is_valid and graph.is_like(there.graph):
+        return _value(there), (*chosen, f"{name} stands already: it is measured before and after")
     await attached_seen.check_is_free(site, found, name)
     async with building.session(site) as db:
         written = await indexes.written(db, name)
@@ -83,8 +86,7 @@ def steps(collection: str, now: Value, want: Value, found: AttachedSeen) -> list
     if will is None:
         return [_without_trial(collection, found, "prepare"), *_ordinary(found, was, None)]
     ways: list[Step] = []
-    there = found.named(will["name"])
-    if there is None or not there.is_valid or there.definition != will["definition"]:
+    if not _is_there(found, will):
         if (graph := _graph(will)) is not None:
             ways.append(_trial(collection, graph, found))
         is_replaced = was is not None and was["name"] == will["name"]
@@ -145,8 +147,14 @@ async def confirm(site: Site, collection: str, want: Value) -> None:
     )
 
 
-def arms(found: AttachedSeen) -> tuple[Arm, Arm]:
-    """Return how both are searched: as production does, and through what is on trial."""
+def arms(found: AttachedSeen, want: Value) -> tuple[Arm, Arm] | None:
+    """Return how both are searched: as production does, and through what is on trial.
+
+    None where nothing is tried, because what is wanted stands already: it is searched after the switch.
+    """
+    will = _mapping(want)
+    if will is not None and (_is_there(found, will) or _graph(will) is None):
+        return None
     names = found.space.collections
     return (
         {name: Trial(slot=PRODUCTION_SLOT) for name in names},
@@ -206,6 +214,11 @@ def _graph(value: Mapping[str, Any]) -> Graph | None:
         m=value["m"],
         ef_construction=value["ef_construction"],
     )
+
+
+def _is_there(found: AttachedSeen, will: Mapping[str, Any]) -> bool:
+    there = found.named(will["name"])
+    return there is not None and there.is_valid and there.definition == will["definition"]
 
 
 def _is_dropped(was: Mapping[str, Any], will: Mapping[str, Any], found: AttachedSeen) -> bool:

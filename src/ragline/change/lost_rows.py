@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 
 from ragline.core.dsn import Dsn
-from ragline.core.migration_locks import Loss
 from ragline.core.migration_sql import parted, plain
+from ragline.core.migration_statements import Loss
 from ragline.db import user_session
 from ragline.db.pool import quoted
 from ragline.errors import PreconditionFailed

@@ -13,9 +13,9 @@ import psycopg
 
 from ragline.change import migration_reach
 from ragline.change.kind import Site
-from ragline.core import migration_locks, migration_sql, migration_types
+from ragline.core import migration_sql, migration_statements, migration_types
 from ragline.core.dsn import Dsn
-from ragline.core.migration_locks import Loss, Statement
+from ragline.core.migration_statements import Loss, Statement
 from ragline.db import backups, ledger, pool, user_session
 from ragline.db.backups import Backup
 from ragline.errors import PreconditionFailed
@@ -40,12 +40,12 @@ class Threat:
 
 def forward(path: Sequence[Rendered]) -> list[Loss]:
     """Return what revisions lose, but for what they made themselves."""
-    return [*_unread(path), *migration_locks.losses(_all(path))]
+    return [*_unread(path), *migration_statements.losses(_all(path))]
 
 
 def back(path: Sequence[Rendered], back: Sequence[Rendered]) -> list[Loss]:
     """Return what the way back would lose, but for what the way there makes."""
-    return migration_locks.losses(_all(back), _all(path))
+    return migration_statements.losses(_all(back), _all(path))
 
 
 def _all(path: Sequence[Rendered]) -> list[Statement]:
@@ -288,7 +288,8 @@ def _named(dsn: Dsn, losses: Sequence[Loss], relied_on: Iterable[str]) -> list[t
             full = f"{there[1]}.{there[2]}" if there else f"{own or schema}.{name}"
             if full in relied_on:
                 found.append((full, loss))
-    others = set(relied_on) - {table for table, _ in found}
+    is_unread = any(loss.table is None for loss in losses)
+    others = set(relied_on) - (set() if is_unread else {table for table, _ in found})
     for full in sorted(others):
         own, _, name = full.partition(".")
         table = f"{pool.quoted(own)}.{pool.quoted(name)}"

@@ -7,8 +7,9 @@ from typing import Any
 
 import psycopg
 
-from ragline.core.migration_locks import Loss, Statement, may_lose
+from ragline.core.migration_locks import may_lose
 from ragline.core.migration_sql import calls, parted, plain
+from ragline.core.migration_statements import Loss, Statement
 from ragline.db.pool import quoted
 
 _Session = psycopg.Connection[Any]

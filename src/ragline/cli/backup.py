@@ -111,6 +111,14 @@ def restore(
     into_database: Annotated[
         str | None, typer.Option(help="A new database for all of it.", show_default=False)
     ] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            help="Only this table of it, as schema.table; repeatable. Not with --into-database.",
+            show_default=False,
+        ),
+    ] = None,
     in_place: Annotated[
         bool,
         typer.Option(
@@ -130,6 +138,8 @@ def restore(
     """Put a backup back: beside, or in place in one transaction. Says first what it would do."""
     if sum((into_schema is not None, into_database is not None, in_place)) != 1:
         raise UsageError("say where to: --into-schema NAME, --into-database NAME or --in-place")
+    if tables and into_database is not None:
+        raise UsageError("a database gets all of the backup: leave --table out")
 
     async def restored(site: Site, connection: Connection) -> Restored:
         from ragline.db import backups
@@ -137,6 +147,7 @@ def restore(
         from ragline.ops import backup_restore as restoring
 
         found = await backups.one(connection, backup)
+        found = found.only(tables) if tables else found
         await backing_up.sweep(site.dsn, connection, Path(found.path).parent)
         if into_schema is not None:
             return await restoring.into_schema(site.dsn, found, into_schema, is_applied=is_applied)

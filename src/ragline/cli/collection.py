@@ -92,7 +92,9 @@ def _line(facts: CollectionFacts) -> str:
         if facts.space
         else "no vectors: lexical search only"
     )
-    return (
-        f"{facts.name}: {facts.documents} documents, {facts.chunks} chunks of at most "
-        f"{facts.chunk_size} tokens, {facts.language}, {space}, corpus epoch {facts.epoch}"
+    held = (
+        f"{facts.documents} documents, {facts.chunks} chunks of at most {facts.chunk_size} tokens"
+        if facts.attached is None
+        else f"{facts.chunks} rows of the attached table {facts.attached.schema}.{facts.attached.table}"
     )
+    return f"{facts.name}: {held}, {facts.language}, {space}, corpus epoch {facts.epoch}"

@@ -194,10 +194,8 @@ async def _possible(site: Site, way: WayBack) -> WayBack:
         try:
             await loop.preview(site, [part])
         except (UsageError, NotFound, PreconditionFailed) as error:
-            was = change_text.value(part.want)
-            todo = (
-                f"was {'not there' if part.want is None else was}, and cannot be planned: {error}"
-            )
+            was = "not there" if part.want is None else change_text.value(part.want) or "''"
+            todo = f"was {was}, and cannot be planned: {error}"
             left.append(LeftOut(group=f"{part.kind}s", name=part.target, what_to_do=todo))
         else:
             parts.append(part)
@@ -313,6 +311,8 @@ def _difference(one: Told) -> str:
         facts.append(f"source: {one.source}")
     if one.restart is not None:
         facts.append(f"restart: {'yes' if one.restart else 'no'}")
+    if one.group == "files" and one.now and one.now.get("error"):
+        facts.append(f"the server says: {one.now['error']}")
     if one.waits_for_restart:
         facts.append("waits for a restart")
     return output.on_one_line("   ".join([said, *facts]))

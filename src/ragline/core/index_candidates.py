@@ -20,6 +20,8 @@ RANGE_SHARE = 1 / 3
 """Rows that a range lets through, where nobody knows: what the planner assumes."""
 _UNKNOWN_DISTINCT = 200
 _LONGEST = 63
+# So few are looked at one by one, and sorted, in no time.
+_FEW_ROWS = 10
 
 _EQUALS = ("=",)
 _RANGES = ("<", "<=", ">", ">=")
@@ -31,6 +33,10 @@ _METRICS = {"<=>": "cosine", "<->": "l2", "<#>": "inner_product"}
 _STORAGES = ("vector", "halfvec")
 # No operator class of a b-tree orders them.
 _NOT_ORDERED = ("json", "jsonb", "xml", "point", "box", "tsvector", "tsquery", "polygon", "circle")
+_UNBOUNDED = ("text", "varchar", "bpchar", "citext", "bytea")
+_LONG = 100
+# Characters of at most four bytes each.
+_SURE_TO_FIT = 2704 // 4
 _PREFIX = re.compile(r"'((?:[^'%_\\]|'')+)%'(::\w+)?")
 
 
@@ -184,6 +190,11 @@ def _why_not(one: Condition, columns: Mapping[str, ColumnFacts]) -> str | None:
         )
     column = columns.get(one.term.column or "")
     kind = None if column is None else column.type
+    if one.operator in (*_LIKE, "^@", "=", *_RANGES) and _is_long(column):
+        return (
+            f"{what}: its values are long, and a b-tree refuses those above 2,704 bytes, so that they "
+            "could not be written any more: for `=` make one `using hash` yourself"
+        )
     if one.operator in _LIKE:
         if _is_prefix(one):
             return None
@@ -198,6 +209,16 @@ def _why_not(one: Condition, columns: Mapping[str, ColumnFacts]) -> str | None:
     if _gin(one, columns) is None:
         return f"{what}: no kind of index that is advised here answers it"
     return None
+
+
+def _is_long(column: ColumnFacts | None) -> bool:
+    """Whether values of a column may be too long for a b-tree; short ones tell of their like."""
+    return (
+        column is not None
+        and column.type in _UNBOUNDED
+        and not 0 < column.modifier <= _SURE_TO_FIT
+        and (column.width or 0) > _LONG
+    )
 
 
 def _is_prefix(one: Condition) -> bool:
@@ -232,7 +253,9 @@ def _tree(
     share = min(1.0, math.prod(shares[key] for key in keys) * probes)
     if is_enough or (keys and scan.probes is not None):
         return Wish(method="btree", keys=tuple(keys), share=share, ordered=False, probes=probes)
-    limited = scan.limit is not None and all(key.operator is None for key in scan.order)
+    limited = scan.limit is not None and not any(
+        key.operator or _is_long(columns.get(key.term.column or "")) for key in scan.order
+    )
     order = _order_keys(scan.order) if limited and not _others(ranges, scan.order) else None
     if order and is_all:
         new = [key for key in order if key.text not in {one.text for one in keys}]
@@ -256,7 +279,7 @@ def _telling(
     left = max(table_rows, 1.0)
     for at, key in enumerate(keys, start=1):
         left *= shares[key]
-        if left <= 1.5:
+        if left <= _FEW_ROWS:
             return list(keys[:at]), True
     return list(keys), False
 

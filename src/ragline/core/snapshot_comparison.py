@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ragline.core.snapshots import (
     EVERY_ROLE,
@@ -52,14 +53,21 @@ class Comparison:
     not_compared: tuple[NotCompared, ...]
 
 
+_HAS_ERROR = ("files", "")
+"""Where the lines are that got a fault, or lost one: with one of them no line is applied any more."""
+
+
 def compared(was: Contents, now: Contents) -> Comparison:
     """Return what differs as people are told it: each thing once, without what moves by itself."""
+    was, now = _at_home(was, now)
     told: list[Told] = []
     moved: list[Difference] = []
     unknown: list[NotCompared] = []
     by_setting: dict[tuple[str, str], list[Difference]] = {}
     for one in (d for name in ("settings", "files") for d in _of(name, was, now)):
         by_setting.setdefault((one.group, _setting_name(one)), []).append(one)
+        if one.group == "files" and _has_another_fault(one):
+            by_setting.setdefault(_HAS_ERROR, []).append(one)
     is_by_files = all(side.get("files", Group(unknown="")).unknown is None for side in (was, now))
     for name in groups(was, now):
         before, after = was.get(name), now.get(name)
@@ -81,6 +89,45 @@ def compared(was: Contents, now: Contents) -> Comparison:
             elif not _is_told_elsewhere(one, by_setting):
                 told.append(_told(one, was, now))
     return Comparison(differences=tuple(told), moved=tuple(moved), not_compared=tuple(unknown))
+
+
+def _at_home(was: Contents, now: Contents) -> tuple[Contents, Contents]:
+    """Return both with paths from the data directory on, where those differ.
+
+    A restored server, or a replica, has the same files elsewhere: that is one difference, not one
+    of every line.
+    """
+    folders = [_folder(side) for side in (was, now)]
+    if None in folders or folders[0] == folders[1]:
+        return was, now
+    return _moved(was, folders[0] or ""), _moved(now, folders[1] or "")
+
+
+def _folder(side: Contents) -> str | None:
+    found = side.get("settings", Group()).facts.get("data_directory", {}).get("value")
+    return found if isinstance(found, str) and found else None
+
+
+def _moved(side: Contents, folder: str) -> Contents:
+    def from_there(path: Any) -> Any:
+        is_in = isinstance(path, str) and path.startswith(f"{folder}/")
+        return f"<data directory>{path[len(folder) :]}" if is_in else path
+
+    groups_ = {
+        name: Group(
+            facts={
+                from_there(key): {**fact, "file": from_there(fact["file"])}
+                if "file" in fact
+                else fact
+                for key, fact in side[name].facts.items()
+            },
+            unknown=side[name].unknown,
+            partial=side[name].partial,
+        )
+        for name in ("settings", "files")
+        if name in side
+    }
+    return {**side, **groups_}
 
 
 def _is_only_seen_by_one(one: Difference) -> bool:
@@ -119,6 +166,8 @@ def _is_told_elsewhere(one: Difference, all_: Mapping[tuple[str, str], list[Diff
     """
     name = _setting_name(one)
     if one.group == "files":
+        if _is_only_applied(one) and _HAS_ERROR in all_:
+            return True
         if any(_runs_otherwise(other) for other in all_.get(("settings", name), [])):
             return not _waits(one)
         others = all_.get(("files", name), [])
@@ -139,9 +188,22 @@ def _says_otherwise(one: Difference) -> bool:
     return _differs(one, "value", "hash", "error")
 
 
+def _is_only_applied(one: Difference) -> bool:
+    return bool(one.was and one.now) and not _differs(one, "value", "hash", "error", "file")
+
+
 def _differs(one: Difference, *keys: str) -> bool:
     was, now = one.was, one.now
     return was is None or now is None or any(was.get(key) != now.get(key) for key in keys)
+
+
+def _has_another_fault(one: Difference) -> bool:
+    faults = [(fact or {}).get("error") for fact in (one.was, one.now)]
+    return faults[0] != faults[1] and not any(map(_is_of_a_restart, faults))
+
+
+def _is_of_a_restart(fault: str | None) -> bool:
+    return bool(fault and "restart" in fault)
 
 
 def _waits(one: Difference) -> bool:

@@ -80,6 +80,12 @@ async def space(db: Db, collection: str) -> AttachedSpace | None:
     if row is None:
         return None
     attached = attachments.from_json(json.loads(row["description"]))
+    if not row["is_there"] and row["is_called"] is not None:
+        raise NotFound(
+            f"table {attached.schema}.{attached.table} of collection {collection!r} is called "
+            f"{row['is_called']} now: name it back, or run `ragline detach {collection}` and attach "
+            "it again"
+        )
     if not row["is_there"]:
         raise NotFound(
             f"table {attached.schema}.{attached.table} of collection {collection!r} was dropped or made "

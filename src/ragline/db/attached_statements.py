@@ -250,7 +250,6 @@ def _best(
         row=ALIAS,
         words=words,
         among=lambda conditions: _among(attached, scope, conditions),
-        is_narrow=bool(scope or attached.only),
         is_exact=is_exact,
         is_small=bool(scope and scope.is_small),
     )

@@ -14,8 +14,10 @@ from ragline.db.statements import BM25_B, BM25_K1, LEXICAL_WEIGHED
 
 ALIAS = "w"
 """What plans call the table where it is read by words."""
-# How many rows are read of a word. Rows are found by the rarest words that have as many together.
+# Rows are found by the rarest words that have so many together; so many of one word are read at most.
 BUDGET = 3_000
+# How many rows are read to say how many hold a word: how far they reach in the table tells the rest.
+_COUNTED = 500
 # ts_rank of one word is the sum of 1/n² up to its frequency, as a share of what that converges to.
 # Beyond 15 a word weighs the same: BM25 has long levelled off.
 _CONVERGES_TO = 1.64493406685
@@ -38,32 +40,25 @@ def best(
     row: str,
     words: str,
     among: Rows,
-    is_narrow: bool,
     is_exact: bool,
     is_small: bool,
 ) -> str:
     """Return the SQL of the best rows, as chunk_id and score.
 
-    `row` is the alias that `among` is about; `is_narrow`: not all rows of the table are looked for.
+    `row` is the alias that `among` is about.
     """
     if attached.words is None:
         raise TypeError(f"table {attached.table!r} has no index of its words")
     budget = max(early_exit or BUDGET, 50 * limit)
-    held = _every_row if is_exact or is_small else _likely_rows
-    counted = "" if is_exact else f"limit {budget:d}"
-    found = held(attached, row, among, budget, max(LEXICAL_WEIGHED, 2 * limit), is_narrow=is_narrow)
+    if is_exact or is_small:
+        held = _every_row(attached, row, among)
+    else:
+        held = _likely_rows(attached, row, among, budget, max(LEXICAL_WEIGHED, 2 * limit))
+    counted = None if is_exact else _COUNTED
     return f"""
         with word as materialized ({_words(attached, words)}),
-        posting as materialized (
-            select asked.place, p.chunk_id, p.at
-            from word asked cross join lateral (
-                select {attached_sql.key(attached, row)} as chunk_id, {row}.{_AT} as at
-                from {_table(attached, row)}
-                where {matches(attached, "asked.query")} {counted}
-            ) as p
-        ),
-        asked as materialized ({_weights(attached, None if is_exact else budget)}),
-        held as materialized ({found})
+        asked as materialized ({_weights(attached, row, counted)}),
+        held as materialized ({held})
         select chunk_id, pg_catalog.sum(
                    weight * frequency / (
                        frequency + {BM25_K1}::float8 * (
@@ -128,32 +123,33 @@ def _words(attached: Attached, words: str) -> str:
     """  # noqa: S608 -- constants, and the catalog's name of a configuration
 
 
-def _weights(attached: Attached, limit: int | None) -> str:
-    """The words that are there, the rarest first, with what they weigh and how many came before.
+def _weights(attached: Attached, row: str, counted: int | None) -> str:
+    """The words that are there, with what they weigh and how many rows hold rarer ones.
 
-    Where not all rows of a word were read, these were the first of the table: how far they reach in it
-    says how many there are.
+    Where not all rows of a word are counted, these are the first of the table.
     """
     name = attached_sql.literal(attached_sql.table(attached))
-    rows = "n.rows::float8"
-    if limit is not None:
+    rows, limit = "n.rows::float8", ""
+    if counted is not None:
+        limit = f"limit {counted:d}"
         times = "greatest(t.pages / ((n.last::text::point)[0] + 1::float8), 1::float8)"
-        rows = f"{rows} * case when n.rows < {limit:d} then 1::float8 else {times} end"
+        rows = f"{rows} * case when n.rows < {counted:d} then 1::float8 else {times} end"
     return f"""
-            select place, query, rows,
-                   times * pg_catalog.ln(
+            select query, times * pg_catalog.ln(
                        1::float8 + (greatest(every, rows) - rows + 0.5::float8) / (rows + 0.5::float8)
                    ) as weight,
-                   pg_catalog.sum(read) over (order by rows, place rows unbounded preceding) - read
+                   pg_catalog.sum(rows) over (order by rows, place rows unbounded preceding) - rows
                    as before
             from (
-                select w.place, w.query, w.times, n.rows as read, {rows} as rows,
-                       t.pages * t.density as every
+                select w.place, w.query, w.times, {rows} as rows, t.pages * t.density as every
                 from word w
-                join (
-                    select place, pg_catalog.count(*) as rows, pg_catalog.max(at) as last
-                    from posting group by place
-                ) as n using (place)
+                cross join lateral (
+                    select pg_catalog.count(*) as rows, pg_catalog.max(first.at) as last
+                    from (
+                        select {row}.{_AT} as at from {_table(attached, row)}
+                        where {matches(attached, "w.query")} {limit}
+                    ) as first
+                ) as n
                 cross join (
                     select pg_catalog.pg_relation_size(c.oid)::float8
                            / pg_catalog.current_setting('block_size')::float8 as pages,
@@ -161,43 +157,43 @@ def _weights(attached: Attached, limit: int | None) -> str:
                            / greatest(c.relpages::float8, 1::float8) as density
                     from pg_catalog.pg_class c where c.oid = {name}::regclass::oid
                 ) as t
+                where n.rows > 0
             ) as counted
-    """  # noqa: S608 -- constants and a quoted name
+    """  # noqa: S608 -- constants, quoted names and the catalog's expression
 
 
-def _every_row(
-    attached: Attached, row: str, among: Rows, budget: int, weighed: int, *, is_narrow: bool
-) -> str:
+def _every_row(attached: Attached, row: str, among: Rows) -> str:
     """All rows with a word."""
     wanted = "(select pg_catalog.string_agg(query::text, ' | ')::tsquery from word)"
     return f"""
-            select {attached_sql.key(attached, row)} as chunk_id, ({attached.words}) as words
+            select {attached_sql.key(attached, row)} as chunk_id, {_copied(attached)} as words
             from {_table(attached, row)}
             where {among([matches(attached, wanted)])}
     """  # noqa: S608 -- quoted names and the catalog's expression
 
 
-def _likely_rows(
-    attached: Attached, row: str, among: Rows, budget: int, weighed: int, *, is_narrow: bool
-) -> str:
+def _likely_rows(attached: Attached, row: str, among: Rows, budget: int, weighed: int) -> str:
     """The rows whose words weigh the most, taking each as said once."""
     key = attached_sql.key(attached, row)
-    source = "posting p join asked using (place)"
-    if is_narrow:
-        source = f"""asked cross join lateral (
-                        select {key} as chunk_id from {_table(attached, row)}
-                        where {among([matches(attached, "asked.query")])} limit {budget:d}
-                    ) as p"""  # noqa: S608 -- as above
     return f"""
             select likely.chunk_id, read.words
             from (
-                select p.chunk_id from {source}
-                where asked.before < {budget:d}
+                select p.chunk_id
+                from asked cross join lateral (
+                    select {key} as chunk_id from {_table(attached, row)}
+                    where {among([matches(attached, "asked.query")])} limit {budget:d}
+                ) as p
+                where asked.before < {budget:d}::float8
                 group by p.chunk_id
                 order by pg_catalog.sum(asked.weight) desc, p.chunk_id limit {weighed:d}
             ) as likely
             cross join lateral (
-                select ({attached.words}) as words from {_table(attached, row)}
+                select {_copied(attached)} as words from {_table(attached, row)}
                 where {key} = likely.chunk_id offset 0
             ) as read
     """  # noqa: S608 -- as above
+
+
+def _copied(attached: Attached) -> str:
+    """The words of a row as a value at hand: each use of one that lies apart would fetch it anew."""
+    return f"pg_catalog.setweight(({attached.words}), 'D')"

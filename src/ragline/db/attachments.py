@@ -34,7 +34,11 @@ _WRITES = """
          + pg_catalog.pg_stat_get_tuples_deleted(t.oid)
     from (select $1::text::regclass::oid as oid) as t
 """
+# The table was dropped or altered a moment ago, or its rights were taken.
+_ALTERED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError, asyncpg.DataError)
 _FILE = "attachments"
+# No model reads as much of a text; a row may hold a whole library.
+_READ_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +216,7 @@ async def sample(session: Session, attached: Attached, size: int) -> list[tuple[
     vector, text = attached_sql.column(attached.embedding), attached_sql.column(attached.text)
     sql = f"""
         select body, vector from (
-            select {text}::text as body, {vector}::real[] as vector
+            select pg_catalog.left({text}::text, {_READ_AT_MOST:d}) as body, {vector}::real[] as vector
             from {attached_sql.table(attached)} t
             where {attached_sql.belongs(attached)} and {vector} is not null and {text} ~ '\\S'
             limit 1000
@@ -492,7 +496,7 @@ async def counted(connection: Connection, facts: CollectionFacts) -> CollectionF
         if count > COUNTED_ROWS:
             count = max(count, await _estimate(connection, source))
         writes: int = await connection.fetchval(_WRITES, from_)
-    except asyncpg.UndefinedColumnError:
+    except _ALTERED:
         return facts  # a search says it in full
     return replace(facts, documents=count, chunks=count, epoch=facts.epoch + writes)
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ class Backup:
     @property
     def said(self) -> str:
         return self.name or str(self.id)
+
+    def only(self, tables: Sequence[str]) -> Backup:
+        """Return the backup as one of some of its tables."""
+        for table in tables:
+            if table not in self.tables:
+                like = nearest(table, list(self.tables))
+                raise NotFound(missing("table", table, [like] if like else self.tables))
+        return replace(self, tables=tuple(one for one in self.tables if one in tables))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

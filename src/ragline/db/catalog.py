@@ -51,7 +51,7 @@ async def indexes(
         [table.oid for table in without],
     )
     used = await _collections(db)
-    return [_index(row, used.get(row["table_oid"], ())) for row in rows]
+    return [_index(row, used.get(row["table_oid"], ())) for row in rows if _is_there(row)]
 
 
 async def tables(db: Db, *, without: Sequence[LockedTable] = ()) -> list[TableFacts]:
@@ -95,6 +95,8 @@ async def cached_blocks(db: Db) -> tuple[Mapping[int, int], str | None]:
         )
     except asyncpg.InsufficientPrivilegeError as error:
         return {}, f"{error}: `grant pg_monitor` to this user"
+    except asyncpg.QueryCanceledError as error:
+        return {}, f"it took too long: {error}"
     return {row["oid"]: row["blocks"] for row in rows}, None
 
 
@@ -127,6 +129,12 @@ async def _collections(db: Db) -> Mapping[int, Sequence[asyncpg.Record]]:
     for row in await db.fetch(queries.block("inventory", "collections_of_tables")):
         found.setdefault(row["table_oid"], []).append(row)
     return found
+
+
+def _is_there(row: asyncpg.Record) -> bool:
+    """Whether it was not dropped while we asked: what it is made of is looked up as it is now."""
+    parts = (row["definition"], *row["keys"], *row["included"])
+    return all(part is not None for part in parts) and len(row["operator_classes"]) > 0
 
 
 def _index(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> IndexFacts:

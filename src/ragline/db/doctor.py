@@ -44,6 +44,8 @@ REFUSED = (
     asyncpg.UndefinedColumnError,
     asyncpg.FeatureNotSupportedError,
     asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.DataError,  # names that are no text in a database without an encoding
+    asyncpg.InternalServerError,  # something was dropped while it was looked at
 )
 _GRANTS = {
     "hba": "as a superuser `grant select on pg_hba_file_rules to` this user, and `grant execute on "
@@ -114,6 +116,8 @@ def refusal(error: asyncpg.PostgresError, part: str = "") -> Unknown:
         return Unknown(reason=str(error), fix=_GRANTS.get(part, "look as a superuser"))
     if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
         return Unknown(reason=f"it took too long: {error}", fix="try again when less is going on")
+    if isinstance(error, asyncpg.InternalServerError):
+        return Unknown(reason=str(error), fix="try again: something was dropped meanwhile")
     return Unknown(reason=str(error))
 
 

@@ -72,7 +72,10 @@ def _below(
     if lines is None:
         return None, f"{snapshots.HIDDEN} ({row['source']})", None
     name = row["name"].lower()
-    said = [line for line in lines if (line.name or "").lower() == name and line.is_applied]
+    named = [line for line in lines if (line.name or "").lower() == name]
+    said = [line for line in named if line.is_applied]
+    if named and not said:  # the files have a fault, and what was read of them before nobody says
+        return None, f"{snapshots.HIDDEN} ({row['source']})", None
     if not said:
         return row["boot_val"], "default", None
     return _in_base_unit(row, said[-1].value or ""), "configuration file", said[-1].file

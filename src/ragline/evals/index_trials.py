@@ -29,13 +29,21 @@ from ragline.rag.query import LARGEST_EF_SEARCH
 
 _RESAMPLES = 2_000
 _AT_ONCE = 40
+# The first index stays, in the last slot: each search is timed beside one of its.
+_REFERENCE_SLOT = frontier.FINALISTS
+_REFERENCE_BREADTH = 60
 _EXACT_TIMES = 10
 _MIB = 2**20
 
 
 @dataclass(slots=True, kw_only=True)
 class Work:
-    """A tuning under way: what it works on and with, and the trials so far."""
+    """A tuning under way: what it works on and with, and the trials so far.
+
+    `pace_ms` is what a search of the first index took when it was first timed. Other indexes are timed
+    minutes later, on a machine that does other things by then: beside searches of that first one, and
+    their times are brought to its pace.
+    """
 
     app: App
     facts: CollectionFacts
@@ -53,11 +61,13 @@ class Work:
     started: float
     filters: tuple[str, ...]
     trials: list[Trial]
+    pace_ms: float | None = None
 
 
 async def tried(work: Work, design: Design, upcoming: Sequence[Design]) -> Trial:
     """Build one index and search it as narrowly as the recall wanted allows."""
-    seconds, size = await build(work, design, upcoming)
+    slot = 1 if work.trials else _REFERENCE_SLOT
+    seconds, size = await build(work, design, upcoming, slot=slot)
     points: list[Point] = []
     lowest, highest = _span(work, design)
     first = 5 if design.method == "ivfflat" else 40 if design.storage != "bit" else 160
@@ -66,9 +76,21 @@ async def tried(work: Work, design: Design, upcoming: Sequence[Design]) -> Trial
             points, work.wanted.recall, lowest=lowest, highest=highest, first=first
         )
     ) is not None:
-        points.append(await measured(work, design, breadth, work.seen, work.truth_seen))
+        points.append(await _paced(work, design, breadth, slot))
         points.sort(key=lambda one: one.breadth)
     return Trial(design=design, size_bytes=size, build_s=seconds, points=tuple(points))
+
+
+async def _paced(work: Work, design: Design, breadth: int, slot: int) -> Point:
+    """Search with every question once, and time it beside the first index."""
+    first = work.trials[0].design if work.trials else design
+    question = work.seen[0]
+    ours = await Search.of(work, design, breadth, question, slot=slot)
+    beside = await Search.of(work, first, _REFERENCE_BREADTH, question, slot=_REFERENCE_SLOT)
+    await searched(work, [ours, beside], work.seen, work.truth_seen)
+    pace = beside.point(work).p50_ms
+    work.pace_ms = work.pace_ms or pace
+    return ours.point(work, work.pace_ms / pace)
 
 
 def _span(work: Work, design: Design) -> tuple[int, int]:
@@ -170,16 +192,16 @@ class Search:
         """Begin anew."""
         self.recalls, self.times, self.rows = [], [], 0
 
-    def point(self, work: Work) -> Point:
-        """Return what came of it."""
+    def point(self, work: Work, faster: float = 1.0) -> Point:
+        """Return what came of it, the times as they would be at another pace."""
         mean, low, high = interval(self.recalls, work.wanted.seed)
         return Point(
             breadth=self.breadth,
             recall=mean,
             low=low,
             high=high,
-            p50_ms=stats.quantile(self.times, 0.5),
-            p95_ms=stats.quantile(self.times, 0.95),
+            p50_ms=stats.quantile(self.times, 0.5) * faster,
+            p95_ms=stats.quantile(self.times, 0.95) * faster,
             n=len(self.recalls),
         )
 

@@ -19,13 +19,13 @@ from ragline.rag.query import query
 from ragline.rag.search import search_collections
 
 # In quiet times as in others: a search after a pause takes several times as long as one after another.
-_EVERY_S = 0.1
-_WINDOW = 25
+_EVERY_S = 0.05
+_WINDOW = 15
 _RECENT = 20
 _SLOWED = 1.2
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.2
-_CALM_WITHIN_S = 2.0
+_CALM_WITHIN_S = 1.0
 _REST_WITHIN_S = 10.0
 _FEWEST = 20
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragline.core import migration_locks, migration_sql
-from ragline.core.migration_locks import Loss, OutsideIndex, Statement
+from ragline.core import migration_locks, migration_statements
+from ragline.core.migration_statements import Loss, OutsideIndex, Statement
 from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ Direction = Literal["up", "down"]
 # Alembic keeps the migration that runs in its module's own names.
 ONE_AT_A_TIME = threading.RLock()
 _OPTIONS = ("version_table", "version_table_schema")
-_HARMLESS_OUTSIDE = ("reindex", "refresh", "analyze", "vacuum", "set", "reset")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +150,7 @@ class Rendered:
         if self.why_not:
             said = ", ".join(self.operations) or "its Python code"
             return [Loss(kind="unknown", table=None, said=f"{self.revision}: {said}")]
-        return migration_locks.losses(self.statements)
+        return migration_statements.losses(self.statements)
 
     @property
     def indexes(self) -> list[OutsideIndex]:
@@ -289,86 +288,6 @@ def rendered(scripts: Scripts, direction: Direction, revision: str) -> Rendered:
         revision=revision,
         direction=direction,
         statements=tuple(migration_locks.statements(written.getvalue())),
-    )
-
-
-def refuse_without_way_back(up: Rendered, down: Rendered) -> None:
-    """Refuse an upgrade that could not be taken back: the loop takes back what made things worse."""
-    if "NotImplementedError" in down.why_not:
-        why = "raises NotImplementedError"
-    elif not down.why_not and not down.statements and any(one.is_form for one in up.statements):
-        why = "does nothing"
-    elif not down.why_not and (gone := _not_brought_back(up.losses, down.statements)) is not None:
-        why = f"does not bring {gone} back"
-    else:
-        return
-    raise PreconditionFailed(
-        f"the downgrade of revision {up.revision} {why}, so that it could not be taken back if it made "
-        "something worse: write one"
-    )
-
-
-def refuse_dropping(back: Sequence[Rendered], losses: Sequence[Loss]) -> None:
-    """Refuse a way back that drops what was there before: undone, the rows had nowhere to go."""
-    statements = [statement for one in back for statement in one.statements]
-    if (gone := _not_brought_back(losses, statements)) is not None:
-        raise PreconditionFailed(
-            f"the downgrade drops {gone}, which the upgrade does not make: it is not the way back"
-        )
-
-
-def _not_brought_back(losses: Sequence[Loss], back: Sequence[Statement]) -> str | None:
-    """Return a column or a table that is dropped, and that the way back does not make again."""
-    made = {migration_sql.last(name) for name in migration_locks.created(back)}
-    made |= {migration_sql.last(new) for one in back for _, new in one.renames}
-    for loss in losses:
-        if not loss.is_dropped or loss.table is None:
-            continue
-        for name in loss.columns or (loss.table,):
-            if migration_sql.last(migration_sql.plain(name)) not in made:
-                return f"{loss.table}.{name}" if loss.columns else f"table {loss.table}"
-    return None
-
-
-def refuse_without_env(one: Rendered) -> None:
-    """Refuse a revision that asks what only env.py's context knows: it would fail when it runs."""
-    if "proxy object has not yet been established" in one.why_not:
-        raise PreconditionFailed(
-            f"revision {one.revision} uses `alembic.context`, which only env.py makes; it is not run "
-            "here: take `op.get_context()`, or environment variables in the place of -x arguments"
-        )
-
-
-def refuse_mixed(one: Rendered) -> None:
-    """Refuse a revision of which a part would be committed before the rest is done."""
-    outside = [at for at, statement in enumerate(one.statements) if statement.is_outside]
-    if not outside:
-        if (found := next(iter(one.indexes), None)) is not None:
-            raise PreconditionFailed(
-                f"revision {one.revision} does `{one.statement_of(found)}` inside a transaction, which "
-                "PostgreSQL refuses: put it under `with op.get_context().autocommit_block():`"
-            )
-        return
-    before = one.statements[: outside[0]]
-    strange = [
-        one.statements[at].text
-        for at in outside
-        if one.statements[at].index is None
-        and one.statements[at].text.split(None, 1)[0].lower() not in _HARMLESS_OUTSIDE
-    ]
-    said = next((statement.text for statement in before if not _is_setting(statement.text)), None)
-    said = said or next(iter(strange), None)
-    if said is not None:
-        raise PreconditionFailed(
-            f"revision {one.revision} would commit `{said[:200]}` before the rest of it is done, so "
-            "that a crash leaves half of it: give what runs outside of a transaction "
-            "(autocommit_block) a revision of its own"
-        )
-
-
-def _is_setting(text: str) -> bool:
-    return text.split(None, 1)[0].lower() in ("set", "reset", "select") and (
-        "set_config" in text.lower() or not text.lower().startswith("select")
     )
 
 

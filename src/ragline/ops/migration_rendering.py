@@ -122,10 +122,11 @@ def _refuse_to_connect() -> None:
             raise PermissionError(f"it asks for {event}, and a lint neither connects nor starts")
 
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "do_connect", refuse)
-    psycopg.connect = psycopg.Connection.connect = refuse  # type: ignore[assignment,method-assign]
+    # These connect in C, which nobody sees.
+    for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection):
+        setattr(owner, "connect", refuse)  # noqa: B010 - its type is another
     with contextlib.suppress(ImportError):
-        psycopg2 = importlib.import_module("psycopg2")
-        psycopg2.connect = refuse
+        setattr(importlib.import_module("psycopg2"), "connect", refuse)  # noqa: B010
     sys.addaudithook(watch)
 
 

@@ -20,7 +20,7 @@ import psycopg
 from ragline.core.dsn import Dsn
 from ragline.db import user_session
 from ragline.errors import PreconditionFailed, RaglineError
-from ragline.ops import alembic_scripts, programs, revisions, scratch
+from ragline.ops import alembic_scripts, programs, refused_revisions, revisions, scratch
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
 
 _Session = psycopg.Connection[Any]
@@ -90,7 +90,7 @@ async def rehearse(
     back = scripts.path(heads, place.heads)
     rendered = [alembic_scripts.rendered(scripts, *one) for one in there]
     for one in rendered:
-        alembic_scripts.refuse_mixed(one)
+        refused_revisions.refuse_mixed(one)
     size, without, said = await asyncio.to_thread(_to_copy, dsn, rendered, max_bytes)
     async with scratch.database(dsn, "rehearsal") as copy:
         started = time.monotonic()

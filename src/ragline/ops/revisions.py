@@ -19,12 +19,12 @@ import psycopg
 import sqlalchemy
 import sqlalchemy.exc
 
-from ragline.core import migration_locks, migration_sql
+from ragline.core import migration_locks, migration_sql, migration_statements
 from ragline.core.dsn import Dsn
-from ragline.core.migration_locks import Loss, OutsideIndex, Statement
+from ragline.core.migration_statements import Loss, OutsideIndex, Statement
 from ragline.db import user_session
 from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, RaglineError
-from ragline.ops import alembic_scripts
+from ragline.ops import alembic_scripts, old_transactions, refused_revisions
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
 
 if TYPE_CHECKING:
@@ -212,73 +212,6 @@ def _drop(session: _Session, scripts: Scripts, name: str) -> None:
     session.execute(f"drop index concurrently if exists {name}".encode())
 
 
-# Who is in the way.
-
-
-def refuse_old(dsn: Dsn, rendered: Rendered, limits: Limits) -> None:
-    """Refuse to start where an old transaction holds what the revision has to lock."""
-    with user_session.looking(dsn) as session:
-        for statement in rendered.statements:
-            for table in statement.tables:
-                if statement.lock != "none":
-                    _refuse_old(session, table, statement, limits.old_s)
-
-
-_CONFLICTS = {
-    "ACCESS EXCLUSIVE": (
-        "AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock",
-        "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
-    ),
-    "SHARE ROW EXCLUSIVE": (
-        "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock",
-        "ExclusiveLock", "AccessExclusiveLock",
-    ),
-    "SHARE": (
-        "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareRowExclusiveLock", "ExclusiveLock",
-        "AccessExclusiveLock",
-    ),
-    "SHARE UPDATE EXCLUSIVE": (
-        "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock",
-        "AccessExclusiveLock",
-    ),
-    "ROW EXCLUSIVE": (
-        "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
-    ),
-}  # fmt: skip
-
-
-def _refuse_old(session: _Session, table: str, statement: Statement, old_s: float) -> None:
-    row = session.execute(
-        """
-        select a.pid, a.usename::text, a.application_name,
-               extract(epoch from clock_timestamp() - a.xact_start)::float8,
-               to_char(a.query_start at time zone 'utc', 'HH24:MI:SS'), left(a.query, 80)
-        from pg_catalog.pg_locks l
-        join pg_catalog.pg_stat_activity a on a.pid = l.pid
-        where l.locktype = 'relation' and l.granted and l.relation = to_regclass(%s)
-          and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-          and l.mode = any(%s) and a.pid <> pg_catalog.pg_backend_pid()
-          and a.xact_start < clock_timestamp() - %s * interval '1 second'
-          and a.backend_type = 'client backend'
-        order by a.xact_start limit 1
-        """,
-        [_regclass(table), list(_CONFLICTS[statement.lock]), old_s],
-    ).fetchone()
-    if row is None:
-        return
-    pid, user, program, age_s, since, query = row
-    raise PreconditionFailed(
-        f"process {pid} of user {user} ({program or 'no application name'}) has held {table} for "
-        f"{age_s:.0f} s: its last query began at {since} UTC and is `{query}`. Wait until it ends, or "
-        f"end it with `select pg_terminate_backend({pid})`, and try again: nothing was changed"
-    )
-
-
-def _regclass(table: str) -> str:
-    """Return a name that to_regclass takes; what is no table's name is not there."""
-    return table.removeprefix("the table of ")
-
-
 # Running.
 
 
@@ -303,8 +236,8 @@ def run(
     """
     limits = limits or Limits()
     rendered = alembic_scripts.rendered(scripts, direction, revision)
-    alembic_scripts.refuse_mixed(rendered)
-    refuse_old(dsn, rendered, limits)
+    refused_revisions.refuse_mixed(rendered)
+    old_transactions.refuse_old(dsn, rendered, limits.old_s)
     inside = _Inside(
         rendered=rendered, reached=reached, before_begin=before_begin, before_commit=before_commit
     )
@@ -320,7 +253,7 @@ def run(
             # All at once again would meet all at once again.
             pause_s = min(0.1 * 1.6**ran.attempts, 3.0) * random.uniform(0.5, 1.0)  # noqa: S311
             if time.monotonic() + pause_s > until:
-                refuse_old(dsn, rendered, Limits(old_s=0.0))
+                old_transactions.refuse_old(dsn, rendered, 0.0)
                 raise
             if ran.attempts == 3:
                 say(f"revision {revision} waits for a lock; nobody waits for it meanwhile")
@@ -459,7 +392,9 @@ def _refuse_unforeseen(
         return
     foreseen = {_named(one) for one in rendered.losses}
     strange = [
-        one for one in migration_locks.losses(sent) if not _named(one) <= set().union(*foreseen)
+        one
+        for one in migration_statements.losses(sent)
+        if not _named(one) <= set().union(*foreseen)
     ]
     if strange:
         raise PreconditionFailed(

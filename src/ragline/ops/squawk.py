@@ -85,11 +85,13 @@ def run(sources: Sequence[RevisionSource], *, found: Path | None) -> Outcome:
         for name in DIRECTIONS
         if (sent := source.upgrade if name == "upgrade" else source.downgrade)
     ]
+    if not sheets:
+        return Outcome(why_not="no revision could be rendered for it")
     with tempfile.TemporaryDirectory(prefix="ragline-lint-") as folder:
         files = {Path(folder, f"{number}.sql"): sheet for number, sheet in enumerate(sheets)}
         for file, sheet in files.items():
             file.write_text(sheet.text, encoding="utf-8")
-        said = _said(found, list(files)) if files else []
+        said = _said(found, list(files))
         findings = tuple(
             _finding(files[Path(str(one["file"]))], one)
             for one in said

@@ -107,49 +107,32 @@ async def inventory(
     for a schema or collection that is not there.
     """
     async with pool.session(dsn, "read", settings=_SETTINGS) as db:
-        try:
-            locked = await catalog.locked(db)
-            every = await catalog.indexes(db, without=locked)
-            tables = await catalog.tables(db, without=locked)
-            server = await catalog.server(db, memory_bytes=memory_bytes)
-            unread = await catalog.unread_collections(db)
-        except asyncpg.LockNotAvailableError as error:
-            raise LockTimeout(
-                f"a table is locked for longer than {_LOCK_TIMEOUT}; nothing was changed, look again"
-            ) from error
-        except asyncpg.QueryCanceledError as error:
-            raise PreconditionFailed(
-                f"the catalog was not read in time: {error}. Allow user {dsn.user!r} more than that "
-                "(statement_timeout), or look again when less is going on"
-            ) from error
-        if asked.collection is not None and unread is not None:
-            raise PreconditionFailed(unread)
-        wanted = _wanted(every, tables, locked, asked)
+        seen = await _seen(db, dsn, memory_bytes)
+        if asked.collection is not None and seen.unread is not None:
+            raise PreconditionFailed(seen.unread)
+        wanted = _wanted(seen, asked)
         blocks, no_cache = await catalog.cached_blocks(db)
-        wanted = [_with_cache(index, blocks, server, no_cache) for index in wanted]
+        wanted = [_with_cache(index, blocks, seen.server, no_cache) for index in wanted]
         operators, no_operators = await _operators(db)
-        samples = await _samples(db, wanted, server, asked, measure, advance)
-    held = [one.qualified for one in locked if not asked.schemas or one.schema in asked.schemas]
+        samples = await _samples(db, wanted, seen.server, asked, measure, advance)
     unknown = {
-        "locked": f"somebody has locked {some(held)}: look again when that is done"
-        if held
-        else None,
-        "collections": unread,
+        "locked": _locked(seen, asked),
+        "collections": seen.unread,
         "cached_share": no_cache,
         "operators": no_operators,
-        "unused": index_findings.young_statistics(server),
+        "unused": index_findings.young_statistics(seen.server),
     }
-    looked_at = [table for table in tables if _is_asked_for(table, asked)]
+    looked_at = [table for table in seen.tables if _is_asked_for(table, asked)]
     found = index_findings.findings(
         wanted,
         looked_at,
-        server,
+        seen.server,
         operators=operators,
-        faults=_faults(server),
+        faults=_faults(seen.server),
         samples=samples,
     )
     return Inventory(
-        server=server,
+        server=seen.server,
         indexes=tuple(
             Listed(
                 index=index,
@@ -158,7 +141,7 @@ async def inventory(
             )
             for index in wanted
         ),
-        others=sum(not index.is_vector for index in every) if not asked.everything else 0,
+        others=sum(not index.is_vector for index in seen.indexes) if not asked.everything else 0,
         findings=tuple(found),
         unknown={what: why for what, why in unknown.items() if why is not None},
         bare=tuple(
@@ -168,25 +151,64 @@ async def inventory(
     )
 
 
-def _wanted(
-    every: Sequence[IndexFacts],
-    tables: Sequence[TableFacts],
-    locked: Sequence[LockedTable],
-    asked: Asked,
-) -> list[IndexFacts]:
-    schemas = {table.schema for table in (*tables, *locked)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the catalog says. `unread` is why ragline's collections were not read, if they were not."""
+
+    indexes: Sequence[IndexFacts]
+    tables: Sequence[TableFacts]
+    locked: Sequence[LockedTable]
+    server: ServerFacts
+    unread: str | None
+
+
+async def _seen(db: Db, dsn: Dsn, memory_bytes: int | None) -> _Seen:
+    try:
+        locked = await catalog.locked(db)
+        return _Seen(
+            indexes=await catalog.indexes(db, without=locked),
+            tables=await catalog.tables(db, without=locked),
+            locked=locked,
+            server=await catalog.server(db, memory_bytes=memory_bytes),
+            unread=await catalog.unread_collections(db),
+        )
+    except asyncpg.LockNotAvailableError as error:
+        raise LockTimeout(
+            f"a table is locked for longer than {_LOCK_TIMEOUT}; nothing was changed, look again"
+        ) from error
+    except asyncpg.QueryCanceledError as error:
+        raise PreconditionFailed(
+            f"the catalog was not read in time: {error}. Allow user {dsn.user!r} more than that "
+            "(statement_timeout), or look again when less is going on"
+        ) from error
+    except (asyncpg.DataError, asyncpg.InternalServerError) as error:
+        raise PreconditionFailed(
+            f"the catalog cannot be read: {error}. If something was dropped meanwhile, look again; "
+            "else a name in it is no text in the encoding of the database"
+        ) from error
+
+
+def _locked(seen: _Seen, asked: Asked) -> str | None:
+    held = [
+        one.qualified for one in seen.locked if not asked.schemas or one.schema in asked.schemas
+    ]
+    return f"somebody has locked {some(held)}: look again when that is done" if held else None
+
+
+def _wanted(seen: _Seen, asked: Asked) -> list[IndexFacts]:
+    schemas = {table.schema for table in (*seen.tables, *seen.locked)}
     for schema in asked.schemas:
         if schema not in schemas:
             raise NotFound(
                 f"there is no schema {schema!r} with tables in this database; it has "
                 f"{', '.join(sorted(schemas)) or 'none'}"
             )
-    collections = {name for table in tables for name in table.collections}
+    collections = {name for table in seen.tables for name in table.collections}
     if asked.collection is not None and asked.collection not in collections:
-        if locked:
+        if seen.locked:
             raise LockTimeout(
                 f"the tables of collection {asked.collection!r} may be among those that somebody has "
-                f"locked, {some([one.qualified for one in locked])}; nothing was changed, look again"
+                f"locked, {some([one.qualified for one in seen.locked])}; nothing was changed, look again"
             )
         raise NotFound(
             f"there is no collection {asked.collection!r} with vectors; there "
@@ -194,7 +216,7 @@ def _wanted(
         )
     return [
         index
-        for index in every
+        for index in seen.indexes
         if (asked.everything or index.is_vector)
         and (not asked.schemas or index.schema in asked.schemas)
         and (asked.collection is None or asked.collection in index.collections)
@@ -218,6 +240,13 @@ def _with_cache(
 
 async def _operators(db: Db) -> tuple[list[OperatorUse] | None, str | None]:
     """Return which operators statements use, or why nobody knows."""
+    try:
+        return await _counted(db)
+    except (asyncpg.QueryCanceledError, asyncpg.InsufficientPrivilegeError) as error:
+        return None, str(error)
+
+
+async def _counted(db: Db) -> tuple[list[OperatorUse] | None, str | None]:
     source = await evidence.source(db)
     if source.schema is None:
         return None, "pg_stat_statements is not installed: `create extension pg_stat_statements`"

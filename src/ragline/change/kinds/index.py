@@ -81,7 +81,7 @@ class Index:
         if is_ordinary(target):
             return None
         if (found := await attached_seen.seen(site, target)) is not None:
-            return attached_index.arms(found)
+            return attached_index.arms(found, want)
         return await vector_index.arms(site, target, now, want)
 
     async def tidy(self, site: Site, target: str, keep: Value) -> None:

@@ -10,11 +10,18 @@ from typing import Any
 from ragline.change import lost_rows, migration_losses
 from ragline.change.kind import Site
 from ragline.change.migration_losses import Threat
-from ragline.core import migration_locks
+from ragline.core import migration_statements
 from ragline.core.change import Arm, Step, Value
 from ragline.db.pool import quoted
 from ragline.errors import PreconditionFailed, UsageError
-from ragline.ops import alembic_scripts, backup, revisions
+from ragline.ops import (
+    alembic_scripts,
+    backup,
+    old_transactions,
+    refused_revisions,
+    revisions,
+    scratch,
+)
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
 from ragline.ops.revisions import Place
 
@@ -41,9 +48,11 @@ class Migration:
         heads = alembic_scripts.resolved(scripts, wish, place.heads)
         path = _path(scripts, place.heads, heads)
         for one in path:
-            alembic_scripts.refuse_mixed(one)
-            alembic_scripts.refuse_without_env(one)
-            await asyncio.to_thread(revisions.refuse_old, site.dsn, one, revisions.Limits())
+            refused_revisions.refuse_mixed(one)
+            refused_revisions.refuse_without_env(scripts, one.revision)
+            await asyncio.to_thread(
+                old_transactions.refuse_old, site.dsn, one, revisions.Limits().old_s
+            )
         if path:
             await asyncio.to_thread(revisions.refuse_built, site.dsn, scripts, place, path[0])
         self._backups[target] = {}
@@ -55,17 +64,20 @@ class Migration:
         said = [f"revision {one.revision} {one.why_not}" for one in hidden]
         lost = migration_losses.forward(path)
         threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost, path)
-        said += await self._refuse_unkept(site, scripts.target, threats, "this migration")
         if any(one.direction == "down" for one in path):
             # What an upgrade loses was lost when it first ran: nothing more goes when it runs again.
-            return said
+            return said + await self._refuse_unkept(site, scripts.target, threats, "this migration")
         back = [alembic_scripts.rendered(scripts, "down", one.revision) for one in reversed(path)]
+        refused_revisions.refuse_not_brought_back(back, [one.loss for one in threats])
+        said += await self._refuse_unkept(site, scripts.target, threats, "this migration")
         for one, its_back in zip(reversed(path), back, strict=True):
-            alembic_scripts.refuse_without_way_back(one, its_back)
+            refused_revisions.refuse_without_way_back(one, its_back)
         read = [one for one in back if not one.why_not]
         lost_back = migration_losses.back(path, read)
         threats = await asyncio.to_thread(migration_losses.real, site.dsn, lost_back, read)
-        alembic_scripts.refuse_dropping(read, [one.loss for one in threats])
+        refused_revisions.refuse_not_brought_back(
+            read, [one.loss for one in threats], "drops {}, which the upgrade does not make"
+        )
         said += await self._refuse_unkept(site, scripts.target, threats, "its way back (downgrade)")
         said += [f"the downgrade of {one.revision} {one.why_not}" for one in back if one.why_not]
         return said
@@ -107,7 +119,7 @@ class Migration:
         )
 
     def _step(self, scripts: Scripts, target: str, one: Rendered) -> Step:
-        lock, blocks = migration_locks.locks(one.statements)
+        lock, blocks = migration_statements.locks(one.statements)
         if one.why_not:
             lock, blocks = "not known beforehand", "not known beforehand"
         lost = [] if one.why_not else one.losses
@@ -149,6 +161,8 @@ class Migration:
                 _beginning(_OTHER[direction], revision, step.target),
                 migration_losses.from_plain(step.arguments["lost"]),
             )
+            if kept.backups:
+                await scratch.sweep(site.dsn)  # what a killed undo left is swept by the next one
             sources = []
             for found, losses in kept.backups:
                 site.say(f"rows come back from backup {found.id}")

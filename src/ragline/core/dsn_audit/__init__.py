@@ -23,7 +23,7 @@ _BY_ENDING: dict[str, Kind] = {
     **dict.fromkeys(("yaml", "yml"), "yaml"),
     **dict.fromkeys(("sql", "psql", "pgsql", "psqlrc"), "sql"),
     **dict.fromkeys(("ini", "cfg", "conf", "properties", "json", "mk", "service"), "config"),
-    **dict.fromkeys(("tf", "tfvars", "hcl"), "config"),
+    **dict.fromkeys(("tf", "tfvars", "hcl"), "hcl"),
     **dict.fromkeys(("js", "jsx", "mjs", "cjs", "ts", "tsx", "mts", "vue", "svelte"), "source"),
     **dict.fromkeys(("go", "rs", "java", "kt", "scala", "groovy", "gradle", "cs"), "source"),
     **dict.fromkeys(("rb", "php", "ex", "exs", "pl", "ps1"), "source"),

@@ -18,9 +18,11 @@ from ragline.core.dsn_audit.targets import stands_for_something, targets
 from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-Kind = Literal["shell", "env", "toml", "yaml", "sql", "config", "source", "service", "passfile"]
+Kind = Literal[
+    "shell", "env", "toml", "yaml", "sql", "config", "source", "service", "passfile", "hcl"
+]
 
 PROGRAMS = (
     "psql|pg_dump|pg_dumpall|pg_restore|pgbench|createdb|dropdb|createuser|dropuser|vacuumdb"
@@ -76,6 +78,9 @@ _OF_A_DATABASE = re.compile(
     r"(?:^|[._-])(?:postgres|postgresql|pg|pgvector|database|db|datasource)(?:$|[._-])",
     re.IGNORECASE,
 )
+_REFERENCE = re.compile(
+    r"=[ \t]*[A-Za-z_]\w*(?:\.[\w\[\]\"*-]+)+[ \t]*(?=$|[,}])", re.MULTILINE
+)  # of Terraform: var.db_password
 _PASSFILE = re.compile(r"(?:(?:\\.|[^\\:])*:){4}(?P<password>(?:\\.|[^\\:])+)")
 _SQL_PASSWORD = re.compile(
     r"\bpassword\s+(?P<value>'(?:''|[^'])*'|E'(?:\\.|[^'\\])*'|\$(?P<tag>\w{0,60})\$.{0,500}?\$(?P=tag)\$)",
@@ -93,11 +98,13 @@ def spots(text: str, kind: Kind) -> Iterator[Spot]:
     """Yield the faults of a text, line by line."""
     if kind == "toml" and (line := _toml_fault(text)):
         yield Spot(line=line, kind=finding.UNPARSABLE, evidence="not TOML")
+    if kind == "hcl":
+        text = _REFERENCE.sub("= ", text)
     for number, found in enumerate(text.split("\n"), start=1):
         if kind != "source":  # what was packed for browsers
             yield from _too_long(found, number)
         yield from _in_line(found[:_LONGEST_LINE], number, kind)
-    if kind in ("toml", "yaml", "config", "service"):
+    if kind in ("toml", "yaml", "config", "service", "hcl"):
         yield from _logins(text, is_service=kind == "service")
 
 
@@ -158,6 +165,11 @@ def is_login(names: set[str], title: str = "") -> bool:
     return bool(_OF_A_DATABASE.search(title) and names & {"host", "user", "username", "url"})
 
 
+def login_names(given: Mapping[str, object]) -> set[str]:
+    """Return the names of settings, without a `db` that is a number: that is Redis's."""
+    return {name for name in given if name != "db" or not str(given[name]).isdigit()}
+
+
 def sql_passwords(text: str, number: int) -> Iterator[Spot]:
     """Yield the passwords that statements within another language give."""
     for found in _ROLE_PASSWORD.finditer(text):
@@ -216,7 +228,7 @@ def _login(block: _Block, *, is_service: bool = False) -> Iterator[Spot]:
         yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"{variable}={HIDDEN}")
     has_url = any("postgres" in value and "://" in value for value in names.values())
     if _is_given(names.get("password", "")) and (
-        is_service or has_url or is_login({*names}, block.title)
+        is_service or has_url or is_login(login_names(names), block.title)
     ):
         number = block.names["password"][0]
         yield Spot(line=number, kind=finding.CREDENTIAL, evidence=f"password={HIDDEN}")
@@ -313,6 +325,7 @@ _PARTICULAR: dict[Kind, Callable[[str, int], Iterator[Spot]]] = {
     "env": _nothing,
     "source": _reads,
     "service": _nothing,
+    "hcl": _inner,
     "passfile": _passfile,
 }
 

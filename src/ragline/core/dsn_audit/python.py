@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ragline.core.dsn import HIDDEN
-from ragline.core.dsn_audit import finding, lines
+from ragline.core.dsn_audit import finding, known, lines
 from ragline.core.dsn_audit.finding import Spot
 from ragline.core.dsn_audit.targets import stands_for_something, targets
 from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Without any of these there is nothing to look for, and a tree is slow to walk.
 _WORTH_A_LOOK = re.compile(
@@ -24,61 +24,14 @@ _WORTH_A_LOOK = re.compile(
     r"|DATABASE|DB_|environ|getenv|host\s*=",
     re.IGNORECASE,
 )
-_FUNCTIONS = frozenset(
+_LOOKED_AT = frozenset(
     {
-        "aiopg.connect",
-        "aiopg.create_pool",
-        "asyncpg.connect",
-        "asyncpg.connection.connect",
-        "asyncpg.create_pool",
-        "asyncpg.pool.create_pool",
-        "pg8000.connect",
-        "pg8000.dbapi.connect",
-        "psycopg.AsyncConnection.connect",
-        "psycopg.Connection.connect",
-        "psycopg.connect",
-        "psycopg2.connect",
-        "sqlalchemy.create_engine",
-        "sqlalchemy.engine.create_engine",
-        "sqlalchemy.engine_from_config",
-        "sqlalchemy.ext.asyncio.async_engine_from_config",
-        "sqlalchemy.ext.asyncio.create_async_engine",
-        "sqlmodel.create_engine",
+        ast.AnnAssign, ast.Assign, ast.AsyncFunctionDef, ast.Attribute, ast.BinOp, ast.Call,
+        ast.ClassDef, ast.Compare, ast.Constant, ast.Dict, ast.FunctionDef, ast.Import,
+        ast.ImportFrom, ast.JoinedStr, ast.Module, ast.Name, ast.NamedExpr, ast.Subscript, ast.arg,
     }
-)
-# Types too, so that only a call is a connect.
-_TYPES = frozenset(
-    {
-        "databases.Database",
-        "langchain_community.vectorstores.PGVector",
-        "langchain_postgres.PGEngine.from_connection_string",
-        "langchain_postgres.PGVector",
-        "llama_index.vector_stores.postgres.PGVectorStore",
-        "llama_index.vector_stores.postgres.PGVectorStore.from_params",
-        "peewee.PostgresqlDatabase",
-        "pg8000.native.Connection",
-        "psycopg2.pool.SimpleConnectionPool",
-        "psycopg2.pool.ThreadedConnectionPool",
-        "psycopg_pool.AsyncConnectionPool",
-        "psycopg_pool.AsyncNullConnectionPool",
-        "psycopg_pool.ConnectionPool",
-        "psycopg_pool.NullConnectionPool",
-    }
-)
-_URL_MAKERS = frozenset({"sqlalchemy.URL.create", "sqlalchemy.engine.URL.create"})
-_RESOLVED = frozenset({"for_asyncpg", "for_psycopg", "for_sqlalchemy"})
-_READERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
-_ALIASES = frozenset({"alias", "env", "validation_alias"})
-_OTHER_READERS = frozenset({"config", "env"})
-_ENVIRONMENTS = frozenset({"os.environ", "os.environb"})
-_ENV_FILES = frozenset({"dotenv.dotenv_values", "dotenv.main.dotenv_values"})
-_GETENV = frozenset({"os.getenv", "os.getenvb"})
-_RUNS_COMMANDS = re.compile(
-    r"(?:subprocess\.(?:run|call|check_call|check_output|Popen|getoutput|getstatusoutput)"
-    r"|os\.(?:system|popen|exec[lv]p?e?|spawn[lv]p?e?)"
-    r"|asyncio\.create_subprocess_(?:exec|shell)|asyncio\.subprocess\.create_subprocess_\w+)"
-)
-_PROGRAM = re.compile(rf"(?:[\w./-]*/)?(?P<name>{lines.PROGRAMS})")
+)  # fmt: skip
+"""Half of a tree is of other types."""
 
 _Docstrings: TypeAlias = "set[int]"
 
@@ -132,7 +85,7 @@ def _of_source(text: str) -> tuple[Spot, ...]:
 
 
 def _of_tree(tree: ast.Module, text: str) -> Iterator[Spot]:
-    nodes = list(ast.walk(tree))
+    nodes = [node for node in ast.walk(tree) if type(node) in _LOOKED_AT]
     module = _Module()
     for node in nodes:
         _learn(node, module)
@@ -177,7 +130,7 @@ def _learn_assigned(
         module.otherwise.add(name)
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             module.constants[name] = value.value
-        elif module.dotted(value) in _ENVIRONMENTS or _is_copy(value, module):
+        elif module.dotted(value) in known.ENVIRONMENTS or _is_copy(value, module):
             module.environments.add(name)
 
 
@@ -185,7 +138,7 @@ def _is_copy(value: ast.AST, module: _Module) -> bool:
     """Whether this is `dict(os.environ)`, `os.environ.copy()`, `{**os.environ}`, or an env file."""
     if isinstance(value, ast.Call):
         dotted = module.dotted(value.func)
-        if dotted in _ENV_FILES:
+        if dotted in known.ENV_FILES:
             return True
         if isinstance(value.func, ast.Attribute) and value.func.attr == "copy":
             return _is_named_environment(value.func.value, module)
@@ -204,7 +157,7 @@ def _is_copy(value: ast.AST, module: _Module) -> bool:
 
 def _is_named_environment(node: ast.AST, module: _Module) -> bool:
     dotted = module.dotted(node)
-    return dotted in _ENVIRONMENTS or dotted in module.environments
+    return dotted in known.ENVIRONMENTS or dotted in module.environments
 
 
 def _is_resolved(value: ast.expr, module: _Module) -> bool:
@@ -212,7 +165,7 @@ def _is_resolved(value: ast.expr, module: _Module) -> bool:
     if isinstance(value, ast.Await | ast.Starred):
         return _is_resolved(value.value, module)
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
-        return value.func.attr in _RESOLVED
+        return value.func.attr in known.RESOLVED
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
         return _is_resolved(value.left, module)
     if isinstance(value, ast.Dict):
@@ -254,7 +207,7 @@ def _of_login(node: ast.Dict, module: _Module) -> Iterator[Spot]:
     named = {_text_of(key, module): one for key, one in zip(node.keys, node.values, strict=True)}
     if "postgres" in (_text_of(named.get("ENGINE"), module) or "") and "PASSWORD" in named:
         yield from _password("PASSWORD", named["PASSWORD"])
-    if "password" in named and lines.is_login({name for name in named if name}):
+    if "password" in named and lines.is_login(_login_names(named)):
         yield from _password("password", named["password"])
 
 
@@ -334,7 +287,7 @@ def _added(node: ast.BinOp, module: _Module) -> list[ast.expr]:
 
 def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
     dotted = module.dotted(node.func)
-    if dotted in _FUNCTIONS or dotted in _TYPES:
+    if dotted in known.FUNCTIONS or dotted in known.TYPES:
         module.inner.add(id(node.func))
         if not _takes_resolved(node, module) and not _is_of_another_kind(node, module):
             yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{dotted}(…)")
@@ -342,11 +295,11 @@ def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
         yield from _of_login_call(node)
     for keyword in node.keywords:
         yield from _of_keyword(keyword, dotted, module)
-    if _RUNS_COMMANDS.fullmatch(dotted):
+    if known.RUNS_COMMANDS.fullmatch(dotted):
         yield from _of_command(node, module)
     if node.args and _reads(node.func, dotted, module):
         yield from _read(node, node.args[0], module)
-    if len(node.args) > 1 and (dotted in _SETTERS or _reads(node.func, dotted, module)):
+    if len(node.args) > 1 and (dotted in known.SETTERS or _reads(node.func, dotted, module)):
         # What is set, or taken where there is none: getenv("PGPASSWORD", "secret").
         yield from _of_setting(_text_of(node.args[0], module), node.args[1])
 
@@ -354,43 +307,51 @@ def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
 def _of_login_call(node: ast.Call) -> Iterator[Spot]:
     """Yield the password of `anything(host=…, database=…, password=…)`."""
     named = {one.arg: one.value for one in node.keywords if one.arg is not None}
-    if "password" in named and lines.is_login({*named}):
+    if "password" in named and lines.is_login(_login_names(named)):
         yield from _password("password", named["password"])
+
+
+def _login_names(named: Mapping[str | None, ast.expr]) -> set[str]:
+    given = {
+        name: value.value if isinstance(value, ast.Constant) else None
+        for name, value in named.items()
+        if name
+    }
+    return lines.login_names(given)
 
 
 def _is_of_another_kind(node: ast.Call, module: _Module) -> bool:
     """Whether it opens SQLite or the like, by a URL that is written there."""
     given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "url")]
     texts = [_text_of(one, module) for one in given]
-    return any(text is not None and _OTHER_SCHEME.match(text) for text in texts)
+    return any(text is not None and known.OTHER_SCHEME.match(text) for text in texts)
 
 
 def _of_keyword(keyword: ast.keyword, dotted: str, module: _Module) -> Iterator[Spot]:
-    if dotted in _FUNCTIONS or dotted in _TYPES or dotted in _URL_MAKERS:
+    if dotted in known.FUNCTIONS or dotted in known.TYPES or dotted in known.URL_MAKERS:
         if keyword.arg in ("password", "passwd"):
             yield from _password(f"{dotted}(password=…)", keyword.value)
-    elif dotted.rpartition(".")[2] == "Field" and keyword.arg in _ALIASES:
+    elif dotted.rpartition(".")[2] == "Field" and keyword.arg in known.ALIASES:
         yield from _read(keyword.value, keyword.value, module)
     else:
         yield from _of_setting(keyword.arg, keyword.value)
 
 
 def _takes_resolved(node: ast.Call, module: _Module) -> bool:
-    given = [*node.args[:1], *(one.value for one in node.keywords if one.arg in _DSN_KEYWORDS)]
+    given = [*node.args[:1], *(one.value for one in node.keywords if one.arg in known.DSN_KEYWORDS)]
     return any(_is_resolved(one, module) for one in given)
 
 
-_DSN_KEYWORDS = (None, "connection", "connection_string", "conninfo", "dsn", "url")
-_OTHER_SCHEME = re.compile(r"(?!postgres)[a-z][a-z0-9]*(?:\+[a-z0-9]+)?://", re.IGNORECASE)
-_SETTERS = frozenset({"os.putenv"})
-
-
 def _reads(function: ast.expr, dotted: str, module: _Module) -> bool:
-    if dotted in _GETENV or dotted in _OTHER_READERS or dotted.startswith(("decouple.", "env.")):
+    if (
+        dotted in known.GETENV
+        or dotted in known.OTHER_READERS
+        or dotted.startswith(("decouple.", "env."))
+    ):
         return True
     return (
         isinstance(function, ast.Attribute)
-        and function.attr in _READERS
+        and function.attr in known.READERS
         and _is_environment(function.value, module)
     )
 
@@ -418,7 +379,7 @@ def _sides(node: ast.BinOp) -> list[ast.expr | None]:
 
 
 def _of_reference(node: ast.Attribute | ast.Name, module: _Module) -> Iterator[Spot]:
-    if isinstance(node.ctx, ast.Load) and (dotted := module.dotted(node)) in _FUNCTIONS:
+    if isinstance(node.ctx, ast.Load) and (dotted := module.dotted(node)) in known.FUNCTIONS:
         yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=dotted)
 
 
@@ -454,7 +415,7 @@ def _of_command(node: ast.Call, module: _Module) -> Iterator[Spot]:
         for one in given
     ]
     words = [word or "{}" for word in found]
-    if words and (program := _PROGRAM.fullmatch(words[0])):
+    if words and (program := known.PROGRAM.fullmatch(words[0])):
         if len(words) < 2 or words[1] not in ("--version", "--help", "-V"):
             yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{program['name']} …")
         return

@@ -59,7 +59,7 @@ def stands_for_something(value: str) -> bool:
 
 def targets(text: str) -> Iterator[Target]:
     """Yield the connection strings in a text."""
-    urls = list(_URL.finditer(text))
+    urls = list(_URL.finditer(text)) if "://" in text else []
     following = [*(found.start() for found in urls[1:]), len(text)]
     for found, next_one in zip(urls, following, strict=False):
         limit = min(next_one, found.end() + _LONGEST)
@@ -67,7 +67,7 @@ def targets(text: str) -> Iterator[Target]:
         is_cut = end == limit < len(text)
         if target := _of_url(found["scheme"], text[found.end() : end], found.start(), end):
             yield _hidden(target) if is_cut or _goes_on(text[end:limit]) else target
-    for found in _PAIRS.finditer(text):
+    for found in _PAIRS.finditer(text) if "=" in text else ():
         if target := _of_pairs(found[0], found.start(), found.end()):
             yield target
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ragline.core import migration_locks
+from ragline.core import migration_locks, migration_statements
 from ragline.core.migration_lint import script as scripts
 from ragline.core.migration_lint import sql, statement_rules
 from ragline.core.migration_lint.revision import (
@@ -58,10 +59,14 @@ def lint(revisions: Sequence[RevisionSource]) -> list[LintFinding]:
     for source in revisions:
         try:
             read.append(_Read(source=source, script=scripts.read(source.text)))
-        except (SyntaxError, ValueError, RecursionError) as error:
+        except scripts.UNREADABLE as error:
             found.append(_unparsable(source, error))
+    vectors = _vectors(read)
     for one in read:
-        found += _with_allowances(one, [*_of_one(one)])
+        try:
+            found += _with_allowances(one, [*_of_one(one, vectors)])
+        except scripts.UNREADABLE as error:  # nested deeper than anybody writes it
+            found.append(_unparsable(one.source, error))
     found += [_allowed(one, finding) for one, finding in _together(read)]
     return sorted(found, key=lambda one: (one.path, one.line, one.rule))
 
@@ -74,7 +79,7 @@ def with_comments(
     for source in revisions:
         try:
             scripts_by_path[source.path] = _Read(source=source, script=scripts.read(source.text))
-        except (SyntaxError, ValueError, RecursionError):
+        except scripts.UNREADABLE:
             continue
     return [
         _allowed(scripts_by_path[one.path], one) if one.path in scripts_by_path else one
@@ -82,7 +87,16 @@ def with_comments(
     ]
 
 
-def _unparsable(source: RevisionSource, error: Exception) -> LintFinding:
+def _vectors(read: Sequence[_Read]) -> frozenset[tuple[str, str]]:
+    """Return the columns of all revisions that are vectors: a change of their type may not say so."""
+    found: set[tuple[str, str]] = set()
+    for one in read:
+        with suppress(*scripts.UNREADABLE):
+            found |= statement_rules.vectors(one.sent("upgrade"))
+    return frozenset(found)
+
+
+def _unparsable(source: RevisionSource, error: BaseException) -> LintFinding:
     line = (error.lineno if isinstance(error, SyntaxError) else None) or 1
     return LintFinding(
         rule="unparsable",
@@ -94,7 +108,7 @@ def _unparsable(source: RevisionSource, error: Exception) -> LintFinding:
     )
 
 
-def _of_one(one: _Read) -> Iterator[LintFinding]:
+def _of_one(one: _Read, vectors: frozenset[tuple[str, str]]) -> Iterator[LintFinding]:
     script = one.script
     if script.revision is None:
         yield one.finding("revision-without-id", script.line, "there is no `revision = …` in it")
@@ -104,14 +118,30 @@ def _of_one(one: _Read) -> Iterator[LintFinding]:
     undone = _undone(one)
     seen: set[tuple[str, int]] = set()
     for direction in DIRECTIONS:
-        for rule, line, evidence in statement_rules.faults(one.sent(direction)):
+        for rule, line, evidence in statement_rules.faults(one.sent(direction), vectors):
             if direction == "downgrade" and rule in _GOES_TOGETHER and evidence in undone:
                 continue
             seen.add((rule, line))
             yield one.finding(rule, line, evidence)
+    yield from _unreadable(one)
+    for line in script.retyped:
+        if ("vector-type-change", line) not in seen:
+            yield one.finding("vector-type-change", line, "its existing_type is a vector")
     for line in script.nameless:
         if ("index-without-name", line) not in seen:
             yield one.finding("index-without-name", line, "create_index(None, …)")
+
+
+def _unreadable(one: _Read) -> Iterator[LintFinding]:
+    pasted = {line for line, _ in one.script.formatted}
+    lines = {
+        statement.line
+        for direction in DIRECTIONS
+        for statement in one.sent(direction)
+        if not statement.sql.strip()
+    }
+    for line in sorted(lines - pasted):
+        yield one.finding("unreadable-sql", line, "not rendered, and no literal")
 
 
 def _undone(one: _Read) -> set[str]:
@@ -160,7 +190,7 @@ def _of_downgrade(one: _Read) -> Iterator[LintFinding]:
             for text in sql.statements(statement.sql)
         )
         sent_up = ";\n".join(statement.sql for statement in one.sent("upgrade"))
-        found = migration_locks.losses(migration_locks.statements(sent_up))
+        found = migration_statements.losses(migration_locks.statements(sent_up))
         gone = [str(loss) for loss in found if loss.kind != "unknown"]
         if gone and not gives_back:
             evidence = f"upgrade() loses {gone[0]}"
@@ -185,6 +215,7 @@ def _together(read: Sequence[_Read]) -> Iterator[tuple[_Read, LintFinding]]:
                 yield one, one.finding("unknown-down-revision", one.script.line, evidence)
     downs = {down for one in read for down in one.script.downs}
     heads = sorted(by_id.keys() - downs)
+    yield from _circles(by_id, heads)
     for head in heads if len(heads) > 1 else ():
         one = by_id[head][0]
         others = ", ".join(other for other in heads if other != head)
@@ -192,6 +223,23 @@ def _together(read: Sequence[_Read]) -> Iterator[tuple[_Read, LintFinding]]:
             one,
             one.finding("two-heads", one.script.line, f"{head} is a head, and so is {others}"),
         )
+
+
+def _circles(
+    by_id: Mapping[str, Sequence[_Read]], heads: Sequence[str]
+) -> Iterator[tuple[_Read, LintFinding]]:
+    """Yield the revisions that no head leads to: they build on each other."""
+    reached: set[str] = set()
+    left = list(heads)
+    while left:
+        revision = left.pop()
+        if revision in by_id and revision not in reached:
+            reached.add(revision)
+            left += [down for one in by_id[revision] for down in one.script.downs]
+    for revision in sorted(by_id.keys() - reached):
+        one = by_id[revision][0]
+        evidence = f"{revision} builds on {', '.join(one.script.downs)}, and that on it"
+        yield one, one.finding("revision-circle", one.script.line, evidence)
 
 
 def _with_allowances(one: _Read, found: list[LintFinding]) -> list[LintFinding]:

@@ -64,6 +64,14 @@ FIXES = MappingProxyType(
             "its rows are lost: make a verified backup first (`ragline backup create --table … "
             "--verify`), or allow it with a reason"
         ),
+        "drop-cascade": (
+            "it takes along whatever depends on it, columns with their values too: drop each thing by "
+            "its name, and let the server refuse what was forgotten"
+        ),
+        "rewrite-under-lock": (
+            "it writes the whole table anew under an exclusive lock: no migration is the place for "
+            "it; make room with a tool that does it beside, or when nobody is there"
+        ),
         "truncate": (
             "its rows are lost: make a verified backup first (`ragline backup create --table … "
             "--verify`), or allow it with a reason"
@@ -87,6 +95,11 @@ FIXES = MappingProxyType(
             "make them one with `alembic merge`, or set down_revision of one to the other"
         ),
         "revision-without-id": "give the file `revision = …` and `down_revision = …`",
+        "revision-circle": "these revisions build on each other: mend down_revision of one of them",
+        "unreadable-sql": (
+            "what it sends is known only when it runs, so nobody looked at it: make it render without "
+            "a database, write it as a literal, or allow it with a reason"
+        ),
         "duplicate-revision": "two files have one revision id: give one of them another",
         "unknown-down-revision": "set down_revision to a revision that exists",
         "unparsable": "mend the file: Python cannot read it",

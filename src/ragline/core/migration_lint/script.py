@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from ragline.core.migration_lint import calls
 from ragline.core.migration_lint.revision import Direction, Statement
 
 _ALLOWED = re.compile(r"#\s*ragline:\s*allow\s+([\w:-]+(?:\s*,\s*[\w:-]+)*)\s*(?:-+|:)?\s*(.*)$")
-_Call: TypeAlias = "Callable[[ast.Call], str | None]"
+# What Python says of a text that it cannot read: the last two of one that is nested too deeply.
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, SystemError)
+_DEEPEST = 4
+_VECTOR = re.compile(r"\b(?:vector|halfvec|sparsevec)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,10 @@ class Script:
     functions: dict[str, ast.FunctionDef]
     formatted: tuple[tuple[int, str], ...]
     nameless: tuple[int, ...]
+    retyped: tuple[int, ...]
+    """Lines that give a column another type which was a vector, as they say themselves."""
+    texts: Mapping[str, str]
+    """Names that stand for one text wherever they are used."""
     allowances: tuple[Allowance, ...]
 
 
@@ -55,6 +63,8 @@ def read(text: str) -> Script:
         functions=functions,
         formatted=tuple(_formatted(tree)),
         nameless=tuple(_nameless(tree)),
+        retyped=tuple(_retyped(tree)),
+        texts=_texts(tree),
         allowances=tuple(_allowances(text, before=min(first, line))),
     )
 
@@ -80,7 +90,9 @@ def is_refusal(function: ast.FunctionDef) -> bool:
 def statements(script: Script, direction: Direction) -> tuple[Statement, ...]:
     """Return what the calls of a direction stand for; where that is not plain, with empty SQL."""
     function = script.functions.get(direction)
-    return () if function is None else tuple(_walk(function.body, is_autocommit=False))
+    if function is None:
+        return ()
+    return tuple(_walk(_Around(script=script), function.body, is_autocommit=False))
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, object, int]]:
@@ -93,7 +105,7 @@ def _assignments(tree: ast.Module) -> Iterator[tuple[str, object, int]]:
             continue
         try:
             plain = ast.literal_eval(value)
-        except ValueError:
+        except UNREADABLE:
             continue
         yield from (
             (target.id, plain, node.lineno) for target in targets if isinstance(target, ast.Name)
@@ -118,14 +130,39 @@ def _allowances(text: str, *, before: int) -> Iterator[Allowance]:
             )
 
 
+def _texts(tree: ast.Module) -> dict[str, str]:
+    counts: Counter[str] = Counter()
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            counts[node.id] += 1
+        value = node.value if isinstance(node, ast.Assign) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            targets = node.targets if isinstance(node, ast.Assign) else ()
+            found |= {one.id: value.value for one in targets if isinstance(one, ast.Name)}
+    return {name: text for name, text in found.items() if counts[name] == 1}
+
+
 # What is sent, by call
 
 
-def _walk(body: list[ast.stmt], *, is_autocommit: bool) -> Iterator[Statement]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """Where a call stands: the file, the batches open around it, and how it was come by."""
+
+    script: Script
+    batches: Mapping[str, ast.Call] = field(default_factory=dict)
+    called: tuple[str, ...] = ()
+
+
+def _walk(around: _Around, body: list[ast.stmt], *, is_autocommit: bool) -> Iterator[Statement]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
-        inside = is_autocommit or (isinstance(node, ast.With) and _is_autocommit(node))
+        inside, here = is_autocommit, around
+        if isinstance(node, ast.With):
+            inside = is_autocommit or _is_autocommit(node)
+            here = replace(around, batches={**around.batches, **dict(_batches(node))})
         blocks = [
             block
             for name in ("body", "orelse", "finalbody")
@@ -133,205 +170,113 @@ def _walk(body: list[ast.stmt], *, is_autocommit: bool) -> Iterator[Statement]:
         ]
         blocks += [handler.body for handler in getattr(node, "handlers", [])]
         if not blocks:
-            yield from _sent(node, is_autocommit)
+            yield from _sent(around, node, is_autocommit)
         elif isinstance(node, ast.With):
-            yield from (one for item in node.items for one in _sent(item.context_expr, inside))
+            for item in node.items:
+                yield from _sent(around, item.context_expr, inside)
         for block in blocks:
-            yield from _walk(block, is_autocommit=inside)
+            yield from _walk(here, block, is_autocommit=inside)
 
 
 def _is_autocommit(node: ast.With) -> bool:
     return any("autocommit_block" in ast.unparse(item.context_expr) for item in node.items)
 
 
-def _sent(node: ast.AST, is_autocommit: bool) -> Iterator[Statement]:
-    for call in ast.walk(node):
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+def _batches(node: ast.With) -> Iterator[tuple[str, ast.Call]]:
+    for item in node.items:
+        call, name = item.context_expr, item.optional_vars
+        if not isinstance(call, ast.Call) or not isinstance(name, ast.Name):
             continue
-        name = call.func.attr
-        owner = ast.unparse(call.func.value)
-        is_batch = "batch" in owner
-        if name == "execute":
-            yield Statement(line=call.lineno, sql=_text(call) or "", is_autocommit=is_autocommit)
-        elif (owner == "op" or is_batch) and name in _CALLS:
-            sql = _CALLS[name](call)
-            yield Statement(line=call.lineno, sql=sql or "", is_autocommit=is_autocommit)
+        if ast.unparse(call.func).endswith("batch_alter_table"):
+            yield name.id, call
 
 
-def _text(call: ast.Call) -> str | None:
-    """Return the statement of an `execute`, as a literal or a literal in `text(…)`."""
-    given = call.args[0] if call.args else None
-    if isinstance(given, ast.Call):
-        given = given.args[0] if given.args and ast.unparse(given.func).endswith("text") else None
-    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
+def _sent(around: _Around, node: ast.AST, is_autocommit: bool) -> Iterator[Statement]:
+    for call in ast.walk(node):
+        if not isinstance(call, ast.Call):
+            continue
+        if isinstance(call.func, ast.Name):
+            yield from _called(around, call, is_autocommit)
+        elif isinstance(call.func, ast.Attribute):
+            sql = _of_call(around, call, call.func)
+            if sql is not None:
+                yield Statement(line=call.lineno, sql=sql, is_autocommit=is_autocommit)
 
 
-def _argument(call: ast.Call, position: int, name: str) -> ast.expr | None:
-    named = next((one.value for one in call.keywords if one.arg == name), None)
-    return named or (call.args[position] if len(call.args) > position else None)
+def _called(around: _Around, call: ast.Call, is_autocommit: bool) -> Iterator[Statement]:
+    """Yield what a function of the file sends, at the line that calls it."""
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    function = around.script.functions.get(name)
+    if function is None or name in around.called or len(around.called) >= _DEEPEST:
+        return
+    inner = replace(around, called=(*around.called, name))
+    for one in _walk(inner, function.body, is_autocommit=is_autocommit):
+        yield replace(one, line=call.lineno)
 
 
-def _literal(call: ast.Call, position: int, name: str) -> str | None:
-    given = _argument(call, position, name)
-    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
-
-
-def _is_true(call: ast.Call, name: str) -> bool:
-    given = _argument(call, 99, name)
-    return isinstance(given, ast.Constant) and given.value is True
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
-
-
-def _table(call: ast.Call, position: int = 0, name: str = "table_name") -> str | None:
-    found = _literal(call, position, name)
-    if found is None:
+def _of_call(around: _Around, call: ast.Call, function: ast.Attribute) -> str | None:
+    """Return what a call sends: None for nothing, empty where nobody can tell."""
+    name = function.attr
+    owner = ast.unparse(function.value)
+    if name in ("execute", "exec_driver_sql"):
+        return _text(around, call) or ""
+    if owner in around.batches:
+        call = _on_table(call, name, around.batches[owner])
+    elif owner != "op":
         return None
-    schema = _literal(call, 99, "schema")
-    return f"{_quoted(schema)}.{_quoted(found)}" if schema else _quoted(found)
+    return (calls.CALLS[name](call) or "") if name in calls.CALLS else None
 
 
-def _create_table(call: ast.Call) -> str | None:
-    table = _table(call)
-    return table and f"create table {table} ()"
-
-
-def _drop_table(call: ast.Call) -> str | None:
-    table = _table(call)
-    return table and f"drop table {table}"
-
-
-def _drop_column(call: ast.Call) -> str | None:
-    table, column = _table(call), _literal(call, 1, "column_name")
-    return f"alter table {table} drop column {_quoted(column)}" if table and column else None
-
-
-def _add_column(call: ast.Call) -> str | None:
-    table, column = _table(call), _argument(call, 1, "column")
-    if table is None or not isinstance(column, ast.Call):
-        return None
-    name = _literal(column, 0, "name") or "column"
-    kind = ast.unparse(column.args[1]).lower() if len(column.args) > 1 else ""
-    kind = re.sub(r"^sa\.", "", kind)
-    said = f"alter table {table} add column {_quoted(name)} {kind}"
-    default = _argument(column, 99, "server_default")
-    if default is not None:
-        said += f" default {_default(default)}"
-    is_required = _argument(column, 99, "nullable")
-    if isinstance(is_required, ast.Constant) and is_required.value is False:
-        said += " not null"
-    return said
-
-
-def _default(given: ast.expr) -> str:
-    if isinstance(given, ast.Call) and given.args:
-        inner = given.args[0]
-        if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-            return inner.value
-    if isinstance(given, ast.Constant):
-        return "''"
-    return ast.unparse(given).replace("sa.func.", "").replace("func.", "")
-
-
-def _alter_column(call: ast.Call) -> str | None:
-    table, column = _table(call), _literal(call, 1, "column_name")
-    if table is None or column is None:
-        return None
-    parts = []
-    if (kind := _argument(call, 99, "type_")) is not None:
-        was = _argument(call, 99, "existing_type")
-        before = f" /* from */ using {ast.unparse(was)}" if was is not None else ""
-        parts.append(f"alter column {_quoted(column)} type {ast.unparse(kind)}{before}")
-    nullable = _argument(call, 99, "nullable")
-    if isinstance(nullable, ast.Constant) and nullable.value is False:
-        parts.append(f"alter column {_quoted(column)} set not null")
-    if (name := _literal(call, 99, "new_column_name")) is not None:
-        parts.append(f"rename column {_quoted(column)} to {_quoted(name)}")
-    return (
-        f"alter table {table} {', '.join(parts)}"
-        if parts
-        else f"alter table {table} alter {column}"
+def _on_table(call: ast.Call, name: str, batch: ast.Call) -> ast.Call:
+    """Return a call of a batch as it reads without one: with the batch's table."""
+    given = calls.argument(batch, 0, "table_name")
+    if given is None:
+        return call
+    schema = [one for one in batch.keywords if one.arg == "schema"]
+    if name in ("add_column", "drop_column", "alter_column"):
+        arguments = [given, *call.args]
+    else:
+        arguments = [*call.args[:1], given, *call.args[1:]]
+    return ast.copy_location(
+        ast.Call(func=call.func, args=arguments, keywords=[*call.keywords, *schema]), call
     )
 
 
-def _create_index(call: ast.Call) -> str | None:
-    table = _table(call, 1)
-    if table is None:
-        return None
-    given = _argument(call, 0, "index_name")
-    name = _literal(call, 0, "index_name")
-    is_nameless = given is None or (isinstance(given, ast.Constant) and given.value is None)
-    words = ["create"]
-    words += ["unique"] if _is_true(call, "unique") else []
-    words += ["index"]
-    words += ["concurrently"] if _is_true(call, "postgresql_concurrently") else []
-    words += ["if not exists"] if _is_true(call, "if_not_exists") else []
-    words += [] if is_nameless else [_quoted(name or "index")]
-    words += ["on", table]
-    if method := _literal(call, 99, "postgresql_using"):
-        words += ["using", method]
-    return " ".join([*words, "()"])
-
-
-def _drop_index(call: ast.Call) -> str | None:
-    name = _literal(call, 0, "index_name")
-    how = "concurrently " if _is_true(call, "postgresql_concurrently") else ""
-    return f"drop index {how}{_quoted(name)}" if name else None
-
-
-def _rename_table(call: ast.Call) -> str | None:
-    table, name = _table(call, 0, "old_table_name"), _literal(call, 1, "new_table_name")
-    return f"alter table {table} rename to {_quoted(name)}" if table and name else None
-
-
-def _constraint(kind: str) -> _Call:
-    def said(call: ast.Call) -> str | None:
-        table = _table(call, 1, "source_table" if kind == "foreign key" else "table_name")
-        if table is None:
-            return None
-        end = " not valid" if _is_true(call, "postgresql_not_valid") else ""
-        return f"alter table {table} add constraint c {kind} (){end}"
-
-    return said
-
-
-def _drop_constraint(call: ast.Call) -> str | None:
-    table, name = _table(call, 1), _literal(call, 0, "constraint_name")
-    return f"alter table {table} drop constraint {_quoted(name)}" if table and name else None
-
-
-def _bulk_insert(_call: ast.Call) -> str | None:
-    return "insert into a_table values ()"
-
-
-_CALLS: dict[str, _Call] = {
-    "create_table": _create_table,
-    "drop_table": _drop_table,
-    "add_column": _add_column,
-    "drop_column": _drop_column,
-    "alter_column": _alter_column,
-    "create_index": _create_index,
-    "drop_index": _drop_index,
-    "rename_table": _rename_table,
-    "create_foreign_key": _constraint("foreign key"),
-    "create_check_constraint": _constraint("check"),
-    "create_unique_constraint": _constraint("unique"),
-    "create_primary_key": _constraint("primary key"),
-    "drop_constraint": _drop_constraint,
-    "bulk_insert": _bulk_insert,
-}
+def _text(around: _Around, call: ast.Call) -> str | None:
+    """Return the statement of an `execute`: a literal, a name of one, or either in `text(…)`."""
+    given = call.args[0] if call.args else None
+    while isinstance(given, ast.Call) and isinstance(given.func, ast.Attribute):
+        if given.func.attr not in ("bindparams", "execution_options"):
+            break
+        given = given.func.value
+    if isinstance(given, ast.Call):
+        given = given.args[0] if given.args and ast.unparse(given.func).endswith("text") else None
+    if isinstance(given, ast.Name):
+        return around.script.texts.get(given.id)
+    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
 
 
 # What is wrong with the Python itself
 
 
 def _formatted(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    named = {
+        target.id: how
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and (how := _pasted(node.value))
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
             continue
-        if call.func.attr == "execute" and call.args and (how := _pasted(call.args[0])):
+        if call.func.attr not in ("execute", "exec_driver_sql") or not call.args:
+            continue
+        given = call.args[0]
+        if isinstance(given, ast.Call) and given.args:
+            given = given.args[0] if isinstance(given.args[0], ast.Name) else given
+        how = named.get(given.id) if isinstance(given, ast.Name) else _pasted(given)
+        if how is not None:
             yield call.lineno, how
 
 
@@ -352,6 +297,17 @@ def _pasted(given: ast.expr) -> str | None:
 def _nameless(tree: ast.Module) -> Iterator[int]:
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".create_index"):
-            given = _argument(call, 0, "index_name")
+            given = calls.argument(call, 0, "index_name")
             if isinstance(given, ast.Constant) and given.value is None:
+                yield call.lineno
+
+
+def _retyped(tree: ast.Module) -> Iterator[int]:
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".alter_column"):
+            was, becomes = (
+                calls.argument(call, 99, "existing_type"),
+                calls.argument(call, 99, "type_"),
+            )
+            if was is not None and becomes is not None and _VECTOR.search(ast.unparse(was)):
                 yield call.lineno

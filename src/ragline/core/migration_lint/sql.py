@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _PIECES = re.compile(
     r"""
-    (?P<comment>--[^\n]*|/\*.*?\*/)
+    (?P<line>--[^\n]*)
+  | (?P<comment>/\*)
   | (?P<body>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-  | (?P<text>[eE]?'(?:[^'\\]|''|\\.)*')
+  | (?P<text>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*')
   | (?P<quoted>"(?:[^"]|"")*")
   | (?P<space>\s+)
   | (?P<end>;)
@@ -16,47 +18,89 @@ _PIECES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_TEXT = re.compile(r"(?<!\w)[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'", re.DOTALL)
+_COMMENT = re.compile(r"/\*|\*/")
 PART = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)'
 NAME = rf"{PART}(?:\s*\.\s*{PART})?"
-_BEGINNING = re.compile(r"^(?:begin|then|else|loop|declare)\b\s*")
+_BEGINNING = re.compile(
+    r"^(?:begin|then|else|declare|loop"
+    r"|(?:if|elsif|elseif)\b.*?\bthen|when\b.*?\bthen|(?:while|for|foreach)\b.*?\bloop)\b\s*"
+)
+_EXECUTED = re.compile(r"^(?:execute|perform)\b")
+_PASTED = re.compile(r"%(?:\d+\$)?[Is]")
+_DEEPEST = 5
 
 
-def statements(text: str) -> list[str]:
+def statements(text: str, *, depth: int = 0) -> list[str]:
     """Return the statements of a text, without comments, on one line, in lower case but for names.
 
-    Texts in quotes are kept; a DO block is followed by the statements in its body.
+    Texts in quotes are kept; a DO block is followed by the statements in its body, and an EXECUTE in
+    it by those in its texts.
     """
     found: list[str] = []
     parts: list[str] = []
     bodies: list[str] = []
-    for match in _PIECES.finditer(text):
+    for match in _pieces(text):
         kind = match.lastgroup
         if kind == "end":
-            _close(found, parts, bodies)
-        elif kind in ("space", "comment"):
+            _close(found, parts, bodies, depth)
+        elif kind in ("space", "comment", "line"):
             parts.append(" ")
         elif match["body"] is not None:
             bodies.append(match["body"].split("$", 2)[2].rsplit("$", 2)[0])
             parts.append("$$")
         else:
             parts.append(match[0] if kind in ("text", "quoted") else match[0].lower())
-    _close(found, parts, bodies)
+    _close(found, parts, bodies, depth)
     return found
 
 
-def _close(found: list[str], parts: list[str], bodies: list[str]) -> None:
+def _pieces(text: str) -> Iterator[re.Match[str]]:
+    at = 0
+    while (match := _PIECES.match(text, at)) is not None:
+        at = match.end()
+        if match.lastgroup == "comment":
+            at = _after_comment(text, at)
+        yield match
+
+
+def _after_comment(text: str, at: int) -> int:
+    """Return where a comment ends; comments in it have ends of their own."""
+    depth = 1
+    while depth:
+        mark = _COMMENT.search(text, at)
+        if mark is None:
+            return len(text)
+        depth += 1 if mark[0] == "/*" else -1
+        at = mark.end()
+    return at
+
+
+def _close(found: list[str], parts: list[str], bodies: list[str], depth: int) -> None:
     statement = re.sub(r" +", " ", "".join(parts)).strip()
     if statement:
         found.append(statement)
-    if statement.startswith("do "):
-        for body in bodies:
-            found += [
-                inner
-                for one in statements(body)
-                if (inner := _without_beginning(one)) not in ("", "end")
-            ]
+    if statement.startswith("do ") and depth < _DEEPEST:
+        # A body is in dollars, or in quotes.
+        inside = bodies or [_unquoted(one) for one in _TEXT.findall(statement)]
+        for body in inside:
+            for one in statements(body, depth=depth + 1):
+                found += _of_body(one, depth)
     parts.clear()
     bodies.clear()
+
+
+def _of_body(statement: str, depth: int) -> list[str]:
+    inner = _without_beginning(statement)
+    if _EXECUTED.match(inner):
+        # What format() pastes into it has no name yet.
+        texts = [_PASTED.sub('"…"', _unquoted(one)) for one in _TEXT.findall(inner)]
+        return [inner, *(one for text in texts for one in statements(text, depth=depth + 1))]
+    return [] if inner in ("", "end", "end if", "end loop") else [inner]
+
+
+def _unquoted(text: str) -> str:
+    return text[text.index("'") + 1 : -1].replace("''", "'")
 
 
 def _without_beginning(statement: str) -> str:
@@ -67,7 +111,43 @@ def _without_beginning(statement: str) -> str:
 
 def without_texts(statement: str) -> str:
     """Return a statement with every text in quotes made empty: a word in it is no keyword."""
-    return re.sub(r"'(?:[^'\\]|''|\\.)*'", "''", statement)
+    return _TEXT.sub("''", statement)
+
+
+def parts_of(statement: str) -> list[str]:
+    """Return what a WITH statement does, one part after the other; another one is its only part.
+
+    >>> parts_of("with d as (delete from t returning a) insert into u select * from d")
+    ['delete from t returning a', 'insert into u select * from d']
+    """
+    if not statement.startswith("with "):
+        return [statement]
+    found, depth, start = [], 0, 0
+    for position, character in enumerate(statement):
+        if character == "(":
+            depth += 1
+            start = position + 1 if depth == 1 else start
+        elif character == ")":
+            depth -= 1
+            if depth == 0:
+                found.append(statement[start:position].strip())
+                start = position + 1
+    return [*found, statement[start:].strip()]
+
+
+def outermost(statement: str) -> str:
+    """Return a statement without what stands in brackets.
+
+    >>> outermost("set a = (select b from u where u.id = 1)")
+    'set a = ()'
+    """
+    found, depth = [], 0
+    for character in statement:
+        depth -= character == ")"
+        if depth <= 0:
+            found.append(character)
+        depth += character == "("
+    return "".join(found)
 
 
 def plain(name: str) -> str:

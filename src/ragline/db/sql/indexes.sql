@@ -85,7 +85,7 @@ where i.indrelid = $1 and x.relname = $2
 -- as jsonb writes a text
 select exists (
     select from ragline.change
-    where pg_catalog.strpos(parts::text, pg_catalog.to_jsonb($1::text)::text) > 0
+    where pg_catalog.strpos(plan::text, pg_catalog.to_jsonb($1::text)::text) > 0
        or pg_catalog.strpos(snapshot::text, pg_catalog.to_jsonb($1::text)::text) > 0
 )
 
@@ -180,6 +180,7 @@ select c.id as collection_id, a.description, s.id as space_id, s.dimension, s.me
        s.storage as held, x.storage as index_storage, x.m, x.ef_construction,
        n.nspname::text as vector_schema,
        t.oid is not null and t.oid = a.table_oid as is_there,
+       (select r.oid::regclass::text from pg_catalog.pg_class r where r.oid = a.table_oid) as is_called,
        greatest(t.reltuples, 0)::bigint as rows
 from ragline.collection c
 join ragline.attached_table a on a.collection_id = c.id
