@@ -172,7 +172,7 @@ def _change_its_index(ragline: Command, table: str, dataset: str) -> None:
         number = str(ragline.json(*tune)["change"]["id"])
     else:
         # IVFFlat with so few rows is quicker than any graph: here only quality is at stake.
-        asked = "--dataset", dataset, "--questions", "60", "--latency-margin", "3", "--budget", "10"
+        asked = "--dataset", dataset, "--questions", "40", "--latency-margin", "3", "--budget", "6"
         plan = "change", "plan", "index", table, "m=24", "ef_construction=128", *asked
         number = str(ragline.json(*plan)["id"])
     # So few questions cannot always tell; what is surely worse is undone all the same.

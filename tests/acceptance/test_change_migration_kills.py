@@ -162,6 +162,31 @@ async def test_killed_at_every_step_down(ground: Ground, ini: Path, tmp_path: Pa
         await _whole(ground, ini, point, is_undo=True)
 
 
+async def test_killed_while_rows_come_back(ground: Ground, ini: Path, tmp_path: Path) -> None:
+    await _begin_anew(ground)
+    losing = folder(tmp_path / "losing")
+    revision(losing, "ddd4", None, "delete from public.note where id > 1500", "select 1")
+    ragline = ground.command.with_(**ground.environment)
+    ragline.json("backup", "create", "--table", "public.note", "--verify", "--quiet")
+    async with ground.site() as site:
+        kept = await change_process.made(site, _job(losing))
+    assert (await _state(ground))[0][2] == 1500
+    process = change_process.start(
+        ground.environment, Job(undoes=kept.id), "migration:rows-back=die", tmp_path / "log"
+    )
+    assert change_process.died(process), (tmp_path / "log").read_text()
+    async with ground.site() as site, ground.looking() as db:
+        await loop.resume(site)
+        entry = (await loop.entries(site, 1))[0]
+        scratch = "select count(*) from pg_database where datname like 'ragline_scratch%'"
+        if entry.state == "undone":  # the undo was, and so the rows are not there
+            assert (await _state(ground))[0][2] == 1500
+            await loop.undo(site, kept.id)
+        assert (await _state(ground))[0][2] == 2000
+        assert await db.fetchval(scratch) == 0
+    await _begin_anew(ground)
+
+
 @pytest.mark.parametrize(
     ("point", "status"),
     [

@@ -84,6 +84,15 @@ def test_an_invalid_index_comes_first_and_ends_with_3(ragline: Command, socket: 
         ask(socket, "drop table public.t")
 
 
+def test_what_somebody_has_locked_is_not_waited_for(ragline: Command, socket: str) -> None:
+    with psycopg.connect(socket) as db:
+        db.execute("lock table ragline.alembic_version in access exclusive mode")
+        done = ragline.run("doctor", "--only", "schema", "--json", timeout_s=60)
+    assert done.returncode == 5
+    (found,) = one_object(done.stdout)["findings"]
+    assert "took too long" in found["evidence"]
+
+
 def test_without_a_server_all_rests_on_that_and_it_ends_with_7(tmp_path: Path) -> None:
     url = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/kb"
     away = Command(folder=tmp_path, more={"DATABASE_URL": url})

@@ -13,12 +13,13 @@ import pytest
 import attached as tables
 from attached import BIGINT, HALVES, SHARED, UUID, Row
 from conftest import opened
+from ragline.core.attaching import Request
 from ragline.core.dsn import Dsn
 from ragline.core.extraction import idf
 from ragline.db import attached_sql, samples, search
 from ragline.errors import Conflict, NotFound, PreconditionFailed, RaglineError
 from ragline.models.embed_fake import FakeEmbedder
-from ragline.rag import catalog
+from ragline.rag import attach, catalog
 from ragline.rag.answer import answer_question
 from ragline.rag.app import App
 from ragline.rag.ingest import Text, ingest_texts
@@ -64,7 +65,8 @@ async def test_the_number_of_every_key_leads_back_to_it(db: Db, app: App) -> Non
     await made(db, BIGINT, [Row(key=str(key), text="x") for key in keys])
     target = target_of(await app.collection("kb"))
     number = attached_sql.number(BIGINT)
-    found = dict(await db.fetch(f"select id, {number} from notes t"))  # noqa: S608
+    there = await db.fetch(f"select id, {number} as number from notes t")  # noqa: S608
+    found: dict[int, int] = {row["id"]: row["number"] for row in there}
     assert max(found.values()) == 0
     for key in keys:
         assert key in attached_sql.keys([found[key]])
@@ -216,6 +218,27 @@ async def test_words_of_a_function_that_may_not_be_called_are_said(db: Db, app: 
     with pytest.raises(PreconditionFailed, match="theirs") as caught:
         await search_collections(app, query("ants", "kb", method="lexical"))
     assert "usage on" in str(caught.value)
+
+
+@pytest.mark.parametrize(("owner", "is_used"), [(None, True), ("theirs_app", False)])
+async def test_an_index_of_words_that_calls_strangers_is_not_used(
+    db: Db, app: App, owner: str | None, is_used: bool
+) -> None:
+    await tables.make(db, BIGINT, 16)
+    await tables.fill(db, BIGINT, rows(30), MODEL)
+    await db.execute(
+        "create function public.plain(text) returns text language sql immutable as 'select $1'; "
+        "create index on notes using gin (to_tsvector('english', public.plain(content)))"
+    )
+    if owner is not None:
+        await db.execute(f"create role {owner}; alter function public.plain owner to {owner}")
+    try:
+        request = Request(table="notes", id="id", text="content", embedding="embedding")
+        planned = await attach.plan(app, request)
+        assert (planned.attached.words is not None) == is_used
+    finally:
+        if owner is not None:
+            await db.execute(f"drop owned by {owner} cascade; drop role {owner}")
 
 
 async def test_what_is_set_for_a_search_is_gone_after_it(db: Db, app: App) -> None:

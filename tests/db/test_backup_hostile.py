@@ -13,8 +13,8 @@ import pytest
 from conftest import connect
 from ragline.core.dsn import Dsn
 from ragline.db import backups
-from ragline.errors import Conflict, LockTimeout, PreconditionFailed, UsageError
-from ragline.ops import backup, backup_restore, programs
+from ragline.errors import Conflict, LockTimeout, NotFound, PreconditionFailed, UsageError
+from ragline.ops import backup, backup_restore, machine, programs
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -335,6 +335,35 @@ async def test_a_machine_that_cannot_restore_does_not_make_a_backup_worse(
         await backup.verify(own_dsn, numbers, str(made.id))
 
     assert (await backups.one(numbers, str(made.id))).verified_at is not None
+
+
+async def test_nothing_is_restored_onto_a_disk_that_has_no_room_for_it(
+    numbers: Db, own_dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await backup.create(own_dsn, numbers, ["public.t"], folder=tmp_path)
+    monkeypatch.setattr(machine, "free_and_size", lambda _folder: (1024, 2048))
+
+    with pytest.raises(PreconditionFailed, match="where the database lies"):
+        await backup.verify(own_dsn, numbers, str(made.id))
+
+
+async def test_one_table_of_a_backup_comes_back_without_the_others(
+    numbers: Db, own_dsn: Dsn, tmp_path: Path
+) -> None:
+    await numbers.execute("create table public.keyless (n int)")
+    made = await backup.create(own_dsn, numbers, ["public.t", "public.keyless"], folder=tmp_path)
+    await numbers.execute(
+        "delete from public.t where id < 9; insert into public.keyless values (1)"
+    )
+
+    with pytest.raises(PreconditionFailed, match="no primary key"):
+        await in_place(own_dsn, made)
+    with pytest.raises(NotFound, match=r"public\.t"):
+        made.only(["public.u"])
+    await in_place(own_dsn, made.only(["public.t"]))
+
+    assert await backups.contents(numbers, ["public.t"]) == {"public.t": made.contents["public.t"]}
+    assert await numbers.fetchval("select count(*) from public.keyless") == 1
 
 
 async def test_a_backup_that_an_undo_needs_is_not_removed(

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from ragline.change import loop
+from ragline.change import building, loop
+from ragline.change.building import Building
 from ragline.change.kind import Site
 from ragline.change.kinds.index import Index
 from ragline.core.change import Arm, Part, Trial
@@ -206,6 +207,24 @@ async def test_the_index_of_an_attached_table_keeps_its_name_and_comes_back_as_i
     assert there == [f"{OWN} WITH (m='24', ef_construction='64')"]
     assert any("twice" in line for line in said)
     assert await indexes_of(db) == [OWN]
+
+
+async def test_the_index_that_stays_is_built_with_the_memory_that_its_graph_takes(
+    place_of_docs: Site, kind: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Building] = []
+    really = building.built
+
+    async def noted(site: Site, one: Building) -> None:
+        built.append(one)
+        await really(site, one)
+
+    monkeypatch.setattr(building, "built", noted)
+    want, _ = await kind.wanted(place_of_docs, "docs", {"m": 8})
+    await brought(place_of_docs, kind, "docs", want)
+
+    assert [one.name for one in built] == ["docs_embedding__trial", "docs_embedding__hnsw"]
+    assert all("maintenance_work_mem" in one.settings for one in built)
 
 
 async def test_only_searches_on_trial_can_use_what_is_on_trial(
@@ -511,6 +530,26 @@ async def test_an_index_of_a_part_of_the_table_is_not_tuned_past(
 
     with pytest.raises(UsageError, match=r"@public\.docs\.docs_part"):
         await kind.wanted(place_of_docs, "docs", {"m": 8})
+
+
+async def test_an_index_of_a_part_that_the_application_made_meanwhile_stops_no_undo(
+    place_of_docs: Site, db: Db, kind: Index
+) -> None:
+    await db.execute(
+        """update ragline.attached_table set description = description || '{"only": [["body", "b"]]}'"""
+    )
+    await db.execute("update public.docs set body = 'b' where id < 300")
+    await db.execute(OWN)
+    want, _ = await kind.wanted(place_of_docs, "docs", {"m": 8})
+    was = await brought(place_of_docs, kind, "docs", want)
+    part = OWN.replace("docs_idx", "docs_part") + " where body = 'b'"
+    await db.execute(part)
+
+    assert await kind.wanted(place_of_docs, "docs", was) == (was, ())
+    await brought(place_of_docs, kind, "docs", was)
+
+    assert OWN in await indexes_of(db)
+    assert len(await indexes_of(db)) == 2
 
 
 async def test_an_index_that_searches_would_not_use_is_no_success(

@@ -260,7 +260,7 @@ async def test_the_plan_says_what_a_statement_of_the_server_would(kb: Place, db:
     assert found
     for slot, storage in ((0, "vector"), (1, "halfvec"), (2, "vector"), (2, "halfvec")):
         graph = Graph(slot=slot, storage=cast("hnsw.Storage", storage), m=8, ef_construction=40)
-        await indexes.describe(db, found.space, graph)
+        await indexes.describe(db, found.space.id, graph)
         assert await indexes.statement(db, found.space, slot) == indexes.composed(
             found.space, graph
         )

@@ -34,6 +34,10 @@ create table public.line (
     on delete cascade, text text
 );
 insert into public.line (note_id, text) select n, 'line ' || n from generate_series(1, 60) n;
+create table public.parent (id int primary key);
+create table public.heir (primary key (id)) inherits (public.parent);
+insert into public.parent values (1);
+insert into public.heir values (2);
 create table public.spare (id int primary key);
 create schema "Odd one";
 create table "Odd one"."My Table" (id int primary key, "A b" text);
@@ -104,6 +108,7 @@ _HIDDEN = [
     ("set search_path = 'Odd one'; delete from \"My Table\"", "pass", _EVERYTHING),
     ("set role nobody; drop table note", "create table note (id int)", _EVERYTHING),
     ("delete from note where id = 1", "pass", "--table public.line --table public.note"),
+    ("delete from parent", "pass", "--table public.heir --table public.parent"),
     ("truncate note cascade", "pass", "--table public.line --table public.note"),
     ("delete from seen where id = 1", "pass", _EVERYTHING),
     ("select purge()", "pass", _EVERYTHING),
@@ -188,7 +193,7 @@ async def test_an_undo_keeps_what_was_written_since_and_brings_the_rest_back(
         "alter table note alter column size type numeric(20, 4)",
     )
     revision(made, "ccc3", "bbb2", "create index on note (size)", "drop index note_size_idx")
-    tables = ("public.note", "public.line", "Odd one.My Table")
+    tables = ("public.note", "public.line", "public.parent", "public.heir", "Odd one.My Table")
     await _kept(own_dsn, db, tmp_path / "backups", *tables)
     await db.execute("drop view seen")
     was = [await _content(db, table) for table in ("note", "line")]
@@ -199,6 +204,7 @@ async def test_an_undo_keeps_what_was_written_since_and_brings_the_rest_back(
     await db.execute("insert into note (body) values ('Later')")
     await loop.undo(site, kept.id)
     note, line = [await _content(db, table) for table in ("note", "line")]
+    assert await db.fetchval("select array_agg(id) from only parent") == [1]
     expected = {row[0]: row for row in was[0]}
     # A row that somebody wrote since keeps all of it, as the way back leaves it.
     assert note[6][2] == "mine"

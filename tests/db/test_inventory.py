@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
@@ -16,6 +17,7 @@ from conftest import connect
 from ragline.core import index_findings
 from ragline.core.attaching import Request
 from ragline.core.checkup import Finding
+from ragline.core.doctor.facts import Model
 from ragline.core.dsn import Dsn
 from ragline.core.index_sample import Sample
 from ragline.db import catalog, pool
@@ -24,7 +26,7 @@ from ragline.evals import recall
 from ragline.rag import attach, ingest
 from ragline.rag.app import App
 from ragline.rag.sources import Text
-from ragline.watch import inventory
+from ragline.watch import doctor, inventory
 from ragline.watch.inventory import Asked, Inventory, Listed
 from servers import ask, programs, run_program, running, server_folder, started
 
@@ -36,6 +38,14 @@ DIMENSION, ROWS = 64, 2000
 
 async def never(collection: str) -> Sample:
     raise AssertionError(f"{collection} is no collection")
+
+
+def never_read(_folder: Path, _started: datetime) -> None:
+    return None
+
+
+async def no_models() -> list[Model]:
+    return []
 
 
 async def looked(dsn: Dsn, asked: Asked = CATALOG_ONLY) -> Inventory:
@@ -360,6 +370,30 @@ async def test_a_stranger_s_function_is_never_run(
         assert "code of another user" in (sample.why_not or "")
 
 
+async def test_what_a_stranger_put_beside_an_extension_is_not_run(
+    own_dsn: Dsn, db: Db, plain: Dsn
+) -> None:
+    await db.execute("drop extension if exists pg_stat_statements")
+    await db.execute("create extension pg_stat_statements schema public")
+    await db.execute("grant all on schema public to plain_lister")  # as it is up to PostgreSQL 14
+    stranger = await connect(plain)
+    try:
+        await stranger.execute(
+            """
+            create sequence public.seen;
+            create function public.current_database() returns name language sql volatile as
+                $$ select (pg_catalog.nextval('public.seen') || 'x')::name $$;
+            create function public.step(text[], text) returns text[] language sql volatile as
+                $$ select array[pg_catalog.nextval('public.seen')::text] $$;
+            create aggregate public.array_agg(text) (sfunc = public.step, stype = text[])
+            """
+        )
+    finally:
+        await stranger.close()
+    assert "operators" not in (await looked(own_dsn, Asked(sample=None))).unknown
+    assert not await db.fetchval("select is_called from public.seen")
+
+
 async def test_one_s_own_functions_are_run(own_dsn: Dsn, items: Db) -> None:
     await items.execute(
         f"""
@@ -489,6 +523,15 @@ async def test_a_name_that_is_no_text_is_said(own_dsn: Dsn) -> None:
             )
         with pytest.raises(PreconditionFailed, match="no text"):
             await looked(own_dsn.on(raw))
+        around = doctor.Around(
+            today=date(2026, 11, 20),
+            is_local=True,
+            memory_bytes=None,
+            disk=never_read,
+            models=no_models,
+        )
+        said = await doctor.examine(own_dsn.on(raw), around, ("server.reachable", "index.invalid"))
+        assert [one.status for one in said.findings] == ["pass", "unknown"]
     finally:
         await asyncio.to_thread(ask, own_dsn, f"drop database {raw}")
 

@@ -335,3 +335,22 @@ def test_a_predicted_size_grows_with_the_chunks(design: Design) -> None:
 
     assert 0 < few < many
     assert math.isclose(many / few, 100, rel_tol=0.2)
+
+
+def test_what_is_near_the_quickest_is_measured_again_and_the_smallest_of_it_surely() -> None:
+    """Times that were taken minutes apart do not decide alone."""
+    trials = [
+        trial(_design(m), point(40, 0.97, ms), mb=mb)
+        for m, ms, mb in ((8, 1.4, 5), (16, 1.0, 9), (24, 1.1, 10), (32, 1.2, 11), (48, 1.6, 1))
+    ]
+
+    found = [one.design.m for one, _ in frontier.finalists(trials, 0.95)]
+
+    assert found == [8, 16, 24]
+    assert frontier.finalists(trials, 0.99) == ()
+    small = frontier.finalists(trials, 0.95, max_bytes=5 * 2**20)
+    assert [one.design.m for one, _ in small] == [48, 8]
+
+
+def _design(m: int) -> Design:
+    return Design(method="hnsw", storage="halfvec", m=m, ef_construction=128)

@@ -46,6 +46,7 @@ async def wanted(
     if "slot" in want:
         raise UsageError("an attached table's index has no slot; leave it out")
     space, now = found.space, found.production
+    await attached_seen.check_is_walked(site, found)
     graph, chosen = hnsw.completed(
         want,
         base=now.graph if now and now.graph else space.described,
@@ -134,17 +135,15 @@ async def confirm(site: Site, collection: str, want: Value) -> None:
         forced = await attached_seen.used(db, found.space, is_index_preferred=True)
     if usual == will["name"]:
         return
-    # An index of another column, which finds the few rows that belong, is the planner's free choice.
-    is_another = usual is not None and found.named(usual) is not None
-    if is_another or forced != will["name"]:
+    # Others that find the rows that belong are the planner's free choice: of another column, or of a
+    # part of the table, which the application may have made meanwhile.
+    if _is_another(found, usual) or (forced != will["name"] and not _is_of_a_part(found, forced)):
         raise PreconditionFailed(
             f"index {will['name']} is valid, but searches of {collection!r} do not use it: their plan "
             f"uses {usual or forced or 'none'}"
         )
-    site.say(
-        f"{will['name']} is ready; the planner still prefers to compare all of the about "
-        f"{found.space.rows:,} vectors"
-    )
+    how = f"goes through {usual or forced}" if forced != will["name"] else "compares all vectors"
+    site.say(f"{will['name']} is ready; so far the planner {how}, which it thinks cheaper")
 
 
 def arms(found: AttachedSeen, want: Value) -> tuple[Arm, Arm] | None:
@@ -176,6 +175,16 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
         # One of another table only has the name.
         with contextlib.suppress(Conflict):
             await ordinary_index.tidy(site, attached_seen.target_of(found, name), None)
+
+
+def _is_another(found: AttachedSeen, name: str | None) -> bool:
+    one = found.named(name or "")
+    return one is not None and not one.is_partial
+
+
+def _is_of_a_part(found: AttachedSeen, name: str | None) -> bool:
+    one = found.named(name or "")
+    return one is not None and one.is_partial
 
 
 def _value(index: TableIndex) -> dict[str, Any]:
@@ -282,7 +291,20 @@ def _ordinary(
     ways = ordinary_index.steps(
         attached_seen.target_of(found, named["name"]), _defined(was), _defined(will)
     )
-    return [replace(step, phase="adopt") for step in ways]
+    graph = None if will is None else _graph(will)
+    return [replace(_roomy(step, graph, found), phase="adopt") for step in ways]
+
+
+def _roomy(step: Step, graph: Graph | None, found: AttachedSeen) -> Step:
+    """Return the step with what a build needs to know of its size."""
+    if graph is None or step.action != "build":
+        return step
+    size = {"dimension": found.space.dimension, "rows": found.space.rows}
+    return replace(
+        step,
+        arguments={**step.arguments, "graph": hnsw.to_json(graph) | size},
+        disk_bytes=hnsw.index_bytes(graph, found.space.dimension, found.space.rows),
+    )
 
 
 def _defined(value: Mapping[str, Any] | None) -> Value:

@@ -109,15 +109,6 @@ async def check_may_change(site: Site, found: AttachedSeen) -> None:
     space, attached = found.space, found.space.attached
     async with building.session(site, attached.schema) as db:
         await building.check_may_index(db, attached.schema, attached.table)
-        through = None
-        if any(one.slot is None for one in found.indexes):
-            through = await used(db, space, is_index_preferred=True)
-    if (one := found.named(through or "")) is not None and one.is_partial:
-        raise UsageError(
-            f"searches of {space.collection!r} go through {one.name}, which holds a part of table "
-            f"{attached.table!r} only, and would go on with it: change it as "
-            f"{target_of(found, one.name)}"
-        )
     together = [one.target for one in site.together if one.kind == "index"]
     if len(both := [name for name in space.collections if name in together]) > 1:
         raise UsageError(
@@ -129,6 +120,21 @@ async def check_may_change(site: Site, found: AttachedSeen) -> None:
         raise Conflict(
             f"change {rival} is about the index of the same table, which collections "
             f"{', '.join(space.collections)} share: end it first (`ragline change show {rival}`)"
+        )
+
+
+async def check_is_walked(site: Site, found: AttachedSeen) -> None:
+    """Refuse a table of which searches walk an index that is none of ours to change."""
+    if not any(one.is_partial for one in found.indexes):
+        return
+    space, attached = found.space, found.space.attached
+    async with building.session(site, attached.schema) as db:
+        through = await used(db, space, is_index_preferred=True)
+    if (one := found.named(through or "")) is not None and one.is_partial:
+        raise UsageError(
+            f"searches of {space.collection!r} go through {one.name}, which holds a part of table "
+            f"{attached.table!r} only, and would go on with it: change it as "
+            f"{target_of(found, one.name)}"
         )
 
 

@@ -61,6 +61,12 @@ class _Table:
     key: tuple[str, ...]
     columns: tuple[str, ...]
     generated: tuple[str, ...]
+    is_partitioned: bool = False
+
+    @property
+    def own(self) -> str:
+        """The table's own rows: those of tables that inherit from it are theirs."""
+        return self.full if self.is_partitioned else f"only {self.full}"
 
     @property
     def same(self) -> str:
@@ -96,7 +102,7 @@ def look_before(session: _Session, losses: Sequence[Loss], writers: Writers) -> 
         keys = ", ".join(f"t.{one}" for one in table.key)
         session.execute(
             f"create temporary table {name.partition('.')[2]} on commit drop as "  # noqa: S608
-            f"select {keys} from {table.full} t where {writers.condition}".encode()
+            f"select {keys} from {table.own} t where {writers.condition}".encode()
         )
         found[table.full] = name
     return found
@@ -145,7 +151,7 @@ def put_back(
 def _table(session: _Session, name: str) -> _Table | None:
     row = session.execute(
         """
-        select c.oid::regclass::text, n.nspname::text, c.relname::text, c.oid
+        select c.oid::regclass::text, n.nspname::text, c.relname::text, c.oid, c.relkind = 'p'
         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where c.oid = to_regclass(%s)
         """,
@@ -179,6 +185,7 @@ def _table(session: _Session, name: str) -> _Table | None:
         key=tuple(key[0]),
         columns=tuple(one for one, is_generated in columns if not is_generated),
         generated=tuple(one for one, is_generated in columns if is_generated),
+        is_partitioned=row[4],
     )
 
 
@@ -230,7 +237,7 @@ def _copied(session: _Session, source: _Session, table: _Table) -> tuple[str, ..
         f"create temporary table ragline_lost on commit drop as "  # noqa: S608
         f"select {named} from {table.full} with no data".encode()
     )
-    out = f"copy (select {named} from {table.full}) to stdout".encode()  # noqa: S608
+    out = f"copy (select {named} from {table.own}) to stdout".encode()  # noqa: S608
     into = f"copy pg_temp.ragline_lost ({named}) from stdin".encode()
     with source.cursor().copy(out) as reading, session.cursor().copy(into) as writing:
         for block in reading:
@@ -245,7 +252,7 @@ def _rows(session: _Session, table: _Table, shared: Sequence[str]) -> int:
     session.execute(
         f"create temporary table ragline_missing on commit drop as select {keys} "  # noqa: S608
         f"from pg_temp.ragline_lost l where not exists "
-        f"(select from {table.full} t where {table.same})".encode()
+        f"(select from {table.own} t where {table.same})".encode()
     )
     session.execute(
         f"insert into {table.full} ({named}) overriding system value select {named} "  # noqa: S608
@@ -281,11 +288,11 @@ def _values(
     keys = ", ".join(f"t.{one}" for one in table.key)
     session.execute(
         f"create temporary table ragline_other on commit drop as select {keys} "  # noqa: S608
-        f"from {table.full} t join pg_temp.ragline_lost l on {table.same} "
+        f"from {table.own} t join pg_temp.ragline_lost l on {table.same} "
         f"where t.{column} is distinct from l.{column} and ({mine})".encode()
     )
     session.execute(
-        f"update {table.full} t set {column} = l.{column} "  # noqa: S608
+        f"update {table.own} t set {column} = l.{column} "  # noqa: S608
         f"from pg_temp.ragline_lost l, pg_temp.ragline_other o where {table.same} and "
         f"{' and '.join(f't.{one} = o.{one}' for one in table.key)}".encode()
     )
@@ -322,7 +329,7 @@ def _equal(session: _Session, table: _Table, columns: Sequence[str], which: str)
         ).fetchone()
         return (0, None) if row is None else (row[0], row[1])
 
-    there, wanted = measured(table.full), measured("pg_temp.ragline_lost")
+    there, wanted = measured(table.own), measured("pg_temp.ragline_lost")
     if there != wanted:
         raise PreconditionFailed(
             f"what came back into {table.full} is not what the backup holds ({there[0]} of "

@@ -213,10 +213,12 @@ async def refuse_unkept(
     for table in tables:
         then, now = found.contents.get(table, {}), there.get(table, {})
         if then != now:
-            said.append(
+            written = (
                 f"{table} was written to since backup {found.id} ({then.get('rows')} rows then, "
                 f"{now.get('rows')} now): what was written since is in no backup"
             )
+            said.append(written)
+            site.say(written)  # an undo shows no plan
     return said, dict.fromkeys(tables, found.id)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from ragline.change import building
+from ragline.change import build_room, building
 from ragline.change.building import Building
 from ragline.change.kind import Site
-from ragline.core import index_definition
+from ragline.core import hnsw, index_definition
 from ragline.core.change import Step, Value
 from ragline.core.dsn import nearest
 from ragline.core.index_definition import Place
@@ -279,8 +280,23 @@ async def _run_build(site: Site, step: Step) -> None:
         await building.dropped(site, name, place.schema)
     await building.built(
         site,
-        Building(name=name, table=place.table, sql=step.text, settings={}, schema=place.schema),
+        Building(
+            name=name,
+            table=place.table,
+            sql=step.text,
+            settings=await _room(site, step.arguments.get("graph")),
+            schema=place.schema,
+        ),
     )
+
+
+async def _room(site: Site, graph: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the settings of the session that builds: a graph of vectors takes much memory."""
+    if graph is None:
+        return {}
+    dimension, rows = graph["dimension"], graph["rows"]
+    shape = {name: value for name, value in graph.items() if name not in ("dimension", "rows")}
+    return await build_room.settings(site, hnsw.from_json(shape), dimension, rows)
 
 
 async def _check_is_ours(site: Site, there: OrdinaryIndex, place: Place) -> None:

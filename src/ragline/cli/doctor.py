@@ -118,11 +118,15 @@ async def _ready(config: Config) -> None:
     """Make, start and give its schema to the embedded database, as every other command does."""
     from ragline import wiring
     from ragline.errors import DatabaseUnreachable, SchemaMismatch
+    from ragline.watch import doctor as watch
 
-    # What these say comes out of the checks, with all the rest.
+    dsn = await asyncio.to_thread(wiring.database, config)
+    # What these say comes out of the checks, with all the rest. Opening it waits for whatever is locked:
+    # that is for a database that nobody else has seen yet.
     with contextlib.suppress(SchemaMismatch, DatabaseUnreachable):
-        async with wiring.open_app(config):
-            pass
+        if not await watch.has_schema(dsn):
+            async with wiring.open_app(config):
+                pass
 
 
 def _disk(folder: Path, started_at: datetime) -> Disk | None:

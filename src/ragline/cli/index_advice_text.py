@@ -116,10 +116,15 @@ def _predicted(predicted: Predicted, seen: Seen | None) -> Iterable[str]:
         flow = "nobody knows how often rows are written"
     else:
         flow = (
-            f"{writes.inserted_per_h / 3600:.3g} rows inserted and {writes.updated_per_h / 3600:.3g} "
-            "updated per second"
+            f"{_rate(writes.inserted_per_h)} rows inserted and {_rate(writes.updated_per_h)} updated "
+            "per second"
         )
     yield f"   writes: {flow}; about {writes.entry_ms:g} ms more for each"
+
+
+def _rate(per_hour: float) -> str:
+    per_second = per_hour / 3600
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def _not_advised(one: NotAdvised) -> str:

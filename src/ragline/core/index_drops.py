@@ -97,6 +97,8 @@ def _drop(index: IndexFacts, reason: str, catalog: Catalog) -> Advice:
             f"{catalog.replicas} replica(s) read with statistics of their own: unknown; look there "
             "before"
         )
+    if not reason.startswith("doubles") and any("(" in key for key in index.keys):
+        said.append("it holds an expression, whose statistics the planner loses with it")
     if not reason.startswith("doubles"):
         if not catalog.replicas:
             said.append("replicas that are not connected now count for themselves: unknown")

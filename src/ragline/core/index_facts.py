@@ -45,8 +45,8 @@ class IndexFacts:
 
     `metrics` are the distances by which those collections are searched. `is_replica_identity`: replicas
     of logical replication know rows by it. `runs_foreign_code`: an index or statistics of its table call
-    functions that are neither the server's nor pgvector's, nor the user's own, nor a superuser's, so that
-    whoever plans a query of the table runs somebody's code.
+    functions that are neither the server's nor pgvector's, nor the user's own, nor a superuser's, so
+    that whoever plans a query of the table runs somebody's code.
 
     `is_building` is None where nobody may tell. `index_rows` is what the last build or vacuum counted.
     `created_at` is known only where the server tracks the times of commits.

@@ -104,6 +104,11 @@ def uses(plan: Mapping[str, Any], index: str) -> bool:
     return any(node.get("Index Name") == index for node, _ in _nodes(plan, ()))
 
 
+def pretends(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan walks an index that HypoPG pretends: their names begin with their oid, "<1234>"."""
+    return any(str(node.get("Index Name", "")).startswith("<") for node, _ in _nodes(plan, ()))
+
+
 def shape(plan: Mapping[str, Any]) -> str:
     """Return a plan in a line: its nodes from the top, with relations and indexes."""
     said = []

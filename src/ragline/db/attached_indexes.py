@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import asyncpg
 
 from ragline.core import attached as attachments
 from ragline.core import hnsw
@@ -171,7 +172,7 @@ def _expression(space: AttachedSpace, slot: int, storage: str) -> str:
     return f"({column})::{schema}.{storage}({dimension:d})"
 
 
-def _index(space: AttachedSpace, row: Mapping[str, Any]) -> TableIndex:
+def _index(space: AttachedSpace, row: asyncpg.Record) -> TableIndex:
     slot, storage = _serves(space, row)
     graph = None
     if row["method"] == "hnsw" and slot is not None and storage is not None:
@@ -190,7 +191,7 @@ def _index(space: AttachedSpace, row: Mapping[str, Any]) -> TableIndex:
     )
 
 
-def _serves(space: AttachedSpace, row: Mapping[str, Any]) -> tuple[int | None, Storage | None]:
+def _serves(space: AttachedSpace, row: asyncpg.Record) -> tuple[int | None, Storage | None]:
     if row["is_partial"]:
         return None, None
     for storage in hnsw.allowed_storages(space.held, space.dimension):

@@ -141,13 +141,13 @@ def _weights(attached: Attached, row: str, counted: int | None) -> str:
                    pg_catalog.sum(rows) over (order by rows, place rows unbounded preceding) - rows
                    as before
             from (
-                select w.place, w.query, w.times, {rows} as rows, t.pages * t.density as every
-                from word w
+                select said.place, said.query, said.times, {rows} as rows, t.pages * t.density as every
+                from word said
                 cross join lateral (
                     select pg_catalog.count(*) as rows, pg_catalog.max(first.at) as last
                     from (
                         select {row}.{_AT} as at from {_table(attached, row)}
-                        where {matches(attached, "w.query")} {limit}
+                        where {matches(attached, "said.query")} {limit}
                     ) as first
                 ) as n
                 cross join (

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from ragline.core import plan_scans, sql_tokens
+from ragline.core.advisories import numbers
 from ragline.core.evidence import (
     READABLE,
     ColumnFacts,
@@ -37,6 +38,7 @@ _PREPARED = "ragline_explained"
 _CATALOG_PATH = "pg_catalog, pg_temp"
 _DEFAULT_PATH = '"$user", public'
 _TIMEOUT_MS = 5000
+_TELLS_SINCE = (1, 9)
 _LOCK_TIMEOUT_MS = 200
 
 # Their constants were taken out of `interval '1 day'` too, which leaves no valid SQL.
@@ -63,14 +65,14 @@ async def source(connection: Session[asyncpg.Record]) -> EvidenceSource:
         raise RaglineError("the server did not say which extensions it has")
     since = evicted = None
     is_loaded = row["tracks"] is not None
-    if row["schema"] is not None and is_loaded:
+    # An older extension, beside a newer library, has not this view: one of its name is a stranger's.
+    tells = row["schema"] is not None and numbers(row["version"]) >= _TELLS_SINCE
+    if tells and is_loaded:
         try:
             async with connection.transaction(readonly=True):
-                await _look_in(connection, quoted(row["schema"]))
+                await _look_in(connection, _beside_catalog(row["schema"]))
                 known = await connection.fetchrow(queries.block("evidence", "counted_since"))
             since, evicted = (known["stats_reset"], known["dealloc"]) if known else (None, None)
-        except asyncpg.UndefinedTableError:
-            pass  # an extension older than its library: it counts, and does not say since when
         except asyncpg.ObjectNotInPrerequisiteStateError:
             is_loaded = False
     return EvidenceSource(
@@ -168,9 +170,9 @@ async def not_trusted(connection: Session[asyncpg.Record]) -> frozenset[str]:
     return frozenset(row["name"] for row in rows)
 
 
-async def volatile(connection: Session[asyncpg.Record], text: str) -> list[str]:
-    """Return the functions that a statement calls and that may do more than read."""
-    names = sorted(sql_tokens.called(text))
+async def volatile(connection: Session[asyncpg.Record], texts: Iterable[str]) -> list[str]:
+    """Return the functions that pieces of SQL call and that may do more than read."""
+    names = sorted(set().union(*map(sql_tokens.called, texts)))
     rows = await connection.fetch(queries.block("evidence", "volatile_functions"), names)
     return [row["name"] for row in rows]
 
@@ -309,6 +311,11 @@ def _count() -> str:
     return queries.block("evidence", "prepared_parameters")
 
 
+def _beside_catalog(schema: str) -> str:
+    """Return a path that finds an extension's views, and of a stranger's functions there none first."""
+    return f"pg_catalog, {quoted(schema)}, pg_temp"
+
+
 async def _look_in(connection: Session[asyncpg.Record], path: str) -> None:
     await connection.fetch("select pg_catalog.set_config('search_path', $1, true)", path)
 
@@ -317,7 +324,7 @@ async def _rows(connection: Session[asyncpg.Record], found: EvidenceSource) -> l
     if found.schema is None:
         return []
     async with connection.transaction(readonly=True):
-        await _look_in(connection, f"{quoted(found.schema)}, {_CATALOG_PATH}")
+        await _look_in(connection, _beside_catalog(found.schema))
         return list(await connection.fetch(queries.block("evidence", "statements")))
 
 

@@ -211,7 +211,9 @@ def _reads(node: Mapping[str, Any], half: _Half) -> bool:
     """Whether a node reads one half's table. Both halves of an attached table read the same one."""
     table = str(node.get("Relation Name", ""))
     by_name, by_alias = _TABLES[half]
-    return table.startswith(by_name) or bool(table and node.get("Alias") == by_alias)
+    # A plan numbers what is read more than once: w, w_1.
+    alias = re.sub(r"_\d+$", "", str(node.get("Alias", "")))
+    return table.startswith(by_name) or bool(table and alias == by_alias)
 
 
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

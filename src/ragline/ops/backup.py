@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +35,8 @@ _PIECE = 1024 * 1024
 _SPARE_BYTES = 64 * 1024 * 1024
 # A vector as text takes two to three times its bytes, and gzip takes half of that away again.
 _GROWTH = 1.5
+# The rows of a compressed file, their indexes, and the log of both.
+_RESTORED = 5
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _SAID = 1500
 _LIKE_THE_SOURCE = (
@@ -374,9 +376,15 @@ async def restored(dsn: Dsn, backup: Backup) -> AsyncIterator[Dsn]:
     It has the tables with their rows, without indexes, constraints and triggers.
     """
     await check_file(backup)
-    async with scratch.database(dsn, "restoring a backup") as there:
+    async with beside(dsn, backup) as there:
         await fill(there, backup, "--section=pre-data", "--section=data")
         yield there
+
+
+def beside(dsn: Dsn, backup: Backup) -> AbstractAsyncContextManager[Dsn]:
+    """Return an empty database for a while that a backup has room in."""
+    takes = backup.size_bytes * _RESTORED + _SPARE_BYTES
+    return scratch.database(dsn, "restoring a backup", takes_bytes=takes)
 
 
 async def check_file(backup: Backup) -> None:

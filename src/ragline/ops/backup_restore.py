@@ -140,7 +140,7 @@ async def into_database(dsn: Dsn, backup: Backup, name: str, *, is_applied: bool
             raise Conflict(f"there is a database {name!r} already; name one that is not there")
         await making.check_file(backup)
         if is_applied:
-            async with scratch.database(dsn, "restoring a backup") as there:
+            async with making.beside(dsn, backup) as there:
                 await _fill_database(there, backup)
                 await session.execute(
                     f"alter database {quoted(there.database)} rename to {quoted(name)}"

@@ -25,6 +25,7 @@ from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
 
 _Session = psycopg.Connection[Any]
 MAX_BYTES = 2_000_000_000
+_GROWTH = 3  # the copy, a table written anew, and the log of it
 _OURS = ("ragline", "ragline_cluster")
 _SHOWN = 40
 _STRENGTH = (
@@ -92,7 +93,7 @@ async def rehearse(
     for one in rendered:
         refused_revisions.refuse_mixed(one)
     size, without, said = await asyncio.to_thread(_to_copy, dsn, rendered, max_bytes)
-    async with scratch.database(dsn, "rehearsal") as copy:
+    async with scratch.database(dsn, "a rehearsal", takes_bytes=_GROWTH * size) as copy:
         started = time.monotonic()
         say(f"copying {said}")
         await _copied(dsn, copy, without)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import asyncpg
 
 from ragline.core.dsn import Dsn
 from ragline.db import pool, queries
 from ragline.errors import PreconditionFailed, RaglineError
+from ragline.ops import machine
 
 PREFIX = "ragline_scratch"
 _OF = "(pg_catalog.hashtext('ragline.scratch'), pg_catalog.hashtext($1))"
@@ -19,10 +22,11 @@ _GIVE = f"select pg_catalog.pg_advisory_unlock{_OF}"
 
 
 @asynccontextmanager
-async def database(dsn: Dsn, purpose: str) -> AsyncIterator[Dsn]:
+async def database(dsn: Dsn, purpose: str, *, takes_bytes: int = 0) -> AsyncIterator[Dsn]:
     """Yield an empty database beside that of `dsn`, with its encoding; it is dropped afterwards.
 
-    A session on `dsn` holds it: when our process is gone the next `sweep` may drop it.
+    What it takes has to be free where the server's data lies, if that is on this machine. A session
+    on `dsn` holds it: when our process is gone the next `sweep` may drop it.
     """
     async with pool.session(dsn, "admin") as session:
         here = await session.fetchrow(queries.block("backups", "this_database"))
@@ -36,6 +40,7 @@ async def database(dsn: Dsn, purpose: str) -> AsyncIterator[Dsn]:
                 f"{purpose} needs a database for a while, and this server is a read-only replica; "
                 "point DATABASE_URL at the primary"
             )
+        await asyncio.to_thread(_check_disk, here, purpose, takes_bytes)
         name = f"{PREFIX}_{here['oid']}_{secrets.token_hex(5)}"
         # Held before it is there: nobody sweeps it away meanwhile.
         await session.fetchval(_HOLD, name)
@@ -51,6 +56,20 @@ async def database(dsn: Dsn, purpose: str) -> AsyncIterator[Dsn]:
         finally:
             with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
                 await session.execute(f"drop database if exists {pool.quoted(name)} with (force)")
+
+
+def _check_disk(here: asyncpg.Record, purpose: str, needed: int) -> None:
+    """Refuse to fill the disk of a server that is here: without space for its log it stops."""
+    if here["folder"] is None or not machine.is_data_directory(
+        Path(here["folder"]), here["started"]
+    ):
+        return
+    room = machine.free_and_size(Path(here["folder"]))
+    if room is not None and room[0] < needed:
+        raise PreconditionFailed(
+            f"{purpose} may need {needed // 2**20} MiB where the database lies ({here['folder']}), and "
+            f"{room[0] // 2**20} are free: free some first"
+        )
 
 
 async def sweep(dsn: Dsn) -> list[str]:

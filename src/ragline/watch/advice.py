@@ -238,11 +238,10 @@ async def _tried(connection: Session[asyncpg.Record], candidate: Candidate, seen
     )
     if isinstance(plan, NoPlan):
         return Trial(definition=definition)
-    still_scans = any(
-        (one.schema, one.table) == (table.schema, table.name) for one in plan_scans.scans(plan)
-    )
     return Trial(
-        definition=definition, cost=float(str(plan["Total Cost"])), is_used=not still_scans
+        definition=definition,
+        cost=float(str(plan["Total Cost"])),
+        is_used=plan_scans.pretends(plan),
     )
 
 

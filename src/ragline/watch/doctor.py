@@ -99,6 +99,14 @@ async def wait(dsn: Dsn, seconds: float, say: Callable[[str], None]) -> None:
         await asyncio.sleep(_PAUSE_S)
 
 
+async def has_schema(dsn: Dsn) -> bool:
+    """Return whether ragline was here, whatever its version. Nothing of it is read."""
+    async with _session(dsn) as session:
+        return bool(
+            await session.fetchval("select pg_catalog.to_regnamespace('ragline') is not null")
+        )
+
+
 @asynccontextmanager
 async def _session(dsn: Dsn) -> AsyncIterator[Session]:
     async with AsyncExitStack() as stack:

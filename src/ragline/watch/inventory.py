@@ -196,7 +196,7 @@ def _locked(seen: _Seen, asked: Asked) -> str | None:
 
 
 def _wanted(seen: _Seen, asked: Asked) -> list[IndexFacts]:
-    schemas = {table.schema for table in (*seen.tables, *seen.locked)}
+    schemas = {table.schema for table in seen.tables} | {table.schema for table in seen.locked}
     for schema in asked.schemas:
         if schema not in schemas:
             raise NotFound(
@@ -206,9 +206,10 @@ def _wanted(seen: _Seen, asked: Asked) -> list[IndexFacts]:
     collections = {name for table in seen.tables for name in table.collections}
     if asked.collection is not None and asked.collection not in collections:
         if seen.locked:
+            held = some([one.qualified for one in seen.locked])
             raise LockTimeout(
                 f"the tables of collection {asked.collection!r} may be among those that somebody has "
-                f"locked, {some([one.qualified for one in seen.locked])}; nothing was changed, look again"
+                f"locked, {held}; nothing was changed, look again"
             )
         raise NotFound(
             f"there is no collection {asked.collection!r} with vectors; there "

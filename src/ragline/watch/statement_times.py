@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,12 +166,25 @@ async def _why_not(
         return "it writes"
     if (named := sql_tokens.mentions(statement.text, distrusted)) is not None:
         return f"it may run {named!r}, in which a role has a hand that may do less than ours"
-    if volatile := await evidence.volatile(connection, statement.text):
-        return f"it calls {', '.join(volatile)}, which may do more than read"
     plan = await evidence.explained(connection, statement.text, [path])
     if isinstance(plan, NoPlan):
         return plan.reason
+    # What views call is in the plan only.
+    if volatile := await evidence.volatile(connection, [statement.text, *_texts(plan)]):
+        return f"it calls {', '.join(volatile)}, which may do more than read"
     return "it writes" if "ModifyTable" in json.dumps(plan) else plan
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Return every text in a plan."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def _sources(text: str, scans: Sequence[Scan]) -> dict[int, str]:

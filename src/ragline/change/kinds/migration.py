@@ -185,6 +185,7 @@ class Migration:
                 for old, losses in sources:
                     for one in lost_rows.put_back(session, old, losses, own):
                         site.say(f"{one.table}: {one.rows} rows and {one.values} values came back")
+                site.reached("migration:rows-back")
 
             await asyncio.to_thread(
                 revisions.run,

@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragline.core.dsn import HIDDEN
 from ragline.core.dsn_audit import finding, known, lines
@@ -311,7 +311,7 @@ def _of_login_call(node: ast.Call) -> Iterator[Spot]:
         yield from _password("password", named["password"])
 
 
-def _login_names(named: Mapping[str | None, ast.expr]) -> set[str]:
+def _login_names(named: Mapping[Any, ast.expr]) -> set[str]:
     given = {
         name: value.value if isinstance(value, ast.Constant) else None
         for name, value in named.items()

@@ -81,6 +81,15 @@ join pg_catalog.pg_opclass o on o.oid = i.indclass[k.at - 1]
 where i.indrelid = $1::bigint::oid and i.indisvalid
   and (m.amname in ('hnsw', 'ivfflat')
        or m.amname = 'gin' and o.opcintype = 'pg_catalog.tsvector'::regtype)
+  -- searches would call what stands in it, with their own rights: nobody's functions but ours
+  and not exists (
+      select from pg_catalog.pg_depend d
+      join pg_catalog.pg_proc f on f.oid = d.refobjid
+      join pg_catalog.pg_roles r on r.oid = f.proowner
+      where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = i.indexrelid
+        and d.refclassid = 'pg_catalog.pg_proc'::regclass
+        and not r.rolsuper and r.rolname <> session_user
+  )
 order by i.indexrelid, k.at
 
 -- server --

@@ -107,5 +107,8 @@ select d.oid::bigint as oid,
        as may_create,
        current_setting('server_version_num')::int / 10000 as major,
        current_setting('server_version') as version,
-       pg_catalog.pg_is_in_recovery() as is_replica
+       pg_catalog.pg_is_in_recovery() as is_replica,
+       case when pg_catalog.pg_has_role('pg_read_all_settings', 'usage')
+            then current_setting('data_directory') end as folder,
+       pg_catalog.pg_postmaster_start_time() as started
 from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()

@@ -1,4 +1,5 @@
--- What statements cost, as pg_stat_statements counts it; asked with its schema first on the search path.
+-- What statements cost, as pg_stat_statements counts it; asked with its schema on the search
+-- path after pg_catalog: what strangers put there must not be found first, so calls say whose they are.
 
 -- source --
 select n.nspname::text as schema, e.extversion as version,
@@ -18,12 +19,16 @@ select stats_reset, dealloc from pg_stat_statements_info
 
 -- statements --
 -- the same statement of several roles is one, and its texts differ in nothing but spelling
-select s.queryid::text as id, min(s.query) as text, sum(s.calls)::bigint as calls,
-       sum(s.total_exec_time)::float8 as total_ms, sum(s.rows)::bigint as rows,
-       array_agg(distinct coalesce(r.rolname::text, '')) as users
+select s.queryid::text as id, pg_catalog.min(s.query) as text,
+       pg_catalog.sum(s.calls)::bigint as calls,
+       pg_catalog.sum(s.total_exec_time)::float8 as total_ms,
+       pg_catalog.sum(s.rows)::bigint as rows,
+       pg_catalog.array_agg(distinct coalesce(r.rolname::text, '')) as users
 from pg_stat_statements s
 left join pg_catalog.pg_roles r on r.oid = s.userid
-where s.dbid = (select oid from pg_catalog.pg_database where datname = current_database())
+where s.dbid = (
+    select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()
+)
   and s.calls > 0
 group by s.queryid
 order by 4 desc, 1
