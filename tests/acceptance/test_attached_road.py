@@ -167,11 +167,16 @@ def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str, key:
 
 def _change_its_index(ragline: Command, table: str, dataset: str) -> None:
     """Have another index built, measured by the gate, and kept unless it is worse."""
+    tuned = None
     if table == "Letters":
-        tune = "index", "tune", table, "--quick", "--recall", "0.9", "--dataset", dataset
-        number = str(ragline.json(*tune)["change"]["id"])
+        tune = "index", "tune", table, "--quick", "--recall", "0.7", "--dataset", dataset
+        tuned = ragline.json(*tune)
+        assert len(tuned["trials"]) > 1
+    if tuned is not None and tuned["change"] is not None:
+        number = str(tuned["change"]["id"])
     else:
-        # IVFFlat with so few rows is quicker than any graph: here only quality is at stake.
+        # IVFFlat with so few rows is quicker than any graph, and on a busy machine all are alike: no
+        # index is proposed then. Here only quality is at stake.
         asked = "--dataset", dataset, "--questions", "40", "--latency-margin", "3", "--budget", "6"
         plan = "change", "plan", "index", table, "m=24", "ef_construction=128", *asked
         number = str(ragline.json(*plan)["id"])

@@ -300,6 +300,9 @@ async def _migrations(made: Shelf) -> None:
     )
     async with made.looking() as db:
         await db.execute(
+            # It stays when all goes down again, and so it is there from the start.
+            "create table public.alembic_version (version_num varchar(32) not null "
+            "constraint alembic_version_pkc primary key);"
             "create table public.receipt (id int primary key, total int);"
             "insert into public.receipt select n, n from generate_series(1, 200) n"
         )

@@ -50,6 +50,8 @@ COLLECTION = "kb"
 CHUNKS = 1_200
 DIMENSION = 24
 QUICK = Wanted(recall=0.9, is_quick=True)
+EASY = Wanted(recall=0.5, is_quick=True)
+"""A narrow search holds it at once."""
 
 
 class Drawn:
@@ -135,7 +137,7 @@ def _quickly() -> Iterator[None]:
         patched.setattr(production, "_EVERY_S", 0.01)
         patched.setattr(production, "_CALM_WITHIN_S", 0.1)
         patched.setattr(production, "_LONGEST_PAUSE_S", 0.0)
-        patched.setattr(tuning_questions, "QUESTIONS", 160)
+        patched.setattr(tuning_questions, "QUESTIONS", 120)
         # So few and so short vectors are compared as quickly as an index is walked.
         patched.setattr(index_trials, "exact_ms", _long)
         yield
@@ -199,7 +201,7 @@ def test_the_check_asks_what_no_choice_has_seen(seen: Seen) -> None:
     assert set(seen.searched) == {chosen_by, checked_with, *warming}
     assert not chosen_by & checked_with
     assert (
-        (len(chosen_by), len(checked_with)) == (seen.tuned.n_seen, seen.tuned.n_unseen) == (80, 80)
+        (len(chosen_by), len(checked_with)) == (seen.tuned.n_seen, seen.tuned.n_unseen) == (60, 60)
     )
     first_check = seen.searched.index(checked_with)
     assert chosen_by not in seen.searched[first_check:]
@@ -209,7 +211,7 @@ def test_a_filter_is_searched_as_production_does_with_the_proposed_breadth(seen:
     assert seen.tuned.proposal is not None, seen.tuned.reason
     half, rare = seen.tuned.proposal.filters
 
-    assert (half.way, half.n, half.rows) == ("index, relaxed_order", 80, 1.0)
+    assert (half.way, half.n, half.rows) == ("index, relaxed_order", 60, 1.0)
     assert half.share == 0.5
     assert half.recall > 0.8
     assert rare.way == "exact"
@@ -257,7 +259,7 @@ async def test_where_comparing_all_is_as_quick_no_index_is_proposed(
 
     monkeypatch.setattr(index_trials, "exact_ms", at_once)
 
-    tuned = await tune(place.app, COLLECTION, QUICK)
+    tuned = await tune(place.app, COLLECTION, EASY)
 
     assert tuned.proposal is None
     assert "comparing every vector takes 0.00 ms, no longer than the quickest" in tuned.reason
@@ -297,9 +299,7 @@ async def test_what_cannot_be_tuned_is_refused_in_a_sentence(
 async def test_questions_of_a_file_are_embedded_by_the_collections_model(place: Place) -> None:
     questions = tuple(f"question {n}" for n in range(60))
 
-    tuned = await tune(
-        place.app, COLLECTION, Wanted(recall=0.9, is_quick=True, questions=questions)
-    )
+    tuned = await tune(place.app, COLLECTION, replace(EASY, questions=questions))
 
     assert (tuned.n_seen, tuned.n_unseen) == (30, 30)
     assert tuned.questions == "the questions of a file"
@@ -513,7 +513,7 @@ async def test_a_proposal_is_applied_as_one_change_of_index_and_search(
     async with open_site(Config(dsn=place.dsn, data_dir=tmp_path)) as site:
         site.measure = cast("Any", Kept())
         tuned, entry, refused, _ = await index_tune._tuned(
-            site, COLLECTION, QUICK, apply_now=True, quiet=True
+            site, COLLECTION, EASY, apply_now=True, quiet=True
         )
 
         assert refused is None
@@ -559,7 +559,7 @@ async def test_a_table_of_somebody_elses_is_tuned_in_place(own_dsn: Dsn, tmp_pat
         await attach.attach(app, asking)
         before = await db.fetchval(there)
 
-        tuned = await tune(app, "theirs", QUICK)
+        tuned = await tune(app, "theirs", EASY)
 
     assert tuned.proposal is not None, tuned.reason
     assert tuned.now is not None

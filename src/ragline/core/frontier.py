@@ -186,7 +186,7 @@ def finalists(
     # The smallest of them is what is taken where their times turn out to be equal.
     smallest = sorted(near, key=lambda one: (one[0].size_bytes, one[0].build_s))[:1]
     rest = [one for one in near if one not in smallest]
-    return tuple([*smallest, *rest[: FINALISTS - 1]])
+    return (*smallest, *rest[: FINALISTS - 1])
 
 
 def _held(

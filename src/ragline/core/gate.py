@@ -21,13 +21,14 @@ between two vectors; the `texts` that were given."""
 class Asked:
     """What to measure. `questions` are made of the collection's own vectors, for each collection.
 
-    `sampled` narrows them to the sort by which somebody chose what is to be judged: what holds on the
-    questions that people ask need not hold on harder ones that nobody does. `texts` are questions of
-    somebody's own. `filters` are put to as many questions each. With a `dataset` its cases are searched
-    as well, and with `answers` or a `judge` answered and judged where their contexts changed. `policy` is one of
-    `ragline eval policy`, or a file's text; its lines go beside the margins. Margins: recall and rows
-    may lose so much of 1, the middle latency so much of itself. `budget_s` is how long a measurement
-    that decides nothing is extended; with `keep_inconclusive` the change then stays.
+    `sampled` narrows them to the sort by which somebody chose what is to be judged: what holds on
+    the questions that people ask need not hold on harder ones that nobody does. `texts` are
+    questions of somebody's own. `filters` are put to as many questions each. With a `dataset` its
+    cases are searched as well, and with `answers` or a `judge` answered and judged where their
+    contexts changed. `policy` is one of `ragline eval policy`, or a file's text; its lines go
+    beside the margins. Margins: recall and rows may lose so much of 1, the middle latency so much
+    of itself. `budget_s` is how long a measurement that decides nothing is extended; with
+    `keep_inconclusive` the change then stays.
     """
 
     collections: tuple[str, ...] = ()

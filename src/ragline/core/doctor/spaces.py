@@ -27,10 +27,11 @@ def _schema(facts: Facts) -> Finding:
     if schema.applied == schema.head:
         return passed(id_, f"at version {schema.head}")
     if schema.applied is None:
-        return failed(
+        # Whoever only looks at a database of theirs has nothing to mend.
+        return warned(
             id_,
-            f"there is no ragline schema in {facts.server.database}; this ragline needs {schema.head}",
-            fix="`ragline migrate apply`; on a replica, on its primary",
+            f"there is no ragline schema in {facts.server.database} yet",
+            fix="to use ragline here, `ragline migrate apply`; on a replica, on its primary",
         )
     said = f"at version {schema.applied}; this ragline needs {schema.head}"
     if schema.applied in schema.versions:

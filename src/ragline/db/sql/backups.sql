@@ -49,6 +49,7 @@ select c.oid::bigint as oid, n.nspname::text as schema, c.relname::text as name,
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'f', 'v', 'm') and n.nspname !~ '^pg_'
   and n.nspname <> 'information_schema'
+  and not (n.nspname = 'ragline' and c.relname ~ '^trial_[0-9]+$')  -- while a tuning runs
 order by 2, 3
 
 -- columns --

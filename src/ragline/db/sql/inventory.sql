@@ -145,6 +145,7 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and ($1::text[] is null or n.nspname = any ($1::text[]))
   and t.oid <> all ($2::oid[])
   and t.relpersistence <> 't'
+  and not (n.nspname = 'ragline' and t.relname ~ '^trial_[0-9]+$')  -- while a tuning runs
 order by n.nspname, t.relname, x.relname
 
 -- tables --
@@ -187,6 +188,7 @@ left join pg_catalog.pg_stat_all_tables s on s.relid = t.oid
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and t.relkind in ('r', 'p', 'm') and t.relpersistence <> 't'
   and t.oid <> all ($1::oid[])
+  and not (n.nspname = 'ragline' and t.relname ~ '^trial_[0-9]+$')  -- while a tuning runs
 order by n.nspname, t.relname
 
 -- knows_collections --

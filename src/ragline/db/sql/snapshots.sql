@@ -201,7 +201,7 @@ select n.nspname || '.' || c.relname as name,
             else pg_catalog.pg_table_size(c.oid) end as bytes
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relkind in ('r', 'm', 'i')
-  and not (n.nspname = 'ragline' and c.relname ~ '^trial_[0-9]+$')
+  and not (n.nspname = 'ragline' and c.relname ~ '^trial_[0-9]+(_tried_[0-9])?$')
 order by 1
 
 -- content --
