@@ -495,8 +495,9 @@ async def test_waiting_for_its_turn_is_no_part_of_a_calls_deadline(court: Court)
 
 
 async def test_a_patient_model_waits_for_a_lane_past_its_deadline(court: Court) -> None:
-    court.limited(concurrency=1, deadline_s=1.0)
-    court.server.script(*[Answer(pieces=("so",), delay_s=0.4)] * 4)
+    # Each answer within the deadline, also on a busy machine; all of them together beyond it.
+    court.limited(concurrency=1, deadline_s=2.5)
+    court.server.script(*[Answer(pieces=("so",), delay_s=0.8)] * 4)
     model = open_model(court.endpoint, None, is_patient=True)
 
     async def said() -> str:

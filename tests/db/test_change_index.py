@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from conftest import TEMPLATE, connect, opened
-from ragline.change import building, loop, ordinary_index, vector_index
+from ragline.change import build_room, building, loop, ordinary_index, vector_index
 from ragline.change.kind import Measure, Site
 from ragline.change.kinds.index import Index
 from ragline.core import hnsw
@@ -565,7 +565,7 @@ async def test_a_graph_that_no_longer_fits_memory_is_told(
         assert needed > 1 << 20
         return 1 << 20
 
-    monkeypatch.setattr(vector_index, "_memory", little)
+    monkeypatch.setattr(build_room, "_memory", little)
     want, warnings = await kb.kind.wanted(kb.site, "kb", {"m": 60, "ef_construction": 120})
     assert any("the build gets 1 MB" in line for line in warnings)
     await kb.kind.run(kb.site, kb.kind.steps("kb", FIRST, want)[0])
@@ -620,7 +620,7 @@ async def test_a_disk_that_is_too_full_is_known_before(
     def full(_: Path) -> Any:
         return type("Usage", (), {"free": 100_000})
 
-    monkeypatch.setattr("ragline.change.vector_index.shutil.disk_usage", full)
+    monkeypatch.setattr("ragline.change.build_room.shutil.disk_usage", full)
     with pytest.raises(PreconditionFailed, match="are free where the database lies: free"):
         await kb.wanted("kb", {"m": 24})
     # What is built already needs no space.

@@ -14,7 +14,7 @@ from ragline.core.dsn_audit import Kind, judging
 from ragline.core.dsn_audit.finding import CLASSES, Finding
 from ragline.errors import ConfigError
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = tuple(kind for one in get_args(Kind) for kind in get_args(one))
 SCHEME = "postgresql://"
 CANARY = "Qx7canary"
 

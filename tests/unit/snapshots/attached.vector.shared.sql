@@ -1,9 +1,10 @@
 select (
                select c.search_version
                from collection c join attached_table a on a.collection_id = c.id
+               join pg_catalog.pg_class t on t.oid = a.table_oid and not t.relrowsecurity
                where c.id = 7 and a.table_oid = '"Möbel"."a ""table"".x"'::regclass::oid
            ),
-           pg_catalog.hashtextextended(content."id"::text, 0::bigint), pg_catalog.hashtextextended(content."id"::text, 0::bigint), content."id"::text, null::text, coalesce(content."content"::text, ''),
+           (pg_catalog.hashtextextended(content."id"::text, 0::bigint) operator(pg_catalog.|) (-9223372036854775808)::bigint), (pg_catalog.hashtextextended(content."id"::text, 0::bigint) operator(pg_catalog.|) (-9223372036854775808)::bigint), content."id"::text, null::text, coalesce(content."content"::text, ''),
            0, pg_catalog.char_length(coalesce(content."content"::text, '')), '{}'::text[],
            (case pg_catalog.jsonb_typeof(content."metadata"::jsonb) when 'object' then content."metadata"::jsonb else '{}'::jsonb end operator(pg_catalog.||) pg_catalog.jsonb_build_object('lang'::text, content."lang")), r.distance
     from (
@@ -24,7 +25,7 @@ select (
         where i.indrelid = '"Möbel"."a ""table"".x"'::regclass::oid and m.amname = 'ivfflat' limit 1
     ), '') || pg_catalog.set_config('hnsw.iterative_scan', 'strict_order', true) || pg_catalog.set_config('ivfflat.iterative_scan', 'relaxed_order', true) || pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
             || pg_catalog.set_config('hnsw.scan_mem_multiplier', '16', true)) is not null
-      and e."collection" =  E'it''s \\ ours' and e."embedding" is not null
+      and e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and e."embedding" is not null
     order by (e."embedding"::vector(384)) <=> $1::vector(384)
     limit 10
 ) as compared

@@ -1,9 +1,10 @@
 select (
                select c.search_version
                from collection c join attached_table a on a.collection_id = c.id
+               join pg_catalog.pg_class t on t.oid = a.table_oid and not t.relrowsecurity
                where c.id = 7 and a.table_oid = '"Möbel"."a ""table"".x"'::regclass::oid
            ),
-           content."id"::bigint, content."id"::bigint, content."id"::text, null::text, coalesce(content."content"::text, ''),
+           (case when content."id"::bigint < 0::bigint then content."id"::bigint operator(pg_catalog.#) 4611686018427387904::bigint else - (content."id"::bigint) end), (case when content."id"::bigint < 0::bigint then content."id"::bigint operator(pg_catalog.#) 4611686018427387904::bigint else - (content."id"::bigint) end), content."id"::text, null::text, coalesce(content."content"::text, ''),
            0, pg_catalog.char_length(coalesce(content."content"::text, '')), '{}'::text[],
            case pg_catalog.jsonb_typeof(content."metadata") when 'object' then content."metadata" else '{}'::jsonb end, r.distance
     from (
