@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ragline.core import lexical
 from ragline.core.results import Hit
-from ragline.rag.ingest import passage
+from ragline.rag.compose import passage
 
 K1 = 1.2
 B = 0.75

@@ -27,8 +27,8 @@ import measure
 import simulated
 from measure import Figure
 from ragline.core import claims, redline, stats
-from ragline.core.policies import TIMES
-from ragline.core.redline import Line, Policy, Verdict
+from ragline.core.policies import TIMES, Line, Policy
+from ragline.core.redline import Verdict
 from ragline.core.runs import Figure as Measured
 from simulated import BUSY, Loss, Machine
 

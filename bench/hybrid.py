@@ -21,7 +21,8 @@ from measure import Block, Figure, interleaved, shared_out
 from ragline.core import lexical
 from ragline.core.dsn import Dsn
 from ragline.core.results import CollectionFacts
-from ragline.db.statements import Target, statement
+from ragline.db.statements import statement
+from ragline.db.targets import Target
 from ragline.rag.app import App
 from ragline.rag.search import query, search_collections
 

@@ -26,8 +26,8 @@ from ragline import config
 from ragline.core.chunking import ChunkPolicy, chunk
 from ragline.models import embed, minilm
 from ragline.models.embed_local import Encoder
+from ragline.rag.compose import passage
 from ragline.rag.formats import text as plain_text
-from ragline.rag.ingest import passage
 
 PASSAGES = 16
 CHUNKS = 50

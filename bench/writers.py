@@ -42,7 +42,7 @@ from ragline.core.dsn import Dsn
 from ragline.core.results import CollectionFacts, Hit
 from ragline.db import search
 from ragline.db.pool import Connection
-from ragline.db.statements import Target
+from ragline.db.targets import Target
 from ragline.errors import NotFound, RaglineError
 from ragline.rag.app import App
 from ragline.rag.catalog import remove_document

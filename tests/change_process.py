@@ -25,7 +25,7 @@ from ragline.core.gate import Asked
 from ragline.evals.gate import Gate
 from trials import Fixed
 
-_WITHIN_S = 60.0
+_WITHIN_S = 240.0
 _PRELOADED = [
     "ragline.wiring",
     "alembic.operations",

@@ -43,7 +43,7 @@ class Command:
         return Command(folder=self.folder, more={**self.more, **more})
 
     def run(
-        self, *arguments: str | Path, timeout_s: float = 90
+        self, *arguments: str | Path, timeout_s: float = 240
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end, away from any terminal."""
         return subprocess.run(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ragline.config import Config
 from ragline.core.dsn import Dsn
@@ -26,6 +27,13 @@ from ragline.wiring import open_app
 TEMPLATE = "ragline_template"
 _numbers = itertools.count(1)
 
+# The same tree gets the same verdict: no time limit of an example, and the same examples each time.
+# New ones are looked for with `pytest --hypothesis-profile explore`.
+_NO_CLOCK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", _NO_CLOCK, max_examples=1000)
+settings.register_profile("repeatable", _NO_CLOCK, derandomize=True)
+settings.load_profile("repeatable")
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
@@ -35,7 +43,11 @@ def cluster() -> Iterator[Cluster]:
     folder.chmod(0o755)
     data_dir = folder / "data"
     try:
-        yield embedded.ensure(data_dir)
+        made = embedded.ensure(data_dir)
+        # It would take locks and change plans at moments of its own.
+        asyncio.run(_execute(embedded.dsn(made), "alter system set autovacuum_naptime = '1d'"))
+        asyncio.run(_execute(embedded.dsn(made), "select pg_reload_conf()"))
+        yield made
     finally:
         embedded.stop(data_dir)
         shutil.rmtree(folder)

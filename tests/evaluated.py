@@ -12,7 +12,7 @@ from ragline.core.cases import Case, Dataset, DatasetFacts, Relevant, content_ha
 from ragline.core.dsn import Dsn
 from ragline.core.remote import Endpoint
 from ragline.core.runs import CaseResult, JudgeKind, Limits, Run, Settings
-from ragline.db import evals
+from ragline.db import datasets, evals
 from ragline.evals.run import evaluate
 from ragline.models.embed import Embedder
 from ragline.models.judge import Judge, Memory
@@ -93,7 +93,7 @@ async def prepared(
     dataset = Dataset(name=name, cases=tuple(cases), format="jsonl")
     pool = await app.pool("eval")
     async with pool.connection() as connection:
-        return await evals.add_dataset(connection, dataset, content_hash(dataset))
+        return await datasets.add(connection, dataset, content_hash(dataset))
 
 
 async def run(

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from conftest import connect
 from ragline.config import Config
 from ragline.core.budget import Workload
 from ragline.core.change import Trial
 from ragline.core.dsn import Dsn
+from ragline.core.results import SearchResult
 from ragline.db import collections
+from ragline.evals import gate, gate_pair, gate_searches
 from ragline.models.embed import Embedded, Embedder, ModelFacts, Vector
 from ragline.rag.app import App
+from ragline.rag.query import Query
+from ragline.rag.search import search_collections
 from ragline.wiring import open_app
 
 COLLECTION = "docs"
@@ -183,6 +191,43 @@ async def walk_filters(dsn: Dsn) -> None:
         )
     finally:
         await connection.close()
+
+
+@dataclass
+class SearchTime:
+    """The time of a machine on which a search always takes about 4 ms, and nothing else does.
+
+    What a gate says is then nobody's luck, and how much it asks not a matter of the machine.
+    `slower` adds seconds to the searches of an App; `delays` are those that there were.
+    """
+
+    now: float = 1000.0
+    slower: Callable[[App], float] = field(default=lambda _app: 0.0)
+    delays: list[float] = field(default_factory=list)
+    _noise: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def __call__(self) -> float:
+        self.now += 1e-4
+        return self.now
+
+    async def search(self, app: App, query: Query) -> SearchResult:
+        """Search, and let the time go on by what that takes."""
+        found = await search_collections(app, query)
+        self.delays.append(self.slower(app))
+        self.now += 0.004 * self._noise.uniform(0.98, 1.02) + self.delays[-1]
+        return found
+
+
+@contextmanager
+def steady() -> Iterator[SearchTime]:
+    """Have gates measure in such a time."""
+    clock = SearchTime()
+    told = SimpleNamespace(perf_counter=clock, monotonic=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (gate, gate_pair, gate_searches):
+            patch.setattr(module, "time", told)
+        patch.setattr(gate_searches, "search_collections", clock.search)
+        yield clock
 
 
 OpenApp = Callable[[Workload, Mapping[str, Trial]], AbstractAsyncContextManager[App]]

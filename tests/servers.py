@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -137,7 +139,7 @@ def started(
         yield server
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def run_program(server_programs: Path, folder: Path, name: str, *arguments: str) -> None:
@@ -152,9 +154,13 @@ def run_program(server_programs: Path, folder: Path, name: str, *arguments: str)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that the system gives to whoever connects somewhere meanwhile."""
+    chosen = random.SystemRandom()
+    while True:
+        port = chosen.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def ask(dsn: Dsn, query: str) -> Any:
@@ -211,7 +217,7 @@ def _as_server_user(folder: Path) -> dict[str, Any]:
 
 
 def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             psycopg.connect(server.dsn().for_psycopg("test")).close()

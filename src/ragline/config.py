@@ -18,26 +18,12 @@ from ragline.core.remote import EmbeddingEndpoint, Endpoint
 from ragline.errors import ConfigError
 
 _THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
+)  # fmt: skip
 _OURS = frozenset(
-    {
-        "AWS_BEARER_TOKEN_BEDROCK",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "DATABASE_URL",
-        "OPENAI_API_KEY",
-        "POSTGRES_DSN",
-        "RAGLINE_API_KEY",
-        "RAGLINE_CHAT_KEY",
-        "RAGLINE_EMBED_KEY",
-        "RAGLINE_JUDGE_KEY",
-        "RAGLINE_ROLE_SECRET",
-    }
+    "AWS_BEARER_TOKEN_BEDROCK AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_SECRET_ACCESS_KEY "
+    "AWS_SESSION_TOKEN DATABASE_URL OPENAI_API_KEY POSTGRES_DSN RAGLINE_API_KEY RAGLINE_CHAT_KEY "
+    "RAGLINE_EMBED_KEY RAGLINE_JUDGE_KEY RAGLINE_ROLE_SECRET".split()
 )
 _SYSTEM_SERVICE_FOLDER = "/etc/postgresql-common"  # where Debian's libpq looks
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp")  # noqa: S108 - libpq's own

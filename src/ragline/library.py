@@ -14,7 +14,7 @@ from ragline import config as configuration
 from ragline.core.attaching import Request
 from ragline.core.cases import Dataset, DatasetFacts
 from ragline.core.filters import Filter, from_json, to_text
-from ragline.core.redline import Policy as RedLines
+from ragline.core.policies import Policy as RedLines
 from ragline.core.redline import Verdict
 from ragline.core.results import (
     Answer,
@@ -46,6 +46,7 @@ from ragline.evals import policy as policies
 from ragline.evals import run as evaluating
 from ragline.rag import answer, search
 from ragline.rag import attach as attaching
+from ragline.rag import detach as detaching
 from ragline.rag import generate as generating
 from ragline.rag import ingest as ingesting
 from ragline.rag.app import App
@@ -232,9 +233,9 @@ class Rag:
         )
         return await attaching.attach(self.app, request)
 
-    async def detach(self, name: str) -> attaching.Detachment:
+    async def detach(self, name: str) -> detaching.Detachment:
         """Give an attached table back: our rows and the rights we gave go, the table stays."""
-        return await attaching.detach(self.app, name, settle=lambda: settle(self.app))
+        return await detaching.detach(self.app, name, settle=lambda: settle(self.app))
 
     # Evaluation. Runs and baselines are meant by their name or number, or by the value itself.
 

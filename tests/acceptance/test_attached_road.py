@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from langchain_postgres.v2.indexes import HNSWIndex
 
 import foreign_tables
 import tiny_model
-from command import Command, place
+from command import Command, one_object, place
 from conftest import connect
 from ragline import config as configuration
 from ragline.core.dsn import Dsn
@@ -27,11 +28,26 @@ from ragline.ops import embedded, programs
 
 ROWS = 1_000
 QUESTIONS = 80
+DIMENSION = 840
+"""So long that a vector lies outside of its row: comparing them all takes many times what an index does,
+on a busy machine too. And so long that of all indexes two are small enough."""
+SMALL, RECALL = "2.2MB", 0.8
+# By the key. A column that no two rows share is nothing that the gate would filter by.
 _TABLES = {
-    "Letters": "langchain_id",
-    "document_chunks": "id",
-    "conversation_messages": "message_id",
+    "Letters": ("langchain_id", ()),
+    "document_chunks": ("id", ("--filter", "chunk_index")),
+    "conversation_messages": ("message_id", ("--filter", "message_index")),
 }
+_COPIES = """
+insert into document_chunks (document_id, chunk_index, content, embedding)
+select 1 + n % 2, n, content, embedding
+from (select row_number() over () as n, * from "Letters") l;
+insert into conversation_messages (session_id, role, content, message_index, embedding)
+select 's' || n % 3, 'human', content, n, embedding
+from (select row_number() over () as n, * from "Letters") l;
+alter database ragline set ivfflat.probes = 4;
+analyze;
+"""
 
 
 def _texts() -> list[str]:
@@ -97,63 +113,62 @@ class _Model(Embeddings):
 @pytest.fixture(scope="module")
 def town() -> Iterator[Town]:
     with place() as command:
-        folder = tiny_model.make(command.folder / "model")
+        folder = tiny_model.make(command.folder / "model", dimension=DIMENSION)
         ragline = command.with_(RAGLINE_MODEL_DIR=str(folder))
         ragline.json("collection", "list")
         dsn = embedded.dsn(embedded.ensure(ragline.data_dir))
         model = _Model(ragline)
 
+        engine = PGEngine.from_connection_string(dsn.for_sqlalchemy("test"))
+        engine.init_vectorstore_table("Letters", DIMENSION)
+        store = PGVectorStore.create_sync(engine, model, "Letters")
+        store.add_documents([Document(page_content=text, metadata={}) for text in TEXTS])
+        store.apply_vector_index(HNSWIndex(m=48, ef_construction=96))
+
         async def others(embedder: Embedder) -> None:
             db = await connect(dsn)
-            await foreign_tables.document_chunks(db, TEXTS, embedder)
-            await foreign_tables.conversation_messages(db, TEXTS, embedder)
-            await db.execute("analyze")
+            await foreign_tables.document_chunks(db, (), embedder)
+            await foreign_tables.conversation_messages(db, (), embedder)
+            await db.execute(_COPIES)
             await db.close()
 
         asyncio.run(model.with_model(others))
-        engine = PGEngine.from_connection_string(dsn.for_sqlalchemy("test"))
-        engine.init_vectorstore_table("Letters", tiny_model.DIMENSION)
-        store = PGVectorStore.create_sync(engine, model, "Letters")
-        store.add_documents([Document(page_content=text, metadata={}) for text in TEXTS])
-        store.apply_vector_index(HNSWIndex(m=4, ef_construction=16))
         yield Town(ragline=ragline, dsn=dsn, store=store)
 
 
-def _dataset(town: Town, table: str, key: str) -> str:
-    """Import questions of which the rows that they were made of are the answers, by their keys."""
+def _dataset(town: Town, table: str, key: str) -> tuple[str, Path]:
+    """Import questions of which the rows that they were made of are the answers, by their keys.
+
+    Return the dataset's name, and a file of the questions alone.
+    """
     sql = f'select {key}::text, content from public."{table}" order by content limit {QUESTIONS}'  # noqa: S608
     rows = town.ask(sql)
     folder = town.ragline.folder
-    queries, qrels = folder / f"{table}.tsv", folder / f"{table}.qrels"
-    queries.write_text(
-        "".join(f"{n}\t{' '.join(text.split()[:9])}\n" for n, (_, text) in enumerate(rows))
-    )
+    queries, qrels, alone = (folder / f"{table}.{end}" for end in ("tsv", "qrels", "txt"))
+    questions = [" ".join(text.split()[:9]) for _, text in rows]
+    alone.write_text("\n".join(questions))
+    queries.write_text("".join(f"{n}\t{text}\n" for n, text in enumerate(questions)))
     qrels.write_text("".join(f"{n} 0 {key} 1\n" for n, (key, _) in enumerate(rows)))
     name = table.lower()
     town.ragline.json("eval", "dataset", "import", queries, "--qrels", qrels, "--name", name)
-    return name
+    return name, alone
 
 
-@pytest.mark.parametrize(("table", "key"), _TABLES.items())
-def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str, key: str) -> None:
+@pytest.mark.parametrize("table", _TABLES)
+def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str) -> None:
     ragline, before = town.ragline, town.schema()
-    name = table
+    key, options = _TABLES[table]
 
-    attached = ragline.json("attach", table, "--yes")
-    assert (attached["attached"]["name"], attached["attached"]["chunks"]) == (name, ROWS)
+    attached = ragline.json("attach", table, *options, "--yes")
+    assert (attached["attached"]["name"], attached["attached"]["chunks"]) == (table, ROWS)
     assert attached["plan"]["similarity"] > 0.99
-    dataset = _dataset(town, table, key)
-    found = ragline.json("search", "-c", name, "-k", "3", "--method", "vector", TEXTS[5])
+    dataset, questions = _dataset(town, table, key)
+    found = ragline.json("search", "-c", table, "-k", "3", "--method", "vector", TEXTS[5])
     assert found["hits"][0]["body"] == TEXTS[5]
-    run = ragline.json("eval", "run", dataset, "-c", name, "--method", "vector")
+    run = ragline.json("eval", "run", dataset, "-c", table, "--method", "vector")
     assert run["run"]["metrics"]["recall@10"]["value"] > 0.5, run["run"]["metrics"]
-    _change_its_index(ragline, table, dataset)
-    (change, *_) = ragline.json("change", "list")["changes"]
-    assert change["state"] == "kept"
-    assert change["verdict"]["rung"] not in ("nothing", "construction")
-    planned = ragline.run("detach", name, "--json")
-    assert planned.returncode == 2
-    detached = ragline.json("detach", name, "--yes")["plan"]
+    _tune_its_index(ragline, table, questions)
+    detached = ragline.json("detach", table, "--yes")["plan"]
     assert detached["kept_indexes"]
     assert detached["dropped_indexes"] == []
 
@@ -165,25 +180,29 @@ def test_a_table_goes_the_whole_road_and_comes_back(town: Town, table: str, key:
     _its_application_works(town, table)
 
 
-def _change_its_index(ragline: Command, table: str, dataset: str) -> None:
-    """Have another index built, measured by the gate, and kept unless it is worse."""
-    tuned = None
-    if table == "Letters":
-        tune = "index", "tune", table, "--quick", "--recall", "0.7", "--dataset", dataset
-        tuned = ragline.json(*tune)
-        assert len(tuned["trials"]) > 1
-    if tuned is not None and tuned["change"] is not None:
-        number = str(tuned["change"]["id"])
-    else:
-        # IVFFlat with so few rows is quicker than any graph, and on a busy machine all are alike: no
-        # index is proposed then. Here only quality is at stake.
-        asked = "--dataset", dataset, "--questions", "40", "--latency-margin", "3", "--budget", "6"
-        plan = "change", "plan", "index", table, "m=24", "ef_construction=128", *asked
-        number = str(ragline.json(*plan)["id"])
-    # So few questions cannot always tell; what is surely worse is undone all the same.
-    apply = "change", "apply", number, "--keep-inconclusive"
-    done = ragline.run(*apply, timeout_s=120)
-    assert done.returncode == 0, (done.stdout[-3000:], done.stderr)
+def _tune_its_index(ragline: Command, table: str, questions: Path) -> None:
+    """Have the cheapest index found that holds the recall, measured by the gate, and kept."""
+    tune = ("index", "tune", table, "--quick", "--recall", str(RECALL), "--max-size", SMALL)
+    asked = ("--queries", questions, "--apply", "--json", "--quiet")
+    done = ragline.run(*tune, *asked, timeout_s=300)
+    assert done.returncode in (0, 5), (done.stdout[-3000:], done.stderr)
+    tuned = one_object(done.stdout)
+    change, proposal = tuned["change"], tuned["proposal"]
+    assert len(tuned["trials"]) > 1
+    assert proposal["unseen"]["high"] >= RECALL
+    verdict = change["verdict"]
+    (recall,) = [row for row in verdict["rows"] if row["metric"].startswith("ann_recall@10")]
+    assert recall["status"] == "pass"
+    assert recall["value"] >= RECALL - 0.05
+    if done.returncode == 0:
+        assert (change["state"], verdict["rung"]) == ("kept", "recall")
+        return
+    # A machine that others use can be too noisy for the gate to tell times. Quality it told: a person
+    # who trusts that takes it on their own word.
+    assert change["state"] == "inconclusive"
+    assert {row["status"] for row in verdict["rows"] if "p50_ms" not in row["metric"]} == {"pass"}
+    design = [f"{name}={proposal['design'][name]}" for name in ("m", "ef_construction", "storage")]
+    ragline.json("change", "plan", "index", table, *design, "--no-measure", "--apply")
 
 
 def _defines(statement: str, indexes: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ from ragline.core.results import Hit, Method
 from ragline.errors import UsageError
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.ops import embedded, programs
-from ragline.rag import attach, catalog
+from ragline.rag import attach, catalog, detach
 from ragline.rag.app import App
 from ragline.rag.query import query
 from ragline.rag.search import search_collections
@@ -100,7 +100,7 @@ async def test_a_collection_of_langchains_pgvector_is_searched_in_place(
     await _still_works(manuals)
     assert (await _hits(app, "manuals", "crane yesterday"))[0].body == "yesterday a crane came"
     assert (await app.collection("manuals", fresh=True)).chunks == len(TEXTS) + 1
-    await attach.detach(app, "manuals")
+    await detach.detach(app, "manuals")
 
     assert await _schema(own_dsn) == before
     assert await catalog.collections(app) == []
@@ -146,7 +146,7 @@ async def test_a_table_of_langchains_pgvectorstore_is_searched_by_vectors_and_wo
     for method in methods:
         assert (await _hits(app, "Manuals", TEXTS[4], method))[0].body == TEXTS[4]
     await _still_works(store)
-    await attach.detach(app, "Manuals")
+    await detach.detach(app, "Manuals")
     assert await _schema(own_dsn) == before
     await _still_works(store)
 

@@ -19,7 +19,7 @@ from command import Command, one_object, place
 from ragline.ops import embedded
 from servers import free_port
 
-_QUICK = ("--questions", "20", "--budget", "10", "--latency-margin", "10")
+_QUICK = ("--questions", "20", "--budget", "60", "--latency-margin", "10")
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_one_change_at_a_time(ragline: Command, ground: Ground) -> None:
 
 
 def wait_until_stopped(process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while time.monotonic() < until:
         _, status = os.waitpid(process.pid, os.WNOHANG | os.WUNTRACED)
         if os.WIFSTOPPED(status) and status:

@@ -88,7 +88,7 @@ def test_on_a_full_disk_nothing_is_half_done() -> None:
             env={**command.environment, "PYTHONPATH": str(Path(__file__).parents[1])},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=280,
         )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

@@ -204,7 +204,7 @@ async def test_a_build_that_the_server_dies_in_leaves_no_invalid_index(
                 assert process.is_alive(), (tmp_path / "log").read_text()
                 await asyncio.sleep(0.02)
             ground.kill_server()
-    process.join(60)
+    process.join(200)
     assert not process.is_alive()
     assert await _whole(ground, ini, "building") == "undone"
 

@@ -19,6 +19,7 @@ import pytest
 
 import tiny_model
 from command import PROGRAM, Command, one_object, place
+from holding import held_up
 from ragline.ops import embedded
 
 COMMANDS = (
@@ -274,7 +275,7 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(
     assert process.stderr is not None
 
     assert process.stderr.read() == ""
-    process.wait(30)
+    process.wait(120)
     process.stderr.close()
 
 
@@ -539,11 +540,14 @@ def test_an_interrupted_ingest_ends_with_130_and_whole_documents(
 ) -> None:
     for number in range(2000):
         (tmp_path / f"{number}.txt").write_text(f"number w{number % 400} and more words. " * 30)
-    process = ragline.start("ingest", tmp_path, "-c", "interrupted")
-    while not (written := _documents(ragline, "interrupted")):
-        assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    cluster = embedded.status(ragline.data_dir).cluster
+    assert cluster is not None
+    with held_up(embedded.url(cluster), "1999.txt"):
+        process = ragline.start("ingest", tmp_path, "-c", "interrupted")
+        while not (written := _documents(ragline, "interrupted")):
+            assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
 
     assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
     kept = _documents(ragline, "interrupted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_an_invalid_index_comes_first_and_ends_with_3(ragline: Command, socket: 
 def test_what_somebody_has_locked_is_not_waited_for(ragline: Command, socket: str) -> None:
     with psycopg.connect(socket) as db:
         db.execute("lock table ragline.alembic_version in access exclusive mode")
-        done = ragline.run("doctor", "--only", "schema", "--json", timeout_s=60)
+        done = ragline.run("doctor", "--only", "schema", "--json", timeout_s=240)
     assert done.returncode == 5
     (found,) = one_object(done.stdout)["findings"]
     assert "took too long" in found["evidence"]
@@ -144,7 +145,7 @@ def test_the_list_needs_no_database_and_wrong_ids_are_refused(tmp_path: Path) ->
 def test_it_waits_for_a_server_that_comes_up(ragline: Command, socket: str) -> None:
     assert ragline.run("db", "stop").returncode == 0
     waiting = subprocess.Popen(
-        [PROGRAM, "doctor", "--wait", "30", "--only", "server.reachable", "--json"],
+        [PROGRAM, "doctor", "--wait", "120", "--only", "server.reachable", "--json"],
         env=ragline.with_(DATABASE_URL=socket).environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -152,13 +153,13 @@ def test_it_waits_for_a_server_that_comes_up(ragline: Command, socket: str) -> N
     )
     assert waiting.stderr is not None
     line = waiting.stderr.readline()
-    assert line.startswith("waiting (0 of 30 s): no PostgreSQL answers at"), line
+    assert re.match(r"waiting \(\d+ of 120 s\): no PostgreSQL answers at", line), line
     began = time.monotonic()
     ragline.json("db", "start")
-    out, _ = waiting.communicate(timeout=40)
+    out, _ = waiting.communicate(timeout=200)
     assert waiting.returncode == 0, out
     assert json.loads(out)["status"] == "pass"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
     sys.stdout.write(line)
 
 

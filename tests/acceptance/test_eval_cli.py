@@ -411,7 +411,7 @@ def test_an_interrupted_run_ends_with_130_and_goes_on(
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         process.send_signal(how)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=240)
 
     assert (process.returncode, stdout) == (130, "")
     assert "what was measured is kept: `ragline eval runs judged` names the run" in stderr

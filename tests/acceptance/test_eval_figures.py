@@ -30,7 +30,6 @@ NAMES = {
 }
 
 
-@pytest.mark.timeout(180)
 async def test_retrieval_metrics_are_those_of_trec_eval(own_dsn: Dsn, tmp_path: Path) -> None:
     try:
         data = judged_sets.cranfield(is_graded=True)

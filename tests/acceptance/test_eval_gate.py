@@ -16,7 +16,6 @@ from ragline.core.runs import Settings
 from ragline.models.embed_fake import FakeEmbedder
 
 
-@pytest.mark.timeout(300)
 async def test_one_neighbour_at_a_time_is_found_out_by_the_metrics_of_cranfield(
     own_dsn: Dsn, tmp_path: Path
 ) -> None:

@@ -55,7 +55,6 @@ def there(load: Callable[[], Thing]) -> Thing:
         pytest.skip(f"not run: {error}")
 
 
-@pytest.mark.timeout(240)
 def test_trec_eval_finds_the_same_in_the_files_that_are_written_for_it(
     ragline: Command, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from clocks import put_forward, until
 from command import PROGRAM
 from conftest import opened
 from doubles.openai_server import Answer as Says
@@ -73,12 +74,6 @@ def events(body: str) -> list[tuple[str, Any]]:
 async def all_of(lines: AsyncIterator[str], seen: list[str]) -> None:
     async for line in lines:
         seen.append(line)  # noqa: PERF401 - what came before the end is wanted
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110 - nobody sets an event for it
-            await asyncio.sleep(0.01)
 
 
 # HTTP
@@ -216,7 +211,7 @@ async def test_a_sentence_is_there_while_the_model_still_writes(
     async with (
         serving(own_dsn, tmp_path, model) as service,
         listening(service) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        httpx.AsyncClient(base_url=url, timeout=200) as client,
         client.stream("POST", "/ask", json=ASKED, headers=EVENTS) as answer,
     ):
         lines = answer.aiter_lines()
@@ -236,7 +231,7 @@ async def test_a_client_that_leaves_stops_the_model(own_dsn: Dsn, tmp_path: Path
     model = Waiting()
     async with serving(own_dsn, tmp_path, model) as service, listening(service) as url:
         async with (
-            httpx.AsyncClient(base_url=url) as client,
+            httpx.AsyncClient(base_url=url, timeout=200) as client,
             client.stream("POST", "/ask", json=ASKED, headers=EVENTS) as answer,
         ):
             await anext(answer.aiter_lines())
@@ -248,17 +243,19 @@ async def test_a_model_that_takes_too_long_ends_without_an_answer(
     own_dsn: Dsn, tmp_path: Path
 ) -> None:
     model = Waiting()
-    seen: list[str] = []
-    config = Config(dsn=own_dsn, data_dir=tmp_path, query_timeout_s=2.0)
-    async with serving(own_dsn, tmp_path, model, config) as service, listening(service) as url:
-        async with (
-            httpx.AsyncClient(base_url=url) as client,
-            client.stream("POST", "/ask", json=ASKED, headers=EVENTS) as answer,
-        ):
-            lines = answer.aiter_lines()
-            with pytest.raises(httpx.RemoteProtocolError):
-                await all_of(lines, seen)
-        await until(lambda: not model.open_streams)
+    config = Config(dsn=own_dsn, data_dir=tmp_path, query_timeout_s=60.0)
+    with put_forward() as clock:
+        async with serving(own_dsn, tmp_path, model, config) as service, listening(service) as url:
+            async with (
+                httpx.AsyncClient(base_url=url, timeout=200) as client,
+                client.stream("POST", "/ask", json=ASKED, headers=EVENTS) as answer,
+            ):
+                lines = answer.aiter_lines()
+                seen = [await anext(lines), await anext(lines)]
+                clock.forward(60)
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await all_of(lines, seen)
+            await until(lambda: not model.open_streams)
 
     assert [line for line in seen if line.startswith("event")] == ["event: sentence"]
 
@@ -295,7 +292,7 @@ COMMAND = [PROGRAM, "ask", "What is the capital of France?", "-c", "kb", "--gene
 async def run(env: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
     # The doubles live in threads of their own, so that waiting here keeps nobody from answering.
     return await asyncio.to_thread(
-        subprocess.run, [*COMMAND, *more], env=env, capture_output=True, text=True, timeout=60
+        subprocess.run, [*COMMAND, *more], env=env, capture_output=True, text=True, timeout=240
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from clocks import Clock, put_forward
 from doubles.bedrock_server import BedrockServer
 from doubles.judge import ScriptedJudge, listens
 from doubles.openai_server import KEY, Answer, Behaviour, Cut, Fail, OpenAIServer, Raw, Stall
@@ -42,7 +42,7 @@ input = 2
 output = 6.5
 as_of = 2026-11-01
 """
-# Patient, so that a busy machine changes no outcome; what is about time says its own.
+# Patient, so that a busy machine changes no outcome; what is about time puts a clock forward.
 PATIENT = Limits(timeout_s=20.0, deadline_s=60.0, retries=1)
 
 NILE = ("The Nile", "is", "6,650 km long")
@@ -99,6 +99,17 @@ class Court:
         self.config = replace(
             self.config, judge=replace(judge, limits=replace(judge.limits, **limits))
         )
+
+    def impatient(self, clock: Clock, *, stalls: int = 1) -> None:
+        """Have nobody wait long once the judge was silent so often.
+
+        Where the event loop waits, its clock is put forward; boto's sockets keep to real time.
+        """
+        if self.endpoint.provider == "bedrock":
+            self.limited(timeout_s=0.5)
+        # Not all of it at once: the next attempt has a time-out of its own.
+        step_s = self.endpoint.limits.timeout_s * 0.6
+        self.server.on_stall = lambda so_far: clock.forward(step_s if so_far == stalls else 0)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -344,18 +355,19 @@ async def test_an_answer_that_is_cut_off_is_none(court: Court) -> None:
 async def test_a_429_is_waited_for_as_long_as_it_asks(court: Court) -> None:
     court.limited(concurrency=1)
     limited = Fail(
-        status=429, headers=(("retry-after", "1"),), kind="ThrottlingException", message="slower"
+        status=429, headers=(("retry-after", "20"),), kind="ThrottlingException", message="slower"
     )
     court.server.script(limited)
-    started = time.monotonic()
 
-    async with court.judge() as judge:
-        assert await judged(judge) == WANTED
+    with put_forward() as clock:
+        started = clock.time()
+        async with court.judge() as judge:
+            assert await judged(judge) == WANTED
+        assert clock.time() - started >= 20
 
-    assert time.monotonic() - started >= 1
     assert judge.spent is not None
     assert judge.spent.retries == 1
-    assert judge.spent.retry_wait_s >= 1
+    assert judge.spent.retry_wait_s >= 20
 
 
 async def test_a_429_without_an_end_is_an_error_that_says_what_to_do(court: Court) -> None:
@@ -383,21 +395,25 @@ async def test_a_failure_that_passes_is_repeated(court: Court, behaviour: Behavi
 
 
 async def test_a_stall_is_an_error_within_the_timeout(court: Court) -> None:
-    court.limited(timeout_s=0.5, retries=0, concurrency=2)
-    started = time.monotonic()
+    court.limited(retries=0, concurrency=2)
 
-    error, _ = await failing(court, Stall(), Stall())
+    with put_forward() as clock:
+        court.impatient(clock, stalls=2)
+        error, _ = await failing(court, Stall(), Stall())
 
-    assert time.monotonic() - started < 5
     assert isinstance(error, ModelUnavailable)
+    # And not the deadline.
+    assert f"silent for {court.endpoint.limits.timeout_s:g} s" in str(error)
     assert "check RAGLINE_JUDGE_URL" in str(error)
     assert court.memory.kept == {}
 
 
 async def test_a_stall_within_an_answer_is_an_error(court: Court) -> None:
-    court.limited(timeout_s=0.5, retries=0, concurrency=1)
+    court.limited(retries=0, concurrency=1)
 
-    error, _ = await failing(court, Stall(after=1))
+    with put_forward() as clock:
+        court.impatient(clock)
+        error, _ = await failing(court, Stall(after=1))
 
     assert isinstance(error, ModelUnavailable)
 
@@ -486,49 +502,66 @@ async def test_after_a_failure_only_what_is_missing_is_asked(court: Court) -> No
 # --- at once, and no more
 
 
-async def test_waiting_for_its_turn_is_no_part_of_a_calls_deadline(court: Court) -> None:
-    court.limited(concurrency=1, deadline_s=1.0)
-    court.server.script(*[Answer(delay_s=0.3)] * CALLS)
+def slow(court: Court, clock: Clock, seconds: float) -> None:
+    """Let each answer take so long, by the clock."""
+    say = court.server.say
 
-    async with court.judge() as judge:
-        assert await judged(judge) == WANTED
+    def said(messages: list[dict[str, Any]]) -> str:
+        clock.forward(seconds)
+        return say(messages)
+
+    court.server.say = said
+
+
+async def test_waiting_for_its_turn_is_no_part_of_a_calls_deadline(court: Court) -> None:
+    # Each answer within the deadline, all of them together far beyond it.
+    court.limited(concurrency=1, timeout_s=1000.0, deadline_s=600.0)
+
+    with put_forward() as clock:
+        slow(court, clock, 400.0)
+        async with court.judge() as judge:
+            assert await judged(judge) == WANTED
 
 
 async def test_a_patient_model_waits_for_a_lane_past_its_deadline(court: Court) -> None:
-    # Each answer within the deadline, also on a busy machine; all of them together beyond it.
-    court.limited(concurrency=1, deadline_s=2.5)
-    court.server.script(*[Answer(pieces=("so",), delay_s=0.8)] * 4)
-    model = open_model(court.endpoint, None, is_patient=True)
+    court.limited(concurrency=1, timeout_s=1000.0, deadline_s=600.0)
+    court.server.say = lambda messages: "so"
 
     async def said() -> str:
         question = [Message(role="user", content="?")]
         return "".join([piece.text async for piece in model.stream(question, max_tokens=9)])
 
-    assert await asyncio.gather(*(said() for _ in range(4))) == ["so"] * 4
-    await model.close()
+    with put_forward() as clock:
+        slow(court, clock, 400.0)
+        model = open_model(court.endpoint, None, is_patient=True)
+        assert await asyncio.gather(*(said() for _ in range(4))) == ["so"] * 4
+        await model.close()
 
 
 async def test_waiting_for_our_own_limit_is_no_part_of_a_calls_deadline(court: Court) -> None:
-    # Five at once, and then one a second.
-    court.limited(concurrency=4, deadline_s=2.0, requests_per_minute=60)
+    # One a minute, by the clock.
+    court.limited(concurrency=1, deadline_s=50.0, requests_per_minute=1)
 
-    async with court.judge() as judge:
-        assert await judged(judge) == WANTED
+    with put_forward() as clock:
+        started = clock.time()
+        async with court.judge() as judge:
+            assert await judged(judge) == WANTED
+        assert clock.time() - started >= (CALLS - 1) * 60
 
     assert judge.spent is not None
-    assert judge.spent.limiter_wait_s > 3
+    assert judge.spent.limiter_wait_s > 50
 
 
 async def test_requests_at_once_are_as_many_as_allowed(court: Court) -> None:
     court.limited(concurrency=3)
-    court.server.script(*[Answer(delay_s=0.3)] * CALLS)
-    started = time.monotonic()
+    # Two texts, and then six checks; answered a moment late, so that one too many would be seen.
+    two, three = (Answer(together=together, delay_s=0.1) for together in (2, 3))
+    court.server.script(*[two] * 2, *[three] * (CALLS - 2))
 
     async with court.judge() as judge:
-        await judged(judge)
+        assert await judged(judge) == WANTED
 
-    # Two texts at once, then six checks in two rounds.
-    assert 0.9 <= time.monotonic() - started < CALLS * 0.3
+    assert court.server.most_at_once == 3
 
 
 # --- planted instructions

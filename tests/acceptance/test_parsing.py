@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,22 +108,24 @@ async def still_works(pool: ParserPool) -> bool:
 async def test_a_hostile_parser_is_answered_by_name_and_the_pool_goes_on(
     kind: str, expected: str, parsers: dict[str, str]
 ) -> None:
-    limits = ParserLimits(deadline_s=1.0, memory_bytes=256 << 20)
-    if kind == "eat":
-        limits = ParserLimits(deadline_s=30, memory_bytes=256 << 20)
+    limits = ParserLimits(deadline_s=100, memory_bytes=256 << 20)
     async with ParserPool(1, limits, parsers) as pool:
         for _ in range(2):
+            pool._limits = replace(limits, deadline_s=1 if expected == "TIMEOUT" else 100)
             assert await reason(pool, b"x", kind) == expected
+            pool._limits = limits
             assert await still_works(pool)
 
 
 async def test_one_hanging_file_does_not_hold_up_the_others(parsers: dict[str, str]) -> None:
-    async with ParserPool(2, ParserLimits(deadline_s=5), parsers) as pool:
+    async with ParserPool(2, ParserLimits(deadline_s=100), parsers) as pool:
         hanging = asyncio.create_task(reason(pool, b"x", "sleep"))
         for _ in range(50):
             assert await still_works(pool)
         assert not hanging.done()
-        assert await hanging == "TIMEOUT"
+        hanging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
 
 
 async def test_a_worker_killed_from_outside_is_replaced(parsers: dict[str, str]) -> None:
@@ -134,7 +137,8 @@ async def test_a_worker_killed_from_outside_is_replaced(parsers: dict[str, str])
         assert await still_works(pool)  # killed while idle: nobody's file is blamed
 
         busy = asyncio.create_task(reason(pool, b"x", "sleep"))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0)  # now it has its worker
+        assert pool._idle.empty()
         (worker,) = pool._workers
         os.kill(worker.process.pid, signal.SIGKILL)
         assert await busy == "CRASHED"
@@ -208,10 +212,12 @@ async def test_whatever_a_parser_that_was_taken_over_says_is_a_rejection_in_time
     parsers: dict[str, str], monkeypatch: pytest.MonkeyPatch, kind: str, expected: str
 ) -> None:
     monkeypatch.setattr(parsing, "_SHORT_S", 0.2)
-    async with ParserPool(1, ParserLimits(deadline_s=2), parsers) as pool:
-        begun = time.monotonic()
-        assert await reason(pool, b"x", kind) == expected
-        assert time.monotonic() - begun < 10
+    # Waiting for more than half an answer takes all of the deadline, and nothing else does.
+    patient = ParserLimits(deadline_s=100)
+    async with ParserPool(1, patient, parsers) as pool:
+        pool._limits = replace(patient, deadline_s=2 if expected == "TIMEOUT" else 100)
+        assert await asyncio.wait_for(reason(pool, b"x", kind), 60) == expected
+        pool._limits = patient
         assert await still_works(pool)
 
 
@@ -262,8 +268,9 @@ import asyncio, os, signal, sys
 from ragline.rag.formats import PARSERS
 from ragline.rag.parsing import ParserLimits, ParserPool
 async def main():
-    pool = ParserPool(2, ParserLimits(deadline_s=1), PARSERS | {"sleep": "hostile_sleep"})
+    pool = ParserPool(2, parsers=PARSERS | {"sleep": "hostile_sleep"})
     await pool.parse(b"x", "text/plain")
+    pool._limits = ParserLimits(deadline_s=1)
     busy = asyncio.create_task(pool.parse(b"x", sys.argv[1]))
     await asyncio.sleep(0.3)
     print(*(one.process.pid for one in pool._workers), flush=True)
@@ -289,7 +296,7 @@ def test_workers_end_when_their_parent_is_killed(at_work_on: str) -> None:
     pids = [int(pid) for pid in done.stdout.split()]
 
     assert pids, done.stderr
-    until = time.monotonic() + 20
+    until = time.monotonic() + 100
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not any(map(is_running, pids))

@@ -203,7 +203,7 @@ def read(text: str) -> None:
         url = f"http:{address}" if address.startswith("//") else address
         if url.startswith("http://127.0.0.1:"):
             try:
-                with urllib.request.urlopen(url, timeout=5):  # noqa: S310
+                with urllib.request.urlopen(url, timeout=60):  # noqa: S310
                     pass
             except (urllib.error.URLError, ValueError):
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clocks import put_forward, until
 from command import Command, place
 from conftest import opened
 from doubles.openai_server import KEY, Answer, Cut, Fail, OpenAIServer, Raw, Stall
@@ -157,27 +157,28 @@ async def test_no_more_requests_at_once_than_allowed(server: OpenAIServer, tmp_p
     embedder = await opened_at(
         server, tmp_path, dimension=64, normalised=True, batch=1, limits={"concurrency": 2}
     )
-    server.script(*[Answer(delay_s=0.2)] * 6)
-    started = time.monotonic()
+    # A moment late, so that one too many would be seen.
+    server.script(*[Answer(together=2, delay_s=0.1)] * 6)
 
     await embedder.embed_documents(WORDS + WORDS[:2])
 
-    assert time.monotonic() - started >= 0.6
+    assert server.most_at_once == 2
 
 
 async def test_a_question_does_not_wait_for_passages(server: OpenAIServer, tmp_path: Path) -> None:
     embedder = await opened_at(
         server, tmp_path, dimension=64, normalised=True, limits={"concurrency": 1}
     )
-    server.script(Answer(delay_s=15.0))
+    let = threading.Event()
+    server.script(Answer(held=let))
     passages = asyncio.create_task(embedder.embed_documents(WORDS))
-    await asyncio.sleep(0.2)
+    await until(lambda: server.requests)
 
-    started = time.monotonic()
     await embedder.embed_query("leave")
 
-    assert time.monotonic() - started < 10
-    passages.cancel()
+    assert not passages.done()
+    let.set()
+    assert len((await passages).vectors) == len(WORDS)
 
 
 async def test_a_question_goes_before_passages_that_wait_for_a_limit_of_ours(
@@ -191,13 +192,13 @@ async def test_a_question_goes_before_passages_that_wait_for_a_limit_of_ours(
         limits={"tokens_per_minute": 24_000, "requests_per_minute": 600},
     )
     passages = asyncio.create_task(embedder.embed_documents(["word " * 200] * 80))
-    await asyncio.sleep(0.5)
-    assert not passages.done()
+    await until(lambda: server.requests)
 
-    started = time.monotonic()
     await embedder.embed_query("leave")
 
-    assert time.monotonic() - started < 5
+    # Of eight requests with passages each has to wait for five seconds.
+    assert len(server.requests) < 8
+    assert not passages.done()
     passages.cancel()
     with pytest.raises(asyncio.CancelledError):
         await passages
@@ -219,19 +220,20 @@ async def test_the_deadline_that_ended_a_question_is_named(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
     for query_timeout_s, says in (
-        (0.5, "0.5 s (RAGLINE_QUERY_TIMEOUT)"),
-        (9, "1 s (RAGLINE_EMBED"),
+        (30, "30 s (RAGLINE_QUERY_TIMEOUT)"),
+        (90, "50 s (RAGLINE_EMBED"),
     ):
-        settings = config(
-            server, tmp_path, dimension=64, normalised=True, limits={"deadline_s": 1.0}
-        )
+        limits = {"timeout_s": 1000.0, "deadline_s": 50.0}
+        settings = config(server, tmp_path, dimension=64, normalised=True, limits=limits)
         embedder = await open_configured_embedder(
             replace(settings, query_timeout_s=query_timeout_s)
         )
         assert embedder is not None
         server.script(Stall())
-        with pytest.raises(ModelUnavailable) as raised:
-            await embedder.embed_query("leave")
+        with put_forward() as clock:
+            server.on_stall = lambda _, clock=clock: clock.forward(60)  # type: ignore[misc]
+            with pytest.raises(ModelUnavailable) as raised:
+                await embedder.embed_query("leave")
         assert f"the deadline of {says}" in str(raised.value)
 
 
@@ -292,21 +294,18 @@ async def test_after_a_failure_nothing_more_is_sent(server: OpenAIServer, tmp_pa
 async def test_our_own_rate_limit_is_kept_and_its_waits_are_counted(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
-    embedder = await opened_at(
-        server,
-        tmp_path,
-        dimension=64,
-        normalised=True,
-        batch=1,
-        limits={"requests_per_minute": 150, "deadline_s": 1.5},
-    )
-    started = time.monotonic()
+    # One a minute, by the clock; the deadline does not count that.
+    limits = {"requests_per_minute": 1, "deadline_s": 50.0, "concurrency": 1}
+    with put_forward() as clock:
+        embedder = await opened_at(
+            server, tmp_path, dimension=64, normalised=True, batch=1, limits=limits
+        )
+        started = clock.time()
 
-    await embedder.embed_documents([f"text {number}" for number in range(15)])
+        await embedder.embed_documents([f"text {number}" for number in range(4)])
 
-    # 12 go at once, the others each 139 / 60 a second; the deadline does not count that.
-    assert time.monotonic() - started >= 1.2
-    assert embedder.spent.limiter_wait_s >= 1.2
+        assert clock.time() - started >= 3 * 60
+    assert embedder.spent.limiter_wait_s > 50
     assert embedder.spent.retries == 0
 
 
@@ -336,8 +335,11 @@ async def test_cancelling_leaves_the_model_usable(server: OpenAIServer, tmp_path
     embedder = await opened_at(server, tmp_path, dimension=64, normalised=True)
     server.script(Stall())
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(embedder.embed_query("leave"), 0.3)
+    asking = asyncio.create_task(embedder.embed_query("leave"))
+    await until(lambda: server.requests)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
     assert embedder.spent.uncounted == 1
     assert (await embedder.embed_query("leave")).shape == (64,)
@@ -401,14 +403,14 @@ async def test_vectors_of_another_model_are_refused_before_anything_is_written(
 async def test_opening_pools_does_not_wait_for_a_model_that_stalls(
     server: OpenAIServer, own_dsn: Dsn, tmp_path: Path
 ) -> None:
-    settings = replace(config(server, tmp_path, limits={"retries": 0}), dsn=own_dsn)
+    # Whoever waits for the model sees it fail after a minute.
+    limits = {"retries": 0, "timeout_s": 60.0}
+    settings = replace(config(server, tmp_path, limits=limits), dsn=own_dsn)
     server.script(Stall())
     async with open_app(settings) as app:
         stalled = asyncio.create_task(app.embedder())
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
+        await until(lambda: server.requests)
         await app.pool("serve")
-        assert time.monotonic() - started < 10
         assert not stalled.done()
         stalled.cancel()
         with pytest.raises(asyncio.CancelledError):

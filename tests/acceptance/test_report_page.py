@@ -138,7 +138,7 @@ def run(browser: str, page: Path, *options: str) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

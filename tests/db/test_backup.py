@@ -17,7 +17,7 @@ from ragline.core.dsn import Dsn
 from ragline.db import backups
 from ragline.db.backups import Backup
 from ragline.errors import Conflict, LockTimeout, NotFound, PreconditionFailed, UsageError
-from ragline.ops import backup, backup_restore, programs, scratch
+from ragline.ops import backup, backup_in_place, backup_restore, programs, scratch
 from ragline.ops.embedded import wheel
 from servers import DEBIAN_15, ask, running
 
@@ -60,7 +60,7 @@ async def kept(shop: Db, own_dsn: Dsn, tmp_path: Path) -> Backup:
 
 async def in_place(dsn: Dsn, made: Backup, **options: Any) -> backup_restore.Restored:
     wanted: dict[str, Any] = {"is_applied": True, "may_lose_newer": False, **options}
-    return await backup_restore.in_place(dsn, made, lock_timeout_ms=500, **wanted)
+    return await backup_in_place.in_place(dsn, made, lock_timeout_ms=500, **wanted)
 
 
 def names(folder: Path) -> list[str]:

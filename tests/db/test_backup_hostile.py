@@ -14,14 +14,14 @@ from conftest import connect
 from ragline.core.dsn import Dsn
 from ragline.db import backups
 from ragline.errors import Conflict, LockTimeout, NotFound, PreconditionFailed, UsageError
-from ragline.ops import backup, backup_restore, machine, programs
+from ragline.ops import backup, backup_dump, backup_in_place, backup_restore, machine, programs
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def in_place(dsn: Dsn, made: backups.Backup, **options: Any) -> backup_restore.Restored:
     wanted: dict[str, Any] = {"is_applied": True, "may_lose_newer": False, **options}
-    return await backup_restore.in_place(dsn, made, lock_timeout_ms=500, **wanted)
+    return await backup_in_place.in_place(dsn, made, lock_timeout_ms=500, **wanted)
 
 
 _ODD = 'Sch"ema $x.Täb le*?|"q'
@@ -119,7 +119,7 @@ async def test_a_table_cannot_be_emptied_between_the_snapshot_and_its_lock(
 ) -> None:
     """TRUNCATE is no part of any snapshot: the backup would hold nothing, and be verified."""
     seen = []
-    written = backup._written
+    written = backup_dump._written
 
     async def late(*arguments: Any) -> tuple[int, str]:
         other = await connect(own_dsn)
@@ -132,7 +132,7 @@ async def test_a_table_cannot_be_emptied_between_the_snapshot_and_its_lock(
             await other.close()
         return await written(*arguments)
 
-    monkeypatch.setattr(backup, "_written", late)
+    monkeypatch.setattr(backup_dump, "_written", late)
 
     made = await backup.create(own_dsn, numbers, ["public.t"], folder=tmp_path)
 
@@ -143,13 +143,13 @@ async def test_a_table_cannot_be_emptied_between_the_snapshot_and_its_lock(
 async def test_a_table_dropped_meanwhile_is_a_sentence(
     numbers: Db, own_dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dumped = backup._dumped
+    dumped = backup_dump.dumped
 
     async def late(*arguments: Any, **options: Any) -> Any:
         await numbers.execute("drop table public.t")
         return await dumped(*arguments, **options)
 
-    monkeypatch.setattr(backup, "_dumped", late)
+    monkeypatch.setattr(backup_dump, "dumped", late)
 
     with pytest.raises(Conflict, match="dropped or renamed meanwhile"):
         await backup.create(own_dsn, numbers, ["public.t"], folder=tmp_path)
@@ -176,7 +176,7 @@ async def test_a_locked_table_is_waited_for_and_then_said(
 def test_pg_dump_that_waited_for_a_lock_may_be_run_again(own_dsn: Dsn) -> None:
     said = "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"
 
-    assert isinstance(backup._refused(own_dsn, said), LockTimeout)
+    assert isinstance(backup_dump._refused(own_dsn, said), LockTimeout)
 
 
 # Restores that write more than they should
@@ -308,7 +308,7 @@ async def test_rows_hidden_from_their_owner_are_no_backup(
 async def test_sequences_that_may_not_be_read_are_a_sentence(own_dsn: Dsn) -> None:
     said = 'failed to get data for sequence "s"; user may lack SELECT privilege on the sequence'
 
-    assert "a superuser" in str(backup._refused(own_dsn, said))
+    assert "a superuser" in str(backup_dump._refused(own_dsn, said))
 
 
 async def test_a_backup_of_all_has_the_large_objects(db: Db, own_dsn: Dsn, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ async def test_nothing_is_restored_onto_a_disk_that_has_no_room_for_it(
     numbers: Db, own_dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await backup.create(own_dsn, numbers, ["public.t"], folder=tmp_path)
-    monkeypatch.setattr(machine, "free_and_size", lambda _folder: (1024, 2048))
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda _folder: 1024)
 
     with pytest.raises(PreconditionFailed, match="where the database lies"):
         await backup.verify(own_dsn, numbers, str(made.id))

@@ -13,8 +13,9 @@ import evaluated
 import synthetic_runs as made
 from ragline.core.cases import Dataset, content_hash
 from ragline.core.dsn import Dsn
-from ragline.core.redline import Line, Policy
+from ragline.core.policies import Line, Policy
 from ragline.core.runs import CaseError, CaseResult, Figure, Run, Spent
+from ragline.db import datasets
 from ragline.db import evals as rows
 from ragline.errors import NotFound, UsageError
 from ragline.evals import baseline, check, compare, loading, report
@@ -49,7 +50,7 @@ async def stored(
     owner = rows.new_owner()
     pool = await app.pool("eval")
     async with pool.connection() as connection:
-        facts = await rows.add_dataset(connection, whole, content_hash(whole))
+        facts = await datasets.add(connection, whole, content_hash(whole))
         run = await rows.open_run(
             connection,
             name=name,
@@ -215,7 +216,7 @@ async def test_latencies_are_judged_with_the_measured_noise(opened: App) -> None
 
     pool = await opened.pool("eval")
     async with pool.connection() as connection:
-        found = await rows.dataset_of_run(connection, before.id)
+        found = await datasets.of_run(connection, before.id)
         assert found is not None
         await rows.save_noise(connection, found[0].id, "s1", {"p50_ms": (0.02, 40)}, runs=4)
     assert (await compare.compare(opened, "before", "slow", policy)).status == "fail"
@@ -226,7 +227,7 @@ async def test_noise_is_that_of_either_setting_and_the_larger_of_both(opened: Ap
     other = await stored(opened, "other", results(0.5), settings_hash="s2")
     pool = await opened.pool("eval")
     async with pool.connection() as connection:
-        facts = await rows.dataset(connection, "faq")
+        facts = await datasets.one(connection, "faq")
         assert facts is not None
         for settings_hash, known in (
             ("s1", {"p95_ms": (0.05, 40), "p50_ms": (0.04, 40)}),
@@ -247,7 +248,7 @@ async def test_questions_come_from_the_dataset_as_it_was(opened: App) -> None:
     )
     pool = await opened.pool("eval")
     async with pool.connection() as connection:
-        await rows.add_dataset(connection, changed, content_hash(changed), replace=True)
+        await datasets.add(connection, changed, content_hash(changed), replace=True)
     found = await report.of_run(opened, "before")
 
     assert found.cases["c0"].question == "What does c0 say?"

@@ -18,7 +18,7 @@ from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked, Judgement
 from ragline.core.index_definition import Place, place
 from ragline.errors import Conflict, NotFound, PreconditionFailed, UsageError
-from ragline.rag import attach
+from ragline.rag import detach
 from ragline.rag.app import App
 from trials import Fixed, brought, site_of
 
@@ -390,7 +390,7 @@ async def test_a_table_that_goes_while_it_is_measured_ends_the_change(
 
     (entry, *_) = await loop.entries(place_of_docs)
     assert entry.state == "undone"
-    done = await attach.detach(app, "docs")
+    done = await detach.detach(app, "docs")
     if done.is_there:
         assert done.dropped_indexes == ('"public"."docs_embedding__trial"',)
         assert await indexes_of(db, "public.moved") == [OWN.replace("public.docs", "public.moved")]

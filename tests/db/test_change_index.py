@@ -99,7 +99,7 @@ class Place:
         await self.kind.confirm(self.site, target, was)
 
 
-def placed(app: App, dsn: Dsn, folder: Path, *, lock_timeout_ms: int = 2000) -> Place:
+def placed(app: App, dsn: Dsn, folder: Path, *, lock_timeout_ms: int = 60_000) -> Place:
     said: list[str] = []
     points: list[str] = []
     kind = Index()
@@ -482,11 +482,10 @@ async def _writer(dsn: Dsn) -> AsyncIterator[tuple[Db, asyncpg.transaction.Trans
 
 
 async def _until(true: Callable[[], Any]) -> Any:
-    for _ in range(500):
-        if found := await true():
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came to that")
+    async with asyncio.timeout(120):
+        while not (found := await true()):  # noqa: ASYNC110 - in the server
+            await asyncio.sleep(0.01)
+        return found
 
 
 async def _left_behind(dsn: Dsn, want: Mapping[str, Any], application: str) -> tuple[Db, Any]:
@@ -620,7 +619,7 @@ async def test_a_disk_that_is_too_full_is_known_before(
     def full(_: Path) -> Any:
         return type("Usage", (), {"free": 100_000})
 
-    monkeypatch.setattr("ragline.change.build_room.shutil.disk_usage", full)
+    monkeypatch.setattr("shutil.disk_usage", full)
     with pytest.raises(PreconditionFailed, match="are free where the database lies: free"):
         await kb.wanted("kb", {"m": 24})
     # What is built already needs no space.

@@ -479,16 +479,18 @@ async def test_one_change_at_a_time(own_dsn: Dsn, site: Site, notes: Db, tmp_pat
 
 
 async def test_interrupted_it_is_put_back_at_once(site: Site, notes: Db) -> None:
+    started = asyncio.Event()
+
     async def after(asked: Asked, before: Mapping[str, Any]) -> Judgement:
-        await asyncio.sleep(60)
+        started.set()
+        await asyncio.Event().wait()
         raise AssertionError("never")
 
     verdicts(site).after = after  # type: ignore[method-assign]
     id_ = await planned(site, PART)
     task = asyncio.create_task(loop.apply(site, id_))
-    while await text(notes) == "old":  # noqa: ASYNC110 - in the database
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+    await started.wait()
+    assert await text(notes) == "new"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

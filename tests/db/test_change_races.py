@@ -368,7 +368,7 @@ async def test_putting_back_waits_for_a_person_who_restarts(site: Site, notes: D
 async def test_small_server_has_room_for_a_change(own_dsn: Dsn, notes: Db, tmp_path: Path) -> None:
     async with open_app(Config(dsn=own_dsn, data_dir=tmp_path)) as app:
         pool = await app.pool("admin")
-        pool.timeout_s = 2
+        pool.timeout_s = 30
         taken = [await pool.acquire() for _ in range(pool.size - 1)]
         try:
             site = make_site(app, own_dsn, tmp_path)

@@ -498,11 +498,9 @@ def in_ragline_conf(site: Site, line: str) -> Iterator[None]:
 
 
 async def until(site: Site, query: str, answer: str) -> None:
-    for _ in range(100):
-        if await ask(site, query) == answer:
-            return
-        await asyncio.sleep(0.03)
-    raise AssertionError(f"{query} never said {answer}")
+    async with asyncio.timeout(120):
+        while await ask(site, query) != answer:  # noqa: ASYNC110 - in the server
+            await asyncio.sleep(0.03)
 
 
 class Unrehearsed(EmbeddedRestart):

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import tiny_model
 from conftest import connect, opened
+from lock_waits import waits
 from ragline import config as configuration
 from ragline.change import loop
 from ragline.change.kind import Site
@@ -29,7 +30,7 @@ from ragline.change.kinds.space import Space
 from ragline.core.change import Trial
 from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked
-from ragline.db import collections, spaces
+from ragline.db import collections, documents, spaces
 from ragline.db.spaces import NewSpace
 from ragline.errors import (
     Conflict,
@@ -47,6 +48,7 @@ from ragline.models.embed_fake import FakeEmbedder
 from ragline.ops.restart import Restart
 from ragline.rag import backfill, catalog, ingest
 from ragline.rag.app import App
+from ragline.rag.compose import passage
 from ragline.rag.search import query, search_collections
 from ragline.wiring import open_app
 from trials import Fixed, brought, parts, site_of
@@ -164,7 +166,7 @@ async def _assert_filled(db: Db, space: spaces.Space, model: Embedder) -> None:
     stored = await _vectors(db, space)
     assert sorted(stored) == [row["id"] for row in rows]
     made = await model.embed_documents(
-        [ingest.passage(row["title"], row["headings"], row["body"]) for row in rows]
+        [passage(row["title"], row["headings"], row["body"]) for row in rows]
     )
     for row, vector in zip(rows, made.vectors, strict=True):
         assert stored[row["id"]] == pytest.approx(vector.tolist(), abs=1e-6)
@@ -346,10 +348,9 @@ async def test_a_document_half_written_is_waited_for_and_follows_the_swap(
         with pytest.raises(LockTimeout, match="writers were met in each of 5 tries"):
             await KIND.run(site, steps[-1])
         assert (await _active(site)).id == old.id
-        site.lock_timeout_ms = 2000
+        site.lock_timeout_ms = 60_000
         swap = asyncio.create_task(KIND.run(site, steps[-1]))
-        await asyncio.sleep(0.1)
-        assert not swap.done()
+        assert await waits(swap, db)
     await swap
     await writer.close()
     await KIND.confirm(site, "kb", value)
@@ -420,7 +421,7 @@ async def test_an_ingest_that_fills_the_same_chunks_is_no_error(
         vectors = np.ones((20, 32), dtype=np.float32)
         pool = await site.app.pool("admin")
         async with pool.connection() as connection:
-            await spaces.fill(connection, space, [(id_, None, [], "") for id_ in ids], vectors)
+            await documents.add_vectors(connection, space.id, ids, vectors)
 
     model = Meddled(32, at1=faster)
     assert await backfill.fill(site.app, space, model) == 40
@@ -459,7 +460,7 @@ async def test_a_cancelled_fill_keeps_what_it_has_and_holds_nothing(
 ) -> None:
     monkeypatch.setattr(backfill, "BATCH_CHUNKS", 16)
     space = await _beside(site)
-    model = Meddled(32, at3=lambda: asyncio.sleep(60))
+    model = Meddled(32, at3=asyncio.Event().wait)
     task = asyncio.create_task(backfill.fill(site.app, space, model))
     while model.batches < 3:  # noqa: ASYNC110 - in the model
         await asyncio.sleep(0.01)
@@ -608,12 +609,11 @@ async def test_dropping_waits_in_short_pieces_and_says_so_in_the_end(
         await reader.execute("select count(*) from chunk")
         with pytest.raises(LockTimeout, match="in 16 tries, the last of 50 ms"):
             await KIND.tidy(site, "kb", None)
-    site.lock_timeout_ms = 2000
+    site.lock_timeout_ms = 60_000
     async with reader.transaction():
         await reader.execute("select count(*) from chunk")
         tidying = asyncio.create_task(KIND.tidy(site, "kb", None))
-        await asyncio.sleep(0.15)
-        assert not tidying.done()
+        assert await waits(tidying, reader)
     await tidying
     assert len((await _known(site.app)).spaces) == 1
     await reader.close()
@@ -674,7 +674,7 @@ async def test_no_search_fails_while_the_space_is_filled_swapped_and_put_back(
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not is_so():  # noqa: ASYNC110 - by searches under way
             await asyncio.sleep(0.01)
 

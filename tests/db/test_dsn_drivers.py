@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from sqlalchemy.engine import make_url
 
 from ragline import config
 from ragline.core.dsn import Dsn, Host, Secret
+from servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,12 +57,6 @@ class Server:
         )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def as_server_user() -> dict[str, Any]:
     # PostgreSQL refuses to run as root.
     return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -88,7 +82,7 @@ def binaries(folder: Path) -> Path:
 
 
 def wait_until_ready(dsn: Dsn, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             psycopg.connect(dsn.for_psycopg("test")).close()
@@ -149,7 +143,7 @@ def server(folder: Path) -> Iterator[Server]:
         yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 async def ask_asyncpg(dsn: Dsn, query: str) -> Row:

@@ -25,6 +25,7 @@ import pytest
 from ragline.errors import EmbeddedServerError
 from ragline.ops import embedded
 from ragline.ops.embedded import owner, places, postmaster, settings, wheel
+from servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +84,7 @@ def kill_9(cluster: embedded.Cluster) -> None:
     os.kill(cluster.pid, signal.SIGKILL)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "waited in vain"
@@ -119,23 +120,27 @@ def permissions(paths: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
     return {path: (stat.st_mode, stat.st_uid, stat.st_gid) for path, stat in found.items()}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # What is made
 
 
-def test_an_existing_server_is_found_again_in_under_five_ms(shared: embedded.Cluster) -> None:
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        assert embedded.ensure(shared.data_dir) == shared
-        times.append(time.perf_counter() - began)
+def test_an_existing_server_is_found_again_by_a_look_at_it(
+    shared: embedded.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command begins with it: a lock, a process or a login would be felt each time."""
 
-    assert min(times) < 0.005
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it went further than to look")
+
+    for where, name in (
+        (places, "locked"),
+        (wheel, "programs"),
+        (subprocess, "Popen"),
+        (psycopg, "connect"),
+        (time, "sleep"),
+    ):
+        monkeypatch.setattr(where, name, never)
+
+    assert embedded.ensure(shared.data_dir) == shared
 
 
 def test_the_cluster_has_checksums_utf8_and_the_builtin_c_utf8(shared: embedded.Cluster) -> None:
@@ -168,16 +173,15 @@ def test_alter_system_wins_over_our_settings(base: Path) -> None:
 
 
 def test_settings_respect_small_machines() -> None:
-    small = settings.Machine(memory_bytes=512 * settings.MIB, shared_memory_bytes=64 * settings.MIB)
-    large = settings.Machine(memory_bytes=2**40, shared_memory_bytes=2**39)
+    small, large = (512 * settings.MIB, 64 * settings.MIB), (2**40, 2**39)
     here = Path("/tmp/it's, here")
 
-    text = settings.ragline_conf(small, socket_folder=here, port=None)
+    text = settings.ragline_conf(*small, socket_folder=here, port=None)
     assert "shared_buffers = '128MB'" in text
     assert "dynamic_shared_memory_type = 'mmap'" in text
     assert "listen_addresses = ''" in text
     assert "unix_socket_directories = '\"/tmp/it''s, here\"'" in text
-    text = settings.ragline_conf(large, socket_folder=here, port=5544)
+    text = settings.ragline_conf(*large, socket_folder=here, port=5544)
     assert "shared_buffers = '1024MB'" in text
     assert "mmap" not in text
     assert "listen_addresses = '127.0.0.1'" in text
@@ -446,7 +450,7 @@ def test_two_processes_start_one_server_that_outlives_them(base: Path) -> None:
         print(embedded.ensure(Path(sys.argv[1])).pid)
         """
     starters = [python(code, base / "data") for _ in range(4)]
-    said = [starter.communicate(timeout=60)[0] for starter in starters]
+    said = [starter.communicate(timeout=240)[0] for starter in starters]
 
     assert [starter.returncode for starter in starters] == [0] * 4
     cluster = embedded.ensure(base / "data")
@@ -482,7 +486,7 @@ def test_a_busy_orphan_of_a_killed_server_does_not_block_the_next(base: Path) ->
         again = embedded.ensure(cluster.data_dir)
 
         wait_until(lambda: not postmaster.is_alive(pid))
-        assert isinstance(busy.exception(timeout=10), psycopg.OperationalError)
+        assert isinstance(busy.exception(timeout=120), psycopg.OperationalError)
     assert ask(again, "select 1") == 1
 
 
@@ -491,7 +495,7 @@ def test_a_stale_pid_file_that_names_a_living_process_is_seen_through(base: Path
     kill_9(cluster)
     wait_until(lambda: not postmaster.is_alive(cluster.pid))
     who = owner.require()
-    sleeper = subprocess.Popen(["/bin/sleep", "60"], user=who.uid if AS_ROOT else None)
+    sleeper = subprocess.Popen(["/bin/sleep", "3600"], user=who.uid if AS_ROOT else None)
     try:
         for stale in (
             own(cluster.data_dir) / "postgres/18/postmaster.pid",

@@ -613,23 +613,48 @@ async def test_the_same_error_again_and_again_ends_a_run(own_dsn: Dsn, tmp_path:
 
 
 class Slow(FakeEmbedder):
-    """A model that takes its time."""
+    """A model that takes so many questions, and has the others wait until it goes on."""
+
+    def __init__(self, questions: int) -> None:
+        super().__init__()
+        self.questions = questions
+        self.is_waited_for, self.goes_on = asyncio.Event(), asyncio.Event()
 
     async def embed_query(self, text: str) -> Vector:
-        await asyncio.sleep(0.4)
+        if not self.questions:
+            self.is_waited_for.set()
+            await self.goes_on.wait()
+        else:
+            self.questions -= 1
         return await super().embed_query(text)
 
 
-async def test_a_run_ends_when_its_time_is_over_and_can_go_on(own_dsn: Dsn, tmp_path: Path) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+async def test_a_run_ends_when_its_time_is_over_and_can_go_on(
+    own_dsn: Dsn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clocks, timeout = Slow(1), [], asyncio.timeout
+
+    def kept(seconds: float | None) -> asyncio.Timeout:
+        clock = timeout(seconds)
+        if seconds is not None and 3000 < seconds <= 3600:
+            clocks.append(clock)
+        return clock
+
+    monkeypatch.setattr(asyncio, "timeout", kept)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
 
-        partial = await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.9), name="r")
+        limits = Limits(concurrency=1, max_time_s=3600)
+        running = asyncio.create_task(run(app, HYBRID, limits, name="r"))
+        await model.is_waited_for.wait()
+        (clock,) = clocks
+        clock.reschedule(asyncio.get_running_loop().time())
+        partial = await running
 
         assert partial.state == "partial"
         assert ended_by(partial) == "limit"
-        assert 0 < partial.done < 3
-        assert partial.seconds < 2
+        assert partial.done == 1
+        model.goes_on.set()
         done = await run(app, HYBRID, resume="r")
         assert (done.state, ended_by(done)) == ("complete", None)
         assert not any("ended early" in said for said in done.warnings)
@@ -653,7 +678,8 @@ async def test_a_run_ends_before_its_limit_of_cost(own_dsn: Dsn, tmp_path: Path)
 async def test_a_run_that_is_cancelled_stays_behind_as_partial(
     own_dsn: Dsn, tmp_path: Path
 ) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+    model = Slow(1)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
         seen = asyncio.Event()
 
@@ -671,6 +697,7 @@ async def test_a_run_that_is_cancelled_stays_behind_as_partial(
         assert left is not None
         assert (left.state, left.done) == ("partial", 1)
         assert any("interrupted" in said for said in left.warnings)
+        model.goes_on.set()
         assert (await run(app, HYBRID, resume="r")).state == "complete"
 
 
@@ -705,21 +732,24 @@ async def test_a_complete_run_cannot_go_on(app: App) -> None:
 
 
 async def test_two_processes_do_not_work_on_one_run(own_dsn: Dsn, tmp_path: Path) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+    model = Slow(0)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
-        await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.7), name="r")
-        seen = asyncio.Event()
+        await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.1), name="r")
+        model.questions, seen = 1, asyncio.Event()
 
         first = asyncio.create_task(run(app, HYBRID, resume="r", on_progress=lambda _: seen.set()))
         await seen.wait()
         with pytest.raises(Conflict, match="is being worked on by"):
             await run(app, HYBRID, resume="r")
 
+        model.goes_on.set()
         assert (await first).state == "complete"
 
 
 async def test_a_run_that_was_taken_over_stops(own_dsn: Dsn, tmp_path: Path, db: Db) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+    model = Slow(1)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
         seen = asyncio.Event()
         task = asyncio.create_task(
@@ -727,18 +757,21 @@ async def test_a_run_that_was_taken_over_stops(own_dsn: Dsn, tmp_path: Path, db:
         )
         await seen.wait()
         await db.execute("update ragline.run set owner = 'there:1:bbbbbbbbbbbb' where name = 'r'")
+        model.goes_on.set()
 
         with pytest.raises(Conflict, match="is being worked on by there"):
             await task
 
 
 async def test_a_collection_that_changes_meanwhile_is_said(own_dsn: Dsn, tmp_path: Path) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+    model = Slow(1)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
         seen = asyncio.Event()
         task = asyncio.create_task(run(app, HYBRID, on_progress=lambda _: seen.set()))
         await seen.wait()
         await ingest_texts(app, [Text(source="new.md", text="Lead is dull.")], COLLECTION)
+        model.goes_on.set()
 
         done = await task
 
@@ -849,11 +882,13 @@ async def test_a_limit_of_cost_is_kept_by_many_at_once(own_dsn: Dsn, tmp_path: P
 
 
 async def test_each_process_that_died_is_said(own_dsn: Dsn, tmp_path: Path, db: Db) -> None:
-    async with evaluated.opened(own_dsn, tmp_path, embedder=Slow()) as app:
+    model = Slow(0)
+    async with evaluated.opened(own_dsn, tmp_path, embedder=model) as app:
         await prepared(app)
         pool = await app.pool("eval")
-        partial = await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.2), name="r")
+        partial = await run(app, HYBRID, Limits(concurrency=1, max_time_s=0.1), name="r")
         assert partial.state == "partial"
+        model.goes_on.set()
         async with pool.connection() as connection:
             # It goes on, and is never heard of again.
             await evals.claim_run(connection, partial.id, owner="gone")

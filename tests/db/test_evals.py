@@ -15,12 +15,13 @@ import asyncpg
 import pytest
 
 from conftest import connect
+from lock_waits import waits
 from ragline.core.budget import ROLES, Workload
 from ragline.core.cases import Case, Context, Dataset, Relevant
 from ragline.core.claims import ClaimLabels
 from ragline.core.dsn import Dsn
 from ragline.core.runs import CaseError, CaseResult, Figure, Run, RunHit, Settings, Spent
-from ragline.db import evals, queries
+from ragline.db import datasets, evals, queries
 from ragline.db.pool import Connection, Pool, open_pool
 from ragline.errors import Conflict, NotFound, RaglineError, UsageError
 from ragline.rag.app import App
@@ -105,8 +106,8 @@ async def eval_pool(dsn: Dsn, workload: Workload = "eval") -> AsyncIterator[Pool
         workload,
         password=None,
         size=lambda _: 8,
-        timeout_s=5,
-        query_timeout_s=20,
+        timeout_s=60,
+        query_timeout_s=60,
     )
     assert pool.why_not_isolated is None
     try:
@@ -150,7 +151,7 @@ async def closed(
 
 async def measured(connection: Connection, name: str | None = None) -> Run:
     """Return a complete run of the dataset `cranfield`, which is made where it is not there."""
-    facts = await evals.add_dataset(connection, dataset_of(), HASH)
+    facts = await datasets.add(connection, dataset_of(), HASH)
     run = await opened(connection, facts.id, name=name)
     await evals.save_cases(connection, run.id, [result(0), result(1)], owner=ME)
     return await closed(connection, run)
@@ -189,27 +190,27 @@ async def test_dataset_comes_back_as_it_was(ev: Connection) -> None:
             Case(id="q/3", question="who?", is_answerable=False),
         ),
     )
-    made = await evals.add_dataset(ev, dataset, HASH)
-    found = await evals.dataset(ev, dataset.name)
+    made = await datasets.add(ev, dataset, HASH)
+    found = await datasets.one(ev, dataset.name)
 
     assert found is not None
     assert found == (made, dataset)
     assert list(found[1].extra) == ["z", "a"]
     assert (made.cases, made.with_answer, made.with_relevant, made.unanswerable) == (3, 1, 2, 1)
     assert (made.hash, made.format) == (HASH, "ragchecker")
-    assert await evals.datasets(ev) == [made]
+    assert await datasets.every(ev) == [made]
 
 
 @pytest.mark.parametrize("name", ["nothing", "", "a\0b", "\ud800"])
 async def test_dataset_that_is_not_there_is_none(ev: Connection, name: str) -> None:
-    assert await evals.dataset(ev, name) is None
-    assert not await evals.remove_dataset(ev, name)
+    assert await datasets.one(ev, name) is None
+    assert not await datasets.remove(ev, name)
 
 
 @pytest.mark.parametrize("name", ["", "-x", "_x", "a b", "a/b", "x" * 101, "a\n"])
 async def test_dataset_name_is_plain(ev: Connection, name: str) -> None:
     with pytest.raises(UsageError, match="name of a dataset is not plain"):
-        await evals.add_dataset(ev, dataset_of(name=name), HASH)
+        await datasets.add(ev, dataset_of(name=name), HASH)
 
 
 @pytest.mark.parametrize("name", ["a\0", "\ud800"])
@@ -217,51 +218,51 @@ async def test_what_is_no_text_is_refused_with_a_sentence(ev: Connection, name: 
     bad = Case(id=name, question="?", answer="a")
     for dataset in (dataset_of(name=name), Dataset(name="d", format="jsonl", cases=(bad,))):
         with pytest.raises(UsageError, match="holds a character that PostgreSQL cannot hold"):
-            await evals.add_dataset(ev, dataset, HASH)
+            await datasets.add(ev, dataset, HASH)
 
 
 async def test_dataset_with_two_cases_of_one_id_is_refused_as_a_whole(ev: Connection) -> None:
     twice = Dataset(name="d", format="jsonl", cases=cases(1) * 2)
     with pytest.raises(Conflict, match=r"dataset_case: Key .*q0\) already exists"):
-        await evals.add_dataset(ev, twice, HASH)
-    assert await evals.datasets(ev) == []
+        await datasets.add(ev, twice, HASH)
+    assert await datasets.every(ev) == []
 
 
 async def test_case_with_a_number_that_json_cannot_hold_is_refused(ev: Connection) -> None:
     bad = Case(id="q", question="?", answer="a", extra={"score": float("nan")})
     with pytest.raises(UsageError, match=r"case q\.score is nan"):
-        await evals.add_dataset(ev, Dataset(name="d", format="jsonl", cases=(bad,)), HASH)
+        await datasets.add(ev, Dataset(name="d", format="jsonl", cases=(bad,)), HASH)
 
 
 async def test_same_content_again_changes_nothing(ev: Connection) -> None:
-    first = await evals.add_dataset(ev, dataset_of(), HASH)
-    assert await evals.add_dataset(ev, dataset_of(), HASH) == first
+    first = await datasets.add(ev, dataset_of(), HASH)
+    assert await datasets.add(ev, dataset_of(), HASH) == first
 
 
 async def test_other_content_under_a_taken_name_needs_replace(ev: Connection) -> None:
-    first = await evals.add_dataset(ev, dataset_of(), HASH)
+    first = await datasets.add(ev, dataset_of(), HASH)
     with pytest.raises(Conflict, match="'cranfield' exists with other cases"):
-        await evals.add_dataset(ev, dataset_of(3), OTHER_HASH)
-    assert await evals.datasets(ev) == [first]
+        await datasets.add(ev, dataset_of(3), OTHER_HASH)
+    assert await datasets.every(ev) == [first]
 
-    second = await evals.add_dataset(ev, dataset_of(3), OTHER_HASH, replace=True)
+    second = await datasets.add(ev, dataset_of(3), OTHER_HASH, replace=True)
     assert (second.hash, second.cases) == (OTHER_HASH, 3)
-    assert await evals.datasets(ev) == [second]
+    assert await datasets.every(ev) == [second]
     # Nobody was measured with the first one.
     assert await ev.fetchval("select count(*) from dataset") == 1
 
 
 async def test_replaced_dataset_stays_for_its_runs_and_goes_with_the_last(ev: Connection) -> None:
     run = await measured(ev)
-    new = await evals.add_dataset(ev, dataset_of(3), OTHER_HASH, replace=True)
+    new = await datasets.add(ev, dataset_of(3), OTHER_HASH, replace=True)
 
-    old = await evals.dataset_of_run(ev, run.id)
+    old = await datasets.of_run(ev, run.id)
     assert old is not None
     assert (old[0].hash, len(old[1].cases)) == (HASH, 2)
     again = await evals.run(ev, run.name)
     assert again == run
     assert await evals.runs(ev, "cranfield") == [run]
-    assert await evals.datasets(ev) == [new]
+    assert await datasets.every(ev) == [new]
 
     assert await evals.remove_run(ev, run.id)
     assert await ev.fetchval("select array_agg(hash) from dataset") == [OTHER_HASH]
@@ -272,7 +273,7 @@ async def test_two_imports_of_one_name_at_once_leave_one(own: Pool) -> None:
     async def add(hash_: str) -> str:
         async with own.connection() as connection:
             try:
-                return (await evals.add_dataset(connection, dataset_of(40), hash_)).hash
+                return (await datasets.add(connection, dataset_of(40), hash_)).hash
             except Conflict:
                 return "conflict"
 
@@ -286,9 +287,9 @@ async def test_two_imports_of_one_name_at_once_leave_one(own: Pool) -> None:
 async def test_dataset_with_runs_is_not_removed(ev: Connection) -> None:
     run = await measured(ev)
     with pytest.raises(Conflict, match=f"has runs: {run.name}; remove them first"):
-        await evals.remove_dataset(ev, "cranfield")
+        await datasets.remove(ev, "cranfield")
     assert await evals.remove_run(ev, run.id)
-    assert await evals.remove_dataset(ev, "cranfield")
+    assert await datasets.remove(ev, "cranfield")
     assert await ev.fetchval("select count(*) from dataset_case") == 0
 
 
@@ -312,7 +313,7 @@ async def test_dataset_never_changes_not_even_by_its_owner(own_dsn: Dsn) -> None
 
 async def test_case_added_beside_a_new_run_waits_for_it_and_is_refused(own: Pool) -> None:
     async with own.connection() as first, own.connection() as second:
-        facts = await evals.add_dataset(first, dataset_of(), HASH)
+        facts = await datasets.add(first, dataset_of(), HASH)
         transaction = first.transaction()
         await transaction.start()
         await opened(first, facts.id)
@@ -321,8 +322,7 @@ async def test_case_added_beside_a_new_run_waits_for_it_and_is_refused(own: Pool
                 "insert into dataset_case values ($1, 2, 'q2', true, true, true, '{}')", facts.id
             )
         )
-        await asyncio.sleep(0.2)
-        assert not adding.done()
+        assert await waits(adding, first)
         await transaction.commit()
         with pytest.raises(asyncpg.RestrictViolationError, match="was made with these cases"):
             await adding
@@ -332,7 +332,7 @@ async def test_case_added_beside_a_new_run_waits_for_it_and_is_refused(own: Pool
 
 
 async def test_run_comes_back_as_it_was_closed(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     settings = Settings(
         collections=("kb", "other"), k=12, method="vector", ef_search=80, exact=True,
         filter="lang = 'de'", answers="generated", judge="llm", contexts="fixed", match="stem",
@@ -347,8 +347,8 @@ async def test_run_comes_back_as_it_was_closed(ev: Connection) -> None:
     assert (run.settings, run.provenance, run.spent) == (settings, provenance, Spent())
     assert list(run.provenance) == list(provenance)
 
-    await evals.save_case(ev, run.id, FULL, owner=ME)
-    await evals.save_case(ev, run.id, result(1, errors=(FAILED,)), owner=ME)
+    await evals.save_cases(ev, run.id, [FULL], owner=ME)
+    await evals.save_cases(ev, run.id, [result(1, errors=(FAILED,))], owner=ME)
     done = await closed(ev, run, state="partial")
 
     assert done == replace(
@@ -371,9 +371,9 @@ async def test_run_comes_back_as_it_was_closed(ev: Connection) -> None:
 
 
 async def test_case_comes_back_as_it_was_and_a_later_one_takes_its_place(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
-    await evals.save_case(ev, run.id, result(1, answer="old", errors=(FAILED,)), owner=ME)
+    await evals.save_cases(ev, run.id, [result(1, answer="old", errors=(FAILED,))], owner=ME)
     await evals.save_cases(ev, run.id, [result(1), FULL], owner=ME)
 
     assert await evals.results(ev, run.id) == [FULL, result(1)]
@@ -386,26 +386,28 @@ async def test_case_comes_back_as_it_was_and_a_later_one_takes_its_place(ev: Con
 async def test_answer_that_no_text_can_hold_is_kept_with_signs_in_their_place(
     ev: Connection,
 ) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     contexts = ("nul \0", "half \ud800")
-    await evals.save_case(ev, run.id, result(0, answer="a\0b\ud800c", contexts=contexts), owner=ME)
+    await evals.save_cases(
+        ev, run.id, [result(0, answer="a\0b\ud800c", contexts=contexts)], owner=ME
+    )
     (kept,) = await evals.results(ev, run.id)
     assert (kept.answer, kept.contexts) == ("a\ufffdb\ufffdc", contexts)
 
 
 async def test_number_that_json_cannot_hold_is_refused_by_name(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     for value in (float("nan"), float("inf")):
         bad = result(0, metrics={"f1": value})
         with pytest.raises(UsageError, match=r"case q0\.metrics\.f1 is (nan|inf)"):
-            await evals.save_case(ev, run.id, bad, owner=ME)
+            await evals.save_cases(ev, run.id, [bad], owner=ME)
     assert await evals.results(ev, run.id) == []
 
 
 async def test_run_without_a_name_gets_its_datasets_and_its_number(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(name="x" * 100), HASH)
+    facts = await datasets.add(ev, dataset_of(name="x" * 100), HASH)
     run = await opened(ev, facts.id)
     assert run.name == f"{'x' * 80}-{run.id}"
     named = await opened(ev, facts.id, name="mine")
@@ -417,13 +419,13 @@ async def test_run_without_a_name_gets_its_datasets_and_its_number(ev: Connectio
 
 @pytest.mark.parametrize("name", ["7", "a b", "", "baseline:x", "x" * 101])
 async def test_run_name_is_plain_and_no_number(ev: Connection, name: str) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     with pytest.raises(UsageError, match="name of a run is not plain"):
         await opened(ev, facts.id, name=name)
 
 
 async def test_run_name_is_unique(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     await opened(ev, facts.id, name="mine")
     with pytest.raises(Conflict, match=r"run: Key \(name\)=\(mine\) already exists"):
         await opened(ev, facts.id, name="mine")
@@ -440,10 +442,10 @@ async def test_run_needs_a_dataset_with_cases_as_many_as_were_read(ev: Connectio
     with pytest.raises(Conflict, match="there is no dataset 12345"):
         async with ev.transaction():
             await opened(ev, 12345)
-    empty = await evals.add_dataset(ev, dataset_of(0, name="empty"), HASH)
+    empty = await datasets.add(ev, dataset_of(0, name="empty"), HASH)
     with pytest.raises(UsageError, match="run_has_cases"):
         await opened(ev, empty.id, count=0)
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     with pytest.raises(Conflict, match="has 2 cases, not 3"):
         await opened(ev, facts.id, count=3)
     assert await evals.runs(ev) == []
@@ -460,7 +462,7 @@ async def test_run_needs_a_dataset_with_cases_as_many_as_were_read(ev: Connectio
 async def test_run_is_complete_only_with_every_case_and_no_error(
     ev: Connection, stored: Sequence[CaseResult], there: int
 ) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     await evals.save_cases(ev, run.id, stored, owner=ME)
     with pytest.raises(Conflict, match=f"is not complete: {there} of 2 cases"):
@@ -478,7 +480,7 @@ async def test_complete_run_never_changes_not_even_by_its_owner(own_dsn: Dsn) ->
         with pytest.raises(Conflict, match="cranfield-1 is complete and never changes"):
             await evals.claim_run(db, run.id, owner=ME)
         with pytest.raises(Conflict, match="cranfield-1 is complete and never changes"):
-            await evals.save_case(db, run.id, result(0), owner=ME)
+            await evals.save_cases(db, run.id, [result(0)], owner=ME)
         with pytest.raises(Conflict, match="cranfield-1 is complete and never changes"):
             await closed(db, run)
         for sql, match in (
@@ -499,9 +501,9 @@ async def test_complete_run_never_changes_not_even_by_its_owner(own_dsn: Dsn) ->
 
 async def test_run_keeps_what_it_was_begun_with(own_dsn: Dsn) -> None:
     async with eval_pool(own_dsn, "admin") as pool, pool.connection() as db, db.transaction():
-        facts = await evals.add_dataset(db, dataset_of(), HASH)
+        facts = await datasets.add(db, dataset_of(), HASH)
         run = await opened(db, facts.id)
-        await evals.save_case(db, run.id, result(0), owner=ME)
+        await evals.save_cases(db, run.id, [result(0)], owner=ME)
         for change in (
             "name = 'x'", "settings = '{}'", "provenance = '{}'", "judge_id = null",
             "cases = 1", "started_at = now()", "dataset_id = 5",
@@ -523,22 +525,22 @@ async def test_run_keeps_what_it_was_begun_with(own_dsn: Dsn) -> None:
 
 
 async def test_case_of_another_dataset_is_refused(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     with pytest.raises(Conflict, match=r"case 2 \(q2\) is not in the dataset of run"):
-        await evals.save_case(ev, run.id, result(2), owner=ME)
+        await evals.save_cases(ev, run.id, [result(2)], owner=ME)
 
 
 async def test_cases_of_a_run_may_be_saved_at_the_same_time(own: Pool) -> None:
     count = 120
     async with own.connection() as connection:
-        facts = await evals.add_dataset(connection, dataset_of(count), HASH)
+        facts = await datasets.add(connection, dataset_of(count), HASH)
         run = await opened(connection, facts.id, count=count)
 
     async def save(first: int) -> None:
         for ordinal in range(first, count, 6):
             async with own.connection() as connection:
-                await evals.save_case(connection, run.id, result(ordinal), owner=ME)
+                await evals.save_cases(connection, run.id, [result(ordinal)], owner=ME)
 
     await asyncio.gather(*(save(first) for first in range(6)))
     async with own.connection() as connection:
@@ -548,7 +550,7 @@ async def test_cases_of_a_run_may_be_saved_at_the_same_time(own: Pool) -> None:
 
 async def test_case_that_fails_beside_the_end_of_a_run_does_not_slip_in(own: Pool) -> None:
     async with own.connection() as first, own.connection() as second:
-        facts = await evals.add_dataset(first, dataset_of(), HASH)
+        facts = await datasets.add(first, dataset_of(), HASH)
         run = await opened(first, facts.id)
         await evals.save_cases(first, run.id, [result(0), result(1)], owner=ME)
         # Without the run's own row: only what the trigger locks keeps them apart.
@@ -557,8 +559,7 @@ async def test_case_that_fails_beside_the_end_of_a_run_does_not_slip_in(own: Poo
         await transaction.start()
         await first.execute(sql, run.id)
         closing = asyncio.create_task(closed(second, run))
-        await asyncio.sleep(0.2)
-        assert not closing.done()
+        assert await waits(closing, first)
         await transaction.commit()
         with pytest.raises(Conflict, match="1 of 2 cases"):
             await closing
@@ -568,8 +569,7 @@ async def test_case_that_fails_beside_the_end_of_a_run_does_not_slip_in(own: Poo
         await transaction.start()
         await closed(second, run)
         failing = asyncio.create_task(first.execute(sql, run.id))
-        await asyncio.sleep(0.2)
-        assert not failing.done()
+        assert await waits(failing, second)
         await transaction.commit()
         with pytest.raises(asyncpg.RestrictViolationError, match="its cases never change"):
             await failing
@@ -591,13 +591,13 @@ async def expire(connection: Connection, run: Run) -> None:
 
 
 async def test_run_in_work_is_nobody_elses(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     said = f"{run.name} is being worked on by {ME} until 20..-..-..T.* wait for it"
     with pytest.raises(Conflict, match=said):
         await evals.claim_run(ev, run.id, owner=OTHER)
     with pytest.raises(Conflict, match=said):
-        await evals.save_case(ev, run.id, result(0), owner=OTHER)
+        await evals.save_cases(ev, run.id, [result(0)], owner=OTHER)
     with pytest.raises(Conflict, match=said):
         await evals.renew_run(ev, run.id, owner=OTHER)
     with pytest.raises(Conflict, match=said):
@@ -609,9 +609,9 @@ async def test_run_in_work_is_nobody_elses(ev: Connection) -> None:
 
 
 async def test_run_that_its_process_left_is_partial_and_can_be_taken_over(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
-    await evals.save_case(ev, run.id, result(0), owner=ME)
+    await evals.save_cases(ev, run.id, [result(0)], owner=ME)
     await expire(ev, run)
     left = await evals.run(ev, run.name)
     assert left == replace(run, state="partial", done=1)
@@ -620,16 +620,16 @@ async def test_run_that_its_process_left_is_partial_and_can_be_taken_over(ev: Co
     assert taken == replace(run, state="running", done=1)
     # The one that was only slow finds out before it writes anything.
     with pytest.raises(Conflict, match=f"worked on by {OTHER}"):
-        await evals.save_case(ev, run.id, result(1), owner=ME)
-    await evals.save_case(ev, run.id, result(1), owner=OTHER)
+        await evals.save_cases(ev, run.id, [result(1)], owner=ME)
+    await evals.save_cases(ev, run.id, [result(1)], owner=OTHER)
     assert (await closed(ev, run, owner=OTHER)).state == "complete"
 
 
 async def test_slow_owner_goes_on_where_nobody_took_over(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     for again in (
-        evals.save_case(ev, run.id, result(0), owner=ME),
+        evals.save_cases(ev, run.id, [result(0)], owner=ME),
         evals.renew_run(ev, run.id, owner=ME),
     ):
         await expire(ev, run)
@@ -641,12 +641,12 @@ async def test_slow_owner_goes_on_where_nobody_took_over(ev: Connection) -> None
 
 
 async def test_partial_run_is_resumed(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
-    await evals.save_case(ev, run.id, result(0, errors=(FAILED,)), owner=ME)
+    await evals.save_cases(ev, run.id, [result(0, errors=(FAILED,))], owner=ME)
     await closed(ev, run, state="partial")
     with pytest.raises(Conflict, match="not held by this process; resume it first"):
-        await evals.save_case(ev, run.id, result(0), owner=ME)
+        await evals.save_cases(ev, run.id, [result(0)], owner=ME)
 
     assert (await evals.claim_run(ev, run.id, owner=OTHER)).state == "running"
     await evals.save_cases(ev, run.id, [result(0), result(1)], owner=OTHER)
@@ -655,7 +655,7 @@ async def test_partial_run_is_resumed(ev: Connection) -> None:
 
 async def test_of_many_who_claim_a_run_one_gets_it(own: Pool) -> None:
     async with own.connection() as connection:
-        facts = await evals.add_dataset(connection, dataset_of(), HASH)
+        facts = await datasets.add(connection, dataset_of(), HASH)
         run = await opened(connection, facts.id)
         await closed(connection, run, state="partial")
 
@@ -675,7 +675,7 @@ async def test_run_that_does_not_exist_cannot_be_worked_on(ev: Connection) -> No
     for act in (
         evals.claim_run(ev, run.id, owner=ME),
         evals.renew_run(ev, run.id, owner=ME),
-        evals.save_case(ev, run.id, result(0), owner=ME),
+        evals.save_cases(ev, run.id, [result(0)], owner=ME),
         closed(ev, run),
     ):
         with pytest.raises(NotFound, match="there is no run 12345"):
@@ -690,7 +690,7 @@ def test_owners_differ() -> None:
 
 
 async def test_newest_case_without_errors_is_reused(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(3), HASH)
+    facts = await datasets.add(ev, dataset_of(3), HASH)
     first = await opened(ev, facts.id, count=3)
     second = await opened(ev, facts.id, count=3)
     third = await opened(ev, facts.id, count=3)
@@ -711,7 +711,7 @@ async def test_newest_case_without_errors_is_reused(ev: Connection) -> None:
 async def test_reuse_is_looked_up_in_an_index(own: Pool) -> None:
     count = 1500
     async with own.connection() as connection:
-        facts = await evals.add_dataset(connection, dataset_of(count), HASH)
+        facts = await datasets.add(connection, dataset_of(count), HASH)
         run = await opened(connection, facts.id, count=count)
         stored = [result(n, reuse_key=f"{n:064x}", answer="x" * 500) for n in range(count)]
         await evals.save_cases(connection, run.id, stored, owner=ME)
@@ -756,7 +756,7 @@ async def test_baseline_is_set_and_the_former_one_is_history(ev: Connection) -> 
 async def test_baselines_of_two_datasets_may_have_one_name(ev: Connection) -> None:
     first = await measured(ev)
     await evals.set_baseline(ev, "main", first.id)
-    facts = await evals.add_dataset(ev, dataset_of(name="other"), HASH)
+    facts = await datasets.add(ev, dataset_of(name="other"), HASH)
     second = await opened(ev, facts.id)
     await evals.save_cases(ev, second.id, [result(0), result(1)], owner=ME)
     second = await closed(ev, second)
@@ -766,7 +766,7 @@ async def test_baselines_of_two_datasets_may_have_one_name(ev: Connection) -> No
 
 
 async def test_only_a_complete_run_is_a_baseline(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     run = await opened(ev, facts.id)
     with pytest.raises(Conflict, match=f"run {run.name} is running: only a complete run"):
         async with ev.transaction():
@@ -833,7 +833,7 @@ async def test_history_of_baselines_never_changes(own_dsn: Dsn) -> None:
 
 
 async def test_noise_is_kept_by_dataset_and_settings(ev: Connection) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     assert await evals.noise(ev, facts.id, "s") == {}
     await evals.save_noise(ev, facts.id, "s", {"p95_ms": (1.5, 2), "f1": (0.0, 2)}, runs=4)
     await evals.save_noise(ev, facts.id, "t", {"f1": (0.25, 1)}, runs=2)
@@ -847,7 +847,7 @@ async def test_noise_is_kept_by_dataset_and_settings(ev: Connection) -> None:
     await evals.save_noise(ev, facts.id, "s", {"f1": (0.5, 2)}, runs=3)
     assert set(await evals.noise(ev, facts.id, "s")) == {"f1"}
     assert set(await evals.noise(ev, facts.id, "t")) == {"f1"}
-    assert await evals.remove_dataset(ev, "cranfield")
+    assert await datasets.remove(ev, "cranfield")
     assert await evals.noise(ev, facts.id, "t") == {}
 
 
@@ -864,7 +864,7 @@ async def test_noise_is_kept_by_dataset_and_settings(ev: Connection) -> None:
 async def test_silly_noise_is_refused(
     ev: Connection, half_width: float, n: int, runs: int, constraint: str
 ) -> None:
-    facts = await evals.add_dataset(ev, dataset_of(), HASH)
+    facts = await datasets.add(ev, dataset_of(), HASH)
     with pytest.raises(UsageError, match=constraint):
         await evals.save_noise(ev, facts.id, "s", {"f1": (half_width, n)}, runs=runs)
 
@@ -953,7 +953,7 @@ async def test_evaluations_work_where_there_are_no_roles(app: App, db: Db) -> No
         run = await measured(connection)
     with pytest.raises(Conflict, match="complete and never changes"):
         async with pool.connection() as connection:
-            await evals.save_case(connection, run.id, result(0), owner=ME)
+            await evals.save_cases(connection, run.id, [result(0)], owner=ME)
     assert json.loads(await db.fetchval("select settings from run"))["collections"] == ["kb"]
     with pytest.raises(RaglineError):
         async with pool.connection() as connection:

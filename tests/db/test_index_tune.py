@@ -368,7 +368,7 @@ async def hold() -> None:
         admin = await app.pool("admin")
         async with trial_tables.copied(admin.dsn, target_of(facts)) as table:
             print(table.name, flush=True)
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
 
 asyncio.run(hold())
 """

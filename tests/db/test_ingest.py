@@ -140,6 +140,21 @@ class CountingEmbedder(FakeEmbedder):
         return await super().embed_documents(texts)
 
 
+class HeldEmbedder(FakeEmbedder):
+    """Embeds one batch, and the others only when it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+        self.goes_on = asyncio.Event()
+
+    async def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        self.batches += 1
+        if self.batches > 1:
+            await self.goes_on.wait()
+        return await super().embed_documents(texts)
+
+
 async def test_only_a_changed_file_is_replaced(app: App, db: Db, tmp_path: Path) -> None:
     docs = write(tmp_path / "docs", {f"{n}.txt": f"number {n}" for n in range(5)})
     await bring(app, docs)
@@ -557,7 +572,7 @@ async def test_a_lock_is_held_by_one_and_comes_back_with_its_connection(app: App
         pid = await connection.fetchval("select pg_backend_pid()")
         await db.fetchval("select pg_terminate_backend($1, 5000)", pid)
         order.append("cut")
-    await asyncio.wait_for(hold("c", 0), 5)
+    await asyncio.wait_for(hold("c", 0), 60)
 
     assert order in (
         ["a in", "a out", "b in", "b out", "cut", "c in", "c out"],
@@ -680,10 +695,12 @@ async def test_a_collection_removed_while_it_is_filled_is_said(
     own_dsn: Dsn, db: Db, tmp_path: Path
 ) -> None:
     docs = write(tmp_path / "docs", {f"{n}.txt": f"number {n}" for n in range(400)})
-    async with opened(own_dsn, tmp_path, CountingEmbedder(pause_s=0.3)) as app:
+    model = HeldEmbedder()
+    async with opened(own_dsn, tmp_path, model) as app:
         task = asyncio.create_task(bring(app, docs))
         await until_documents(db)
         await catalog.remove_collection(app, "kb")
+        model.goes_on.set()
         with pytest.raises(UsageError, match="'kb' was removed"):
             await task
 
@@ -802,12 +819,14 @@ async def test_a_cancelled_ingest_leaves_whole_documents_and_is_continued(
     own_dsn: Dsn, db: Db, tmp_path: Path
 ) -> None:
     docs = write(tmp_path / "docs", {f"{n}.txt": f"number {n}. " * 30 for n in range(600)})
-    async with opened(own_dsn, tmp_path, CountingEmbedder(pause_s=0.05)) as app:
+    model = HeldEmbedder()
+    async with opened(own_dsn, tmp_path, model) as app:
         task = asyncio.create_task(bring(app, docs))
         await until_documents(db)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        model.goes_on.set()
         written = await db.fetchval("select count(*) from document")
         assert 0 < written < 600
         await check(db)

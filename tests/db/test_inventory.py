@@ -20,7 +20,7 @@ from ragline.core.checkup import Finding
 from ragline.core.doctor.facts import Model
 from ragline.core.dsn import Dsn
 from ragline.core.index_sample import Sample
-from ragline.db import catalog, pool
+from ragline.db import catalog, pool, vectors
 from ragline.errors import ConfigError, LockTimeout, NotFound, PreconditionFailed, UsageError
 from ragline.evals import recall
 from ragline.rag import attach, ingest
@@ -73,7 +73,7 @@ def clusters(rows: int, seed: int = 1) -> list[tuple[int, npt.NDArray[np.float32
 async def items(db: Db) -> Db:
     """A table of 2,000 vectors with nothing but its key."""
     await db.execute(f"create table public.items (id int primary key, v vector({DIMENSION}))")
-    await pool.vectors_in_binary(db, "public")
+    await vectors.in_binary(db, "public")
     await fill(db, "items", ROWS)
     return db
 
@@ -356,7 +356,7 @@ async def test_a_stranger_s_function_is_never_run(
             {trap}
             """
         )
-        await pool.vectors_in_binary(stranger, "public")
+        await vectors.in_binary(stranger, "public")
         await fill(stranger, "trap", 100)
     finally:
         await stranger.close()
@@ -507,7 +507,8 @@ async def test_an_index_that_was_dropped_meanwhile_is_no_fault(own_dsn: Dsn, ite
     async with pool.session(own_dsn, "read") as db, db.transaction(isolation="repeatable_read"):
         await db.fetchval("select 1")
         await items.execute("drop table public.gone")
-        names = [one.name for one in await catalog.indexes(db, schemas=("public",))]
+        found = await catalog.indexes(db)
+    names = [one.name for one in found if one.schema == "public"]
     assert names == ["items_pkey"]
 
 
@@ -716,3 +717,13 @@ async def test_an_attached_table_is_measured_by_its_collection_where_that_uses_t
     assert samples["far"].exact_ms is None
     assert samples["trial"] is not None
     assert "on trial" in (samples["trial"].why_not or "")
+
+    lists = (
+        "create index lists on public.items using ivfflat (v vector_cosine_ops) with (lists = 2)"
+    )
+    await items.execute(f"drop index public.near; {lists}")
+    found = await inventory.inventory(own_dsn, Asked(sample=10, k=3), measure=measure)
+    sample = named(found, "lists").sample
+    assert sample is not None
+    assert sample.exact_ms is not None
+    assert sample.width is None  # it has no ef_search

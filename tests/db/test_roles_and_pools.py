@@ -74,7 +74,7 @@ async def pool_of(
     workload: Workload,
     *,
     size: int | None = None,
-    timeout_s: float = 0.4,
+    timeout_s: float = 60,
     query_timeout_s: float | None = 30,
     role_secret: Secret | None = None,
 ) -> AsyncIterator[Pool]:
@@ -276,10 +276,17 @@ async def test_the_stricter_time_limit_holds(
         assert await value(pool, sql) == in_effect_ms
 
 
+async def _over_its_limit(pool: Pool) -> None:
+    async with pool.connection() as connection, connection.transaction():
+        # For this one alone: on a busy machine the others may need as long.
+        await connection.execute("set local statement_timeout = '50ms'")
+        await connection.fetchval("select pg_sleep(60)")
+
+
 async def test_query_over_its_time_limit_is_cancelled_with_our_error(dsn: Dsn) -> None:
-    async with pool_of(dsn, "serve", query_timeout_s=0.1) as pool:
+    async with pool_of(dsn, "serve") as pool:
         with pytest.raises(DatabaseUnreachable, match="statement timeout"):
-            await value(pool, "select pg_sleep(5)")
+            await _over_its_limit(pool)
         assert await value(pool, "select 1") == 1
 
 
@@ -298,7 +305,7 @@ def test_connection_limits_are_set_and_their_sum_leaves_a_reserve(dsn: Dsn) -> N
 async def test_full_role_makes_the_next_process_wait_and_then_say_so(dsn: Dsn) -> None:
     limit = connection_limits(MAX_CONNECTIONS, 3)["read"]
     async with (
-        pool_of(dsn, "read") as late,
+        pool_of(dsn, "read", timeout_s=0.4) as late,
         pool_of(dsn, "read") as first,
         AsyncExitStack() as held,
     ):
@@ -306,20 +313,21 @@ async def test_full_role_makes_the_next_process_wait_and_then_say_so(dsn: Dsn) -
         started = time.monotonic()
         with pytest.raises(PoolTimeout, match=r"workload 'read'.* 0\.4 s") as caught:
             await value(late, "select 1")
-        assert 0.25 < time.monotonic() - started < 2
+        # The last pause before it gives up is as long as all before it, at most.
+        assert time.monotonic() - started > 0.15
         assert caught.value.exit_code == 7
 
 
 async def test_connection_closed_in_time_goes_to_who_waits(dsn: Dsn) -> None:
     limit = connection_limits(MAX_CONNECTIONS, 3)["read"]
-    async with pool_of(dsn, "read", timeout_s=10) as late, AsyncExitStack() as held:
+    async with pool_of(dsn, "read") as late, AsyncExitStack() as held:
         first = await held.enter_async_context(pool_of(dsn, "read"))
         await hold(held, first, limit)
         waiting = asyncio.create_task(value(late, "select 1"))
         await asyncio.sleep(0.2)
         assert not waiting.done()
         await held.aclose()
-        assert await asyncio.wait_for(waiting, 5) == 1
+        assert await waiting == 1
 
 
 async def test_opening_a_pool_waits_for_a_full_role_too(dsn: Dsn) -> None:
@@ -327,12 +335,12 @@ async def test_opening_a_pool_waits_for_a_full_role_too(dsn: Dsn) -> None:
     async with pool_of(dsn, "read") as first, AsyncExitStack() as held:
         await hold(held, first, limit)
         with pytest.raises(PoolTimeout, match=r"workload 'read'.* 0\.4 s"):
-            async with pool_of(dsn, "read"):
+            async with pool_of(dsn, "read", timeout_s=0.4):
                 pass
 
 
 async def test_busy_pool_of_one_process_says_workload_and_seconds(dsn: Dsn) -> None:
-    async with pool_of(dsn, "eval", size=1) as pool, pool.connection():
+    async with pool_of(dsn, "eval", size=1, timeout_s=0.4) as pool, pool.connection():
         with pytest.raises(PoolTimeout, match=r"'eval'.* 0\.4 s .*at most 1"):
             await value(pool, "select 1")
 
@@ -351,8 +359,9 @@ async def test_connection_ended_by_the_server_is_reported_and_the_pool_goes_on(d
 async def test_idle_connection_ended_by_the_server_is_replaced(dsn: Dsn) -> None:
     async with pool_of(dsn, "serve", size=1) as pool:
         pid = await value(pool, "select pg_backend_pid()")
-        await asyncio.to_thread(ask, dsn, f"select pg_terminate_backend({pid})")
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(ask, dsn, f"select pg_terminate_backend({pid}, 60000)")
+        while pool.open_and_idle() != (0, 0):  # noqa: ASYNC110 - until this side knows
+            await asyncio.sleep(0.01)
         assert await value(pool, "select pg_backend_pid()") != pid
 
 
@@ -371,9 +380,11 @@ async def test_error_of_the_caller_is_not_taken_for_a_lost_connection(dsn: Dsn) 
 
 
 async def test_cancelled_query_gives_its_connection_back(dsn: Dsn) -> None:
-    async with pool_of(dsn, "serve", size=1, timeout_s=5) as pool:
+    async with pool_of(dsn, "serve", size=1) as pool:
         slow = asyncio.create_task(value(pool, "select pg_sleep(30)"))
-        await asyncio.sleep(0.2)
+        sql = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+        while not await asyncio.to_thread(ask, dsn, sql):  # noqa: ASYNC110 - in the server
+            await asyncio.sleep(0.01)
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
@@ -586,7 +597,7 @@ async def test_role_without_rights_in_this_database_is_not_used(server: Server, 
         "serve",
         password=password,
         size=lambda _: 1,
-        timeout_s=1,
+        timeout_s=60,
         query_timeout_s=None,
     )
     try:
@@ -611,23 +622,27 @@ async def test_shared_login_stays_below_the_budget_in_all_pools_together(
         ]
         for number in range(budget):
             await hold(held, pools[number % len(pools)], 1)
+        pools[-1].timeout_s = 0.4
         with pytest.raises(PoolTimeout, match=r"workload 'admin'.* 0\.4 s"):
             await value(pools[-1], "select 1")
-        ours = ask(plain.dsn(), "select count(*) from pg_stat_activity where usename = 'app'")
+        sql = "select count(*) from pg_stat_activity where usename = 'app'"
+        async with asyncio.timeout(60):  # those that were refused may take a moment to go
+            while (ours := await asyncio.to_thread(ask, plain.dsn(), sql)) > budget:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         assert ours == budget
         # And the rest is really there for others.
         assert ask(plain.dsn(DATABASE, "app", "apps own"), "select 1") == 1
 
 
 async def test_slot_given_back_goes_to_who_waits(plain_dsn: Dsn) -> None:
-    async with pool_of(plain_dsn, "admin", size=8, timeout_s=10) as late, AsyncExitStack() as held:
+    async with pool_of(plain_dsn, "admin", size=8) as late, AsyncExitStack() as held:
         first = await held.enter_async_context(pool_of(plain_dsn, "serve", size=8))
         await hold(held, first, 8)
         waiting = asyncio.create_task(value(late, "select 1"))
         await asyncio.sleep(0.2)
         assert not waiting.done()
         await held.aclose()
-        assert await asyncio.wait_for(waiting, 5) == 1
+        assert await waiting == 1
 
 
 async def test_server_with_no_connection_to_spare_is_refused(binaries: Path) -> None:

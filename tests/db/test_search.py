@@ -16,11 +16,12 @@ from ragline.core import lexical
 from ragline.core.dsn import Dsn
 from ragline.core.fusion import combined
 from ragline.core.results import Method, SearchResult
-from ragline.db import documents, search, statements
+from ragline.db import documents, own_words, search, statements, targets
 from ragline.errors import ModelError, NotFound, UsageError
 from ragline.models.embed_fake import FakeEmbedder
 from ragline.rag import catalog, ingest
 from ragline.rag.app import App
+from ragline.rag.compose import passage
 from ragline.rag.search import query, search_collections
 
 WORDS = tuple(
@@ -42,19 +43,19 @@ async def _bodies(db: asyncpg.Connection[asyncpg.Record]) -> dict[int, str]:
     rows = await db.fetch(
         "select c.id, d.title, c.headings, c.body from chunk c join document d on d.id = document_id"
     )
-    return {row["id"]: ingest.passage(row["title"], row["headings"], row["body"]) for row in rows}
+    return {row["id"]: passage(row["title"], row["headings"], row["body"]) for row in rows}
 
 
 def _independent_scores(bodies: dict[int, str], question: str) -> dict[int, float]:
     """BM25 as the library bm25s computes it (Lucene's form), times k1 + 1 as Robertson has it."""
     ids = list(bodies)
     corpus = [lexical.terms(bodies[id_], "english") for id_ in ids]
-    oracle = bm25s.BM25(k1=statements.BM25_K1, b=statements.BM25_B, method="lucene")
+    oracle = bm25s.BM25(k1=targets.BM25_K1, b=targets.BM25_B, method="lucene")
     oracle.index(corpus, show_progress=False)
     asked = [t for t in lexical.terms(question, "english") if t in oracle.vocab_dict]
     if not asked:
         return {}
-    scores = oracle.get_scores(asked) * (statements.BM25_K1 + 1)
+    scores = oracle.get_scores(asked) * (targets.BM25_K1 + 1)
     return {id_: float(s) for id_, s in zip(ids, scores, strict=True) if s > 0}
 
 
@@ -108,8 +109,8 @@ async def test_beyond_its_budget_a_search_is_close_and_exact_on_request(
 ) -> None:
     await ingest.ingest_texts(app, _texts(600), "kb")
     whole = await search_collections(app, query("ant bee cat", "kb", method="lexical"))
-    monkeypatch.setattr(statements, "LEXICAL_BUDGET", 500)
-    monkeypatch.setattr(statements, "LEXICAL_WEIGHED", 20)
+    monkeypatch.setattr(own_words, "LEXICAL_BUDGET", 500)
+    monkeypatch.setattr(own_words, "LEXICAL_WEIGHED", 20)
     statements.statement.cache_clear()
     try:
         ours = await search_collections(app, query("ant bee cat", "kb", method="lexical"))

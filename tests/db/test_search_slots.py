@@ -13,7 +13,7 @@ import pytest
 from ragline.db import search, statements
 from ragline.db.pool import Connection
 from ragline.db.search import Ask
-from ragline.db.statements import Scope, Target
+from ragline.db.targets import Scope, Target
 from ragline.rag.app import App
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 Headers = Sequence[tuple[str, str]]
+
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class Answer:
     patch: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the JSON reply that are replaced."""
     delay_s: float = 0.0
+    together: int = 1
+    """Wait until so many requests wait so, and answer them together: they were under way at once."""
+    held: threading.Event | None = None
+    """Wait until the test sets this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +119,14 @@ class LoopbackServer:
         self.faults: list[Exception] = []
         self.by_default: Callable[[], Behaviour] = Answer
         """What is done for a request when the script is over."""
+        self.on_stall: Callable[[int], None] = _nothing
+        """Called in the server's thread, again and again while it is silent and its client is there,
+        with how often it fell silent so far."""
+        self._stalls = 0
+        self.most_at_once = 0
+        """How many requests, at most, waited for their answers at the same time."""
+        self._under_way = 0
+        self._barriers: dict[int, asyncio.Barrier] = {}
         self._script: deque[Behaviour] = deque()
         self._ready = threading.Event()
         self._over: asyncio.Event
@@ -121,7 +136,7 @@ class LoopbackServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._ready.wait(10):
+        if not self._ready.wait(_PATIENCE_S):
             raise RuntimeError("the double did not start")
         return self
 
@@ -132,7 +147,7 @@ class LoopbackServer:
         where: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(10)
+        self._thread.join(_PATIENCE_S)
         if self.faults and error is None:
             raise self.faults[0]
 
@@ -142,7 +157,13 @@ class LoopbackServer:
 
     @property
     def is_script_over(self) -> bool:
-        """True when every scripted behaviour was used."""
+        """True when every scripted behaviour was used.
+
+        A request that its client gave up may be read a moment later: it is waited for.
+        """
+        until = time.monotonic() + 20
+        while self._script and time.monotonic() < until:
+            time.sleep(0.01)
         return not self._script
 
     def respond(self, seen: Seen, answer: Answer) -> Whole | Stream:
@@ -171,7 +192,7 @@ class LoopbackServer:
             while (seen := await _request(reader)) is not None:
                 self.requests.append(seen)
                 behaviour = self._script.popleft() if self._script else self.by_default()
-                if not await self._act(writer, seen, behaviour):
+                if not await self._act(reader, writer, seen, behaviour):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             return  # the client went away, as one does that timed out; or the test is over
@@ -180,11 +201,17 @@ class LoopbackServer:
         finally:
             writer.close()
 
-    async def _act(self, writer: asyncio.StreamWriter, seen: Seen, behaviour: Behaviour) -> bool:
+    async def _act(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        seen: Seen,
+        behaviour: Behaviour,
+    ) -> bool:
         """Do one thing; return whether the connection goes on."""
         match behaviour:
             case Answer():
-                await asyncio.sleep(behaviour.delay_s)
+                await self._wait(behaviour)
                 await _send(writer, self.respond(seen, behaviour))
             case Fail():
                 await _send(writer, self.failure(seen, behaviour))
@@ -193,12 +220,31 @@ class LoopbackServer:
                 whole = Whole(status=behaviour.status, headers=headers, body=behaviour.body)
                 await _send(writer, whole)
             case Stall() | Cut():
-                await self._break_off(writer, seen, behaviour)
+                await self._break_off(reader, writer, seen, behaviour)
                 return False
         return True
 
+    async def _wait(self, answer: Answer) -> None:
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            if answer.together > 1:
+                await self._barriers.setdefault(
+                    answer.together, asyncio.Barrier(answer.together)
+                ).wait()
+            # It is set in another thread.
+            while answer.held and not answer.held.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(answer.delay_s)
+        finally:
+            self._under_way -= 1
+
     async def _break_off(
-        self, writer: asyncio.StreamWriter, seen: Seen, behaviour: Stall | Cut
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        seen: Seen,
+        behaviour: Stall | Cut,
     ) -> None:
         if behaviour.after is not None:
             whole = self.respond(seen, Answer())
@@ -210,10 +256,17 @@ class LoopbackServer:
                 writer.write(whole.body[: len(whole.body) // 2])
                 await writer.drain()
         if isinstance(behaviour, Stall):
-            await asyncio.sleep(3600)
+            self._stalls += 1
+            while not reader.at_eof():
+                self.on_stall(self._stalls)
+                await asyncio.sleep(0.1)
         elif behaviour.is_polite:
             writer.write(b"0\r\n\r\n")
             await writer.drain()
+
+
+def _nothing(_: int) -> None:
+    """Nobody waits for a silence."""
 
 
 async def _request(reader: asyncio.StreamReader) -> Seen | None:

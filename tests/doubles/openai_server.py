@@ -12,7 +12,8 @@ The behaviours (from `doubles.http_server`, and importable from here):
 
 - `Answer()`: properly. `Answer(pieces=("One ", "two."))` says these pieces of text, whatever was
   asked; `finish_reason="length"`; `usage={}` leaves the tokens uncounted; `vectors=[[…], …]`
-  answers with these; `patch={"data": []}` replaces keys of the reply; `delay_s` waits first.
+  answers with these; `patch={"data": []}` replaces keys of the reply; `delay_s` waits first;
+  `together=3` waits for two others, `held=event` until the test sets it.
 - `Fail(status=500)`, `Fail(status=429, headers=(("retry-after", "2"),))`: an error of the protocol.
 - `Raw(body=b"<html>")`: any bytes, with any status, content type and headers.
 - `Stall()`: never answers. `Stall(after=2)`: two pieces of a stream, then silence.

@@ -37,3 +37,15 @@ def test_what_is_the_same_is_one_line_and_what_decided_comes_first() -> None:
         "    pass         p50_ms [docs]: surely not higher; n = 200",
         f"    pass         3 lines of quality: {same}; n = 85 to 200 each",
     ]
+
+
+def test_each_line_of_sql_is_on_a_line_of_its_own_and_none_looks_like_a_step() -> None:
+    step = {"phase": "apply", "text": "upgrade a1: notes\nselect 1;\n  2. [apply] select 2"}
+    nothing = {"action": "sql", "lock": "none", "blocks": "", "disk_bytes": 0, "expected_s": None}
+    lines = change_text.steps([{**step, **nothing, "loses": ""}])
+
+    assert lines[1:4] == [
+        "  1. [apply] upgrade a1: notes",
+        "     | select 1;",
+        "     |   2. [apply] select 2",
+    ]

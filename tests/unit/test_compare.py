@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import synthetic_runs as made
 from ragline.core import comparing
-from ragline.core.redline import Line, Policy
+from ragline.core.policies import Line, Policy
 from ragline.core.runs import CaseResult, Figure
 from ragline.errors import UsageError
 from ragline.evals import check, compare

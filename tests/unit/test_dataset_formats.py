@@ -28,10 +28,10 @@ from ragline.core.cases import (
     Relevant,
     content_hash,
 )
-from ragline.core.runs import CaseError, CaseResult, RunHit
+from ragline.core.runs import CaseError, CaseResult, RunHit, text_hash
 from ragline.errors import UsageError
 from ragline.evals import formats
-from ragline.evals.formats import DatasetRefused, as_read, beir, ragchecker
+from ragline.evals.formats import DatasetRefused, as_read, beir
 
 Json = dict[str, Any]
 # White space parts the columns of TREC, and an id that begins with a mark of byte order cannot be told
@@ -880,9 +880,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 
 
 def hit(source: str, score: float, text: str = "") -> RunHit:
-    return RunHit(
-        collection="kb", chunk_id=1, source=source, hash=ragchecker.text_hash(text), score=score
-    )
+    return RunHit(collection="kb", chunk_id=1, source=source, hash=text_hash(text), score=score)
 
 
 hits = st.lists(st.builds(hit, columns, st.floats(-100, 100)), max_size=8).map(
@@ -899,7 +897,10 @@ results = st.lists(
 def test_a_run_is_ordered_alike_by_whoever_reads_it(found: list[CaseResult]) -> None:
     with folder() as place:
         lost = formats.write_trec_run(found, place / "run", "ragline")
-        scores = formats.read_trec_run(place / "run")
+        lines = (place / "run").read_bytes().decode().split("\n")[:-1]
+    scores: dict[str, dict[str, float]] = {}
+    for query, _, name, _, score, _ in map(str.split, lines):
+        scores.setdefault(query, {})[name] = float(score)
 
     assert {query: ranking.ordered(of_query) for query, of_query in scores.items()} == {
         one.case_id: list(dict.fromkeys(each.source for each in one.hits))
@@ -930,24 +931,6 @@ def test_a_run_is_in_trecs_six_columns(tmp_path: Path) -> None:
     first, second = (tmp_path / "run").read_text().splitlines()
     assert first == "1 Q0 a.md 1 2.5 mine"
     assert second == "1 Q0 b.md 2 2.49999976 mine"
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("1 Q0 d1 1 2.5", "it has 5 columns; a run has 6: query Q0 document rank score tag"),
-        ("1 Q0 d1 1 high t", "its score 'high' is no number"),
-        ("1 Q0 d1 1 nan t", "its score is nan"),
-        ("1 Q0 d0 2 2.5 t", "'d0' stands in the ranking of query '1' twice"),
-    ],
-)
-def test_a_bad_line_of_a_run_is_named(line: str, reason: str, tmp_path: Path) -> None:
-    path = file(tmp_path / "run", f"1 Q0 d0 1 3.5 t\n{line}\n")
-
-    with pytest.raises(DatasetRefused) as error:
-        formats.read_trec_run(path)
-
-    assert [str(one) for one in error.value.refusals] == [f"line 2: {reason}"]
 
 
 def test_a_run_becomes_what_ragchecker_writes() -> None:

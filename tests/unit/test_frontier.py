@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core import frontier
-from ragline.core.frontier import Design, Limits, Place, Point, Trial
+from ragline.core import frontier, index_sweep
+from ragline.core.frontier import Design, Place, Point, Trial
+from ragline.core.index_sweep import Limits
 from ragline.errors import UsageError
 
 HALF = Design(method="hnsw", storage="halfvec", m=16, ef_construction=64)
@@ -38,7 +39,7 @@ def trial(design: Design, *points: Point, mb: float = 10, seconds: float = 1) ->
     return Trial(design=design, size_bytes=round(mb * 2**20), build_s=seconds, points=tuple(points))
 
 
-designs = st.sampled_from(frontier.designs(LIMITS))
+designs = st.sampled_from(index_sweep.designs(LIMITS))
 points = st.builds(
     point, st.integers(1, 1000), st.integers(0, 100).map(lambda n: n / 100), st.floats(0.01, 50)
 )
@@ -180,9 +181,9 @@ def test_a_recall_that_jumps_about_never_keeps_it_from_ending(holds: list[bool])
 
 def swept(
     measure: Callable[[Design], Trial], limits: Limits = LIMITS
-) -> tuple[list[Trial], frontier.Outlook]:
+) -> tuple[list[Trial], index_sweep.Outlook]:
     tried: list[Trial] = []
-    while (left := frontier.outlook(tried, limits)).upcoming:
+    while (left := index_sweep.outlook(tried, limits)).upcoming:
         tried.append(measure(left.upcoming[0]))
     return tried, left
 
@@ -196,7 +197,7 @@ def test_every_design_is_either_built_or_left_out_for_a_reason(data: st.DataObje
     tried, left = swept(measure)
 
     assert {t.design for t in tried} | {s.design for s in left.skipped} == set(
-        frontier.designs(LIMITS)
+        index_sweep.designs(LIMITS)
     )
     assert len(tried) == len({t.design for t in tried})
     assert all(one.why for one in left.skipped)
@@ -257,7 +258,7 @@ def test_no_index_is_built_that_would_be_too_large() -> None:
 
 
 def test_a_quick_sweep_has_graphs_alone() -> None:
-    found = frontier.designs(replace(LIMITS, is_quick=True))
+    found = index_sweep.designs(replace(LIMITS, is_quick=True))
 
     assert {one.method for one in found} == {"hnsw"}
     assert len(found) <= 9
@@ -272,12 +273,12 @@ def test_what_is_in_use_is_always_built_to_be_compared() -> None:
 
 
 def test_the_time_of_a_build_follows_from_those_before() -> None:
-    assert frontier.expected_s(HALF, []) is None
+    assert index_sweep.expected_s(HALF, []) is None
     twice = replace(HALF, ef_construction=128)
-    assert frontier.expected_s(
+    assert index_sweep.expected_s(
         twice, [trial(HALF, point(40, 0.9, 1.0), seconds=5)]
     ) == pytest.approx(10)
-    assert frontier.expected_s(LISTS, [trial(HALF, point(40, 0.9, 1.0), seconds=5)]) is None
+    assert index_sweep.expected_s(LISTS, [trial(HALF, point(40, 0.9, 1.0), seconds=5)]) is None
 
 
 # What is said.
@@ -320,18 +321,18 @@ def test_a_breadth_without_effect_is_said() -> None:
     ("text", "mb"), [("100MB", 100), ("1.5 GB", 1536), ("64mib", 64), ("8M", 8)]
 )
 def test_a_size_is_read_as_people_say_it(text: str, mb: int) -> None:
-    assert frontier.size(text, "--max-size") == mb * 2**20
+    assert index_sweep.size(text, "--max-size") == mb * 2**20
 
 
 @pytest.mark.parametrize("text", ["", "100", "MB", "-5MB", "1e3MB", "100 miles", "٣MB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="write a size with its unit"):
-        frontier.size(text, "--max-size")
+        index_sweep.size(text, "--max-size")
 
 
 @given(designs)
 def test_a_predicted_size_grows_with_the_chunks(design: Design) -> None:
-    few, many = (frontier.index_bytes(design, 384, n) for n in (1_000, 100_000))
+    few, many = (index_sweep.index_bytes(design, 384, n) for n in (1_000, 100_000))
 
     assert 0 < few < many
     assert math.isclose(many / few, 100, rel_tol=0.2)

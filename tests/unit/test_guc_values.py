@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core import guc_values
+from ragline.core import guc_numbers, guc_values
 from ragline.core.change import Value
 from ragline.core.guc_values import Guc
 from ragline.errors import UsageError
@@ -57,7 +57,7 @@ def guc(name: str, vartype: str, unit: str | None = None, choices: tuple[str, ..
     ],
 )
 def test_a_number_is_read_in_its_base_unit(text: str, unit: str | None, value: float) -> None:
-    assert guc_values.number(text, unit, is_whole=True) == value
+    assert guc_numbers.number(text, unit, is_whole=True) == value
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_number_is_read_in_its_base_unit(text: str, unit: str | None, value: f
     ],
 )
 def test_what_the_server_takes_for_no_number_is_none(text: str, unit: str | None) -> None:
-    assert guc_values.number(text, unit, is_whole=True) is None
+    assert guc_numbers.number(text, unit, is_whole=True) is None
 
 
 @pytest.mark.parametrize(

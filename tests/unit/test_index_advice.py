@@ -25,6 +25,7 @@ from ragline.core.advice import Advice, Floors, Trial
 from ragline.core.advice_candidates import Catalog, Explained, NotAdvised
 from ragline.core.evidence import ColumnFacts, EvidenceSource, PlannerCosts, Statement, missing
 from ragline.core.index_facts import IndexFacts, TableFacts
+from ragline.core.sql_names import identifier
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NAMES = st.text(
@@ -32,15 +33,13 @@ NAMES = st.text(
 )
 TABLE = TableFacts(
     oid=1, schema="app", name="events", kind="table", rows=100_000, bytes=20_000_000, index_bytes=0,
-    sequential_scans=500, sequential_rows=5, index_scans=0, inserted=100_000, updated=0,
-    updated_in_place=0, deleted=0, dead_rows=0, analysed_at=NOW, vacuumed_at=None,
+    sequential_scans=500, index_scans=0, inserted=100_000, updated=0,
+    updated_in_place=0, deleted=0, analysed_at=NOW,
 )  # fmt: skip
 
 
 def column(name: str, type_: str = "text", **more: Any) -> ColumnFacts:
-    facts: dict[str, Any] = {
-        "type_schema": "pg_catalog", "modifier": -1, "width": 40, "distinct": -0.5, "null_share": 0.0,
-    }  # fmt: skip
+    facts: dict[str, Any] = {"modifier": -1, "width": 40, "distinct": -0.5}
     return ColumnFacts(table_oid=1, name=name, type=type_, **{**facts, **more})
 
 
@@ -173,8 +172,8 @@ def test_an_order_with_a_limit_gets_the_index_that_is_in_that_order(
 def test_a_definition_is_one_create_index_whatever_the_names_are(
     schema: str, table: str, column_name: str
 ) -> None:
-    alias = index_candidates.identifier(table)
-    filter_ = f"({alias}.{index_candidates.identifier(column_name)} = $1)"
+    alias = identifier(table)
+    filter_ = f"({alias}.{identifier(column_name)} = $1)"
     found, unread = plan_scans.conditions(filter_, table)
     assert not unread
     assert found[0].term.columns == (column_name,)

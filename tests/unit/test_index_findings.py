@@ -74,15 +74,12 @@ TABLE = TableFacts(
     bytes=8192,
     index_bytes=8192,
     sequential_scans=500,
-    sequential_rows=5,
     index_scans=500,
     inserted=0,
     updated=0,
     updated_in_place=0,
     deleted=0,
-    dead_rows=0,
     analysed_at=None,
-    vacuumed_at=None,
 )
 SAMPLE = Sample(k=10, n=100, mean=0.99, low=0.98, high=1.0, width=40, rows=50_000)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from ragline.core import baselines
 from ragline.core.migration_lint import (
     LintFinding,
     RevisionSource,
@@ -590,7 +591,7 @@ def test_an_allow_list_needs_a_reason_and_a_rule_that_exists() -> None:
     findings = lint([revision("op.execute('alter system reset all')")])
 
     allowed = judging.allow_list(entry.format("versions/*", "alter-system", "ours"), source="f")
-    assert [one.status for one in judging.judged(findings, allowed, {})] == ["allowed"]
+    assert [one.status for one in baselines.judged(findings, allowed, {})] == ["allowed"]
     for wrong in (entry.format("*", "alter-systen", "x"), entry.format("*", "alter-system", " ")):
         with pytest.raises(ConfigError):
             judging.allow_list(wrong, source="f")
@@ -599,8 +600,8 @@ def test_an_allow_list_needs_a_reason_and_a_rule_that_exists() -> None:
 def test_a_baseline_knows_as_many_as_it_counted() -> None:
     one, two = (lint([revision("op.execute('alter system reset all')\n" * n)]) for n in (1, 2))
 
-    known = judging.baseline(judging.as_baseline(one), source="f")
-    assert [finding.status for finding in judging.judged(two, (), known)] == ["known", "new"]
+    known = judging.baseline(baselines.written(one, "rule"), source="f")
+    assert [finding.status for finding in baselines.judged(two, (), known)] == ["known", "new"]
     with pytest.raises(ConfigError, match="baseline of version"):
         judging.baseline("[]", source="f")
 

@@ -67,6 +67,11 @@ def test_quoted_semicolons_divide_nothing(texts: list[str]) -> None:
     assert split(";\n".join(quoted)) == [text.strip() for text in quoted]
 
 
+def test_a_comment_ends_where_all_that_it_holds_has_ended() -> None:
+    assert split("/* a /* b; */ drop table c; */ select 1; -- ;") == ["select 1"]
+    assert split("select date'\\'; select 2") == ["select date'\\'", "select 2"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "is_narrower"),
     [

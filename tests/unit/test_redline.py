@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragline.core import policies as red_lines
 from ragline.core import redline, stats
-from ragline.core.redline import Line, Policy, Row, Values, Verdict
+from ragline.core.policies import Line, Policy
+from ragline.core.redline import Verdict
+from ragline.core.redline_rows import Row, Values
 from ragline.core.runs import Figure
 from ragline.errors import NotFound, UsageError
 from ragline.evals import policy as policies
@@ -155,7 +158,7 @@ def test_a_line_for_another_k_says_which_the_run_has() -> None:
 
 @pytest.mark.parametrize("metric", ["rows", "ann_recall@k", "cited", "lex_containment", "p99_ms"])
 def test_every_metric_of_a_run_can_have_a_line(metric: str) -> None:
-    made = redline.policy(f'[[line]]\nmetric = "{metric}"\nat_most = 0.5\n', "mine.toml")
+    made = red_lines.policy(f'[[line]]\nmetric = "{metric}"\nat_most = 0.5\n', "mine.toml")
 
     assert made.lines[0].metric == metric
 
@@ -568,7 +571,7 @@ def test_a_policy_that_makes_no_sense_is_refused_by_file_line_key_and_value(
     text: str, said: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        redline.policy(text, "mine.toml")
+        red_lines.policy(text, "mine.toml")
 
     assert said in str(refused.value)
     assert str(refused.value).startswith("mine.toml")
@@ -583,7 +586,7 @@ def test_a_policy_reads_as_it_is_written() -> None:
         '[[line]]\nmetric = "self_knowledge"\nmargin = 0\nbetter = "lower"\nwhen = "measured"\n'
     )
 
-    assert redline.policy(text, "mine.toml") == Policy(
+    assert red_lines.policy(text, "mine.toml") == Policy(
         lines=(
             Line(metric="f1", at_least=0.5, judges=("llm:*",)),
             Line(metric="f1", at_least=0.4, judges=("imported:*",)),
@@ -599,7 +602,7 @@ def test_a_policy_reads_as_it_is_written() -> None:
 
 
 def test_every_shipped_policy_can_be_read_and_has_comments() -> None:
-    for name in redline.PRESETS:
+    for name in red_lines.PRESETS:
         assert policies.load(name).lines
         assert policies.text(name).startswith("# ")
 

@@ -20,7 +20,7 @@ import rendered
 import synthetic_runs as made
 from ragline.core import comparing, redline
 from ragline.core.cases import Case, Relevant
-from ragline.core.redline import Line, Policy
+from ragline.core.policies import Line, Policy
 from ragline.core.runs import CaseError, CaseResult, Spent
 from ragline.errors import PreconditionFailed, UsageError
 from ragline.evals import compare, report, report_html, report_markdown, report_text

@@ -284,7 +284,9 @@ def test_a_named_column_that_is_missing_is_said(tmp_path: Path) -> None:
 cells = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     table=st.lists(st.tuples(cells.filter(str.strip), cells), max_size=20),
     size=st.integers(1, 60),
@@ -312,7 +314,9 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(values=st.lists(json_values, min_size=1, max_size=20), size=st.integers(1, 60))
 def test_whatever_jsonl_holds_is_read_back_in_any_pieces(
     tmp_path: Path, values: list[Any], size: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any, get_args
@@ -140,20 +140,20 @@ def through_text(value: object) -> Any:
 
 @given(settings)
 def test_settings_come_back(value: Settings) -> None:
-    packed = through_text(run_json.settings_to_json(value))
-    assert run_json.settings_from_json(packed) == value
+    packed = through_text(run_json.plain(value))
+    assert run_json.from_json(Settings, packed, "settings") == value
 
 
 @given(results)
 def test_case_comes_back(value: CaseResult) -> None:
-    found = run_json.result_from_json(through_text(run_json.result_to_json(value)))
+    found = run_json.from_json(CaseResult, through_text(run_json.result_to_json(value)), "case")
     assert found == value
     assert list(found.metrics) == list(value.metrics)
 
 
 @given(runs)
 def test_run_comes_back(value: Run) -> None:
-    found = run_json.run_from_json(through_text(run_json.run_to_json(value)))
+    found = run_json.from_json(Run, through_text(run_json.run_to_json(value)), "run")
     assert found == value
     assert list(found.provenance) == list(value.provenance)
 
@@ -189,7 +189,7 @@ def test_numbers_that_json_has_not_are_refused_with_their_place(number: float) -
         run_json.run_to_json(replace(RUN, provenance={"a": [0, number]}))
     packed = run_json.run_to_json(RUN)
     with pytest.raises(UsageError, match=r"^run\.seconds is (nan|-?inf), not a finite number"):
-        run_json.run_from_json({**packed, "seconds": number})
+        run_json.from_json(Run, {**packed, "seconds": number}, "run")
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, object(), Run, {1: 2}])
@@ -199,13 +199,14 @@ def test_what_json_cannot_hold_is_refused(value: object) -> None:
 
 
 def test_whole_numbers_are_read_as_measures() -> None:
-    read = run_json.run_from_json({**run_json.run_to_json(RUN), "seconds": 2})
+    read = run_json.from_json(Run, {**run_json.run_to_json(RUN), "seconds": 2}, "run")
     assert (read.seconds, type(read.seconds)) == (2.0, float)
 
 
 def test_what_is_absent_has_its_default() -> None:
-    assert run_json.settings_from_json({"collections": ["kb"]}) == SETTINGS
-    assert run_json.result_from_json({"case_id": "q", "ordinal": 0}) == replace(RESULT, hits=())
+    assert run_json.from_json(Settings, {"collections": ["kb"]}, "settings") == SETTINGS
+    case = run_json.from_json(CaseResult, {"case_id": "q", "ordinal": 0}, "case")
+    assert case == replace(RESULT, hits=())
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_what_is_absent_has_its_default() -> None:
 )
 def test_settings_that_do_not_fit_are_refused_by_name(given_: object, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        run_json.settings_from_json(given_)
+        run_json.from_json(Settings, given_, "settings")
 
 
 @pytest.mark.parametrize(
@@ -242,22 +243,20 @@ def test_settings_that_do_not_fit_are_refused_by_name(given_: object, said: str)
 )
 def test_case_that_does_not_fit_is_refused_by_name(change: Mapping[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        run_json.result_from_json({"case_id": "q", "ordinal": 0, **change})
+        run_json.from_json(CaseResult, {"case_id": "q", "ordinal": 0, **change}, "case")
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "read"),
+    ("kind", "value"),
     [
-        (Settings, run_json.settings_to_json(SETTINGS), run_json.settings_from_json),
-        (CaseResult, run_json.result_to_json(RESULT), run_json.result_from_json),
-        (Run, run_json.run_to_json(RUN), run_json.run_from_json),
+        (Settings, run_json.plain(SETTINGS)),
+        (CaseResult, run_json.result_to_json(RESULT)),
+        (Run, run_json.run_to_json(RUN)),
     ],
 )
-def test_every_field_is_written_and_read(
-    kind: Any, value: dict[str, Any], read: Callable[[object], object]
-) -> None:
+def test_every_field_is_written_and_read(kind: type[Any], value: dict[str, Any]) -> None:
     assert list(value) == [field.name for field in fields(kind)]
-    read(value)
+    run_json.from_json(kind, value, "it")
     for name in value:
         with pytest.raises(UsageError, match=name):
-            read({**value, name: object()})
+            run_json.from_json(kind, {**value, name: object()}, "it")

@@ -19,6 +19,7 @@ from ragline.core.attached import Attached
 from ragline.core.filters import from_text
 from ragline.core.results import Method
 from ragline.db import attached_filters, search, statements
+from ragline.db.targets import Scope
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 # The name of the collection is the user's; no statement may hold it.
@@ -34,7 +35,7 @@ class Case:
     method: Method
     is_iterative: bool = False
     is_exact: bool = False
-    scope: statements.Scope | None = None
+    scope: Scope | None = None
 
     @property
     def file(self) -> Path:
@@ -91,7 +92,7 @@ ATTACHED = Attached(
 ROWS = attached_filters.where(
     from_text('lang = "\'; drop" and year > 2020'), ATTACHED, first=1, alias="e"
 )
-WITHIN = statements.Scope(
+WITHIN = Scope(
     condition=ROWS.sql, lookup=ROWS.lookup, parameters=len(ROWS.values), is_small=False, rows=20
 )
 TABLE = replace(target("vector", 384), attached=ATTACHED)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.core import gucs, stages
+from ragline.core import gucs, stages, tuning_text
 from ragline.core.change import Entry, State
 from ragline.core.gucs import STAGES, VERSIONS, Stage
 from ragline.core.stages import LeftAlone, Live, Machine, Recommendation, Tuning
@@ -448,7 +448,7 @@ def test_the_fragment_says_every_value_once_and_else_only_comments(
     machine: Machine, stage: Stage, version: int
 ) -> None:
     found = plan(machine, stage, version)
-    lines = stages.fragment(found).splitlines()
+    lines = tuning_text.fragment(found).splitlines()
     said = [line for line in lines if line and not line.startswith("#")]
     assert said == [f"{one.name} = '{one.value}'" for one in found.recommended]
     assert lines.count("") == len(said) + 1

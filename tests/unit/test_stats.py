@@ -380,16 +380,3 @@ def test_two_runs_lie_within_the_half_width_in_95_of_100() -> None:
 def test_two_repeats_show_no_noise() -> None:
     with pytest.raises(UsageError, match="repeat at least 3"):
         stats.half_width([1.0, 2.0])
-
-
-@pytest.mark.parametrize(
-    ("share", "freedom", "value"),
-    # Student's table.
-    [(0.975, 1, 12.706), (0.975, 3, 3.182), (0.95, 29, 1.699), (0.995, 14, 2.977)],
-)
-def test_students_quantiles_are_those_of_the_table(
-    share: float, freedom: float, value: float
-) -> None:
-    assert stats.t_quantile(share, freedom) == pytest.approx(value, abs=0.001)
-    assert stats.t_share(value, freedom) == pytest.approx(share, abs=0.0001)
-    assert stats.t_quantile(1 - share, freedom) == pytest.approx(-value, abs=0.001)

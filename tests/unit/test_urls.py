@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragline.rag import urls
+from ragline.rag import page_request, urls
 from ragline.rag.formats import DOCX, Rejected
 from ragline.rag.urls import Page, UrlPolicy, fetch, is_public
 
-LOOPBACK = UrlPolicy(permits=lambda address: address.is_loopback, deadline_s=5)
+LOOPBACK = UrlPolicy(permits=lambda address: address.is_loopback, deadline_s=60)
 
 
 @asynccontextmanager
@@ -290,15 +290,15 @@ async def test_a_page_may_end_with_its_connection() -> None:
 async def test_an_answer_is_not_read_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """http.client takes a chunk of the size -1 for all that follows."""
     read = 0
-    counted = urls._Counted.readinto
+    counted = page_request._Counted.readinto
 
-    def readinto(answer: urls._Counted, buffer: bytearray) -> int:
+    def readinto(answer: page_request._Counted, buffer: bytearray) -> int:
         nonlocal read
         count = counted(answer, buffer)
         read += count
         return count
 
-    monkeypatch.setattr(urls._Counted, "readinto", readinto)
+    monkeypatch.setattr(page_request._Counted, "readinto", readinto)
     policy = UrlPolicy(permits=LOOPBACK.permits, size_bytes=1000)
     async with server(lambda _: CHUNKED + b"-1\r\n" + b"x" * (20 << 20)) as base:
         assert await reason(base, policy) == "TOO_LARGE"
@@ -309,19 +309,20 @@ async def test_a_server_that_drips_is_left_in_time_and_nothing_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = threading.Event()
-    asked = urls._Call.answer
+    asked = page_request._Call.answer
 
-    def answer(call: urls._Call) -> urls._Answer:
+    def answer(call: page_request._Call) -> page_request.Answer:
         try:
             return asked(call)
         finally:
             ended.set()
 
-    monkeypatch.setattr(urls._Call, "answer", answer)
+    monkeypatch.setattr(page_request._Call, "answer", answer)
     policy = UrlPolicy(permits=LOOPBACK.permits, deadline_s=0.5)
-    async with server(lambda _: b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90, pause_s=0.2) as base:
+    async with server(lambda _: b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90, pause_s=1) as base:
         assert await reason(base, policy) == "TIMEOUT"
-        assert await asyncio.to_thread(ended.wait, 2)
+        # What drips would go on for 90 s.
+        assert await asyncio.to_thread(ended.wait, 45)
 
 
 async def test_a_port_where_nobody_listens_is_said() -> None:

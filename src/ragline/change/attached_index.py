@@ -12,20 +12,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ragline.change import attached_seen, build_room, building, ordinary_index
+from ragline.change import attached_seen, attached_trial, build_room, building, ordinary_index
 from ragline.change.attached_seen import AttachedSeen, seen
-from ragline.change.building import Building
 from ragline.change.kind import Site
 from ragline.core import hnsw, index_definition
-from ragline.core.change import Arm, Phase, Step, Trial, Value
+from ragline.core.change import Arm, Step, Trial, Value
 from ragline.core.hnsw import Graph
 from ragline.db import attached_indexes, indexes
 from ragline.db.attached_indexes import PRODUCTION_SLOT, TableIndex
 from ragline.db.attached_sql import TRIAL_SLOT
-from ragline.db.pool import quoted
-from ragline.errors import Conflict, PreconditionFailed, RaglineError, UsageError
+from ragline.errors import Conflict, PreconditionFailed, UsageError
 
-_BLOCKS = "DDL and vacuum of that table; no reader, no writer"
 _BESIDE = ("new", "old")
 
 
@@ -66,7 +63,7 @@ async def wanted(
     await attached_seen.check_is_free(site, found, name)
     async with building.session(site) as db:
         written = await indexes.written(db, name)
-    value = _shape(graph) | {
+    value = attached_trial.shape(graph) | {
         "name": name,
         "definition": attached_indexes.definition(space, written, graph),
     }
@@ -85,14 +82,17 @@ def steps(collection: str, now: Value, want: Value, found: AttachedSeen) -> list
         return _rest(collection, _mapping(want), found)
     was, will = _mapping(now), _mapping(want)
     if will is None:
-        return [_without_trial(collection, found, "prepare"), *_ordinary(found, was, None)]
+        return [
+            attached_trial.dropping_it(collection, found, "prepare"),
+            *_ordinary(found, was, None),
+        ]
     ways: list[Step] = []
     if not _is_there(found, will):
         if (graph := _graph(will)) is not None:
-            ways.append(_trial(collection, graph, found))
+            ways.append(attached_trial.building_it(collection, graph, found))
         is_replaced = was is not None and was["name"] == will["name"]
         ways += _ordinary(found, was if is_replaced else None, will)
-        ways.append(_without_trial(collection, found, "adopt"))
+        ways.append(attached_trial.dropping_it(collection, found, "adopt"))
     ways.append(_switch(collection, will, found))
     if was is not None and was["name"] != will["name"] and _is_dropped(was, will, found):
         ways += _ordinary(found, was, None)
@@ -105,11 +105,11 @@ async def run(site: Site, step: Step) -> None:
     if found is None:
         raise UsageError(f"collection {step.target!r} is not attached any more")
     if step.action == "build":
-        await _build_trial(site, found, Graph(slot=TRIAL_SLOT, **step.arguments))
+        await attached_trial.build(site, found, Graph(slot=TRIAL_SLOT, **step.arguments))
     elif step.action == "drop" and step.phase == "adopt":
-        await _end_trial(site, found)
+        await attached_trial.end(site, found)
     elif step.action == "drop":
-        await _drop_trial(site, found)
+        await attached_trial.drop(site, found)
         # Searches on trial without an index compare every vector; they still need to know as what.
         async with building.session(site) as db:
             trial = replace(found.space.described, slot=TRIAL_SLOT)
@@ -166,7 +166,7 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
     found = await seen(site, collection)
     if found is None:
         return
-    await _end_trial(site, found)
+    await attached_trial.end(site, found)
     kept = _mapping(keep)
     names = {attached_seen.default_name(found, storage) for storage in hnsw.STORAGES}
     if kept is not None:
@@ -196,14 +196,6 @@ def _value(index: TableIndex) -> dict[str, Any]:
         "ef_construction": graph.ef_construction if graph else None,
         "name": index.name,
         "definition": index.definition,
-    }
-
-
-def _shape(graph: Graph) -> dict[str, Any]:
-    return {
-        "storage": graph.storage,
-        "m": graph.m,
-        "ef_construction": graph.ef_construction,
     }
 
 
@@ -248,7 +240,7 @@ def _rest(collection: str, will: Mapping[str, Any] | None, found: AttachedSeen) 
     target = attached_seen.target_of(found, will["name"])
     return [
         *(replace(ordinary_index.dropping(target, name), phase="adopt") for name in left),
-        _without_trial(collection, found, "adopt"),
+        attached_trial.dropping_it(collection, found, "adopt"),
         _switch(collection, will, found),
     ]
 
@@ -311,35 +303,6 @@ def _defined(value: Mapping[str, Any] | None) -> Value:
     return None if value is None else {"definition": value["definition"]}
 
 
-def _trial(collection: str, graph: Graph, found: AttachedSeen) -> Step:
-    space = found.space
-    return Step(
-        kind="index",
-        target=collection,
-        phase="prepare",
-        action="build",
-        text=_online(found, graph),
-        arguments=_shape(graph),
-        lock=f"SHARE UPDATE EXCLUSIVE on {space.attached.table}",
-        blocks=_BLOCKS,
-        disk_bytes=hnsw.index_bytes(graph, space.dimension, space.rows),
-    )
-
-
-def _without_trial(collection: str, found: AttachedSeen, phase: Phase) -> Step:
-    attached = found.space.attached
-    name = f"{quoted(attached.schema)}.{quoted(attached_seen.trial_name(found))}"
-    return Step(
-        kind="index",
-        target=collection,
-        phase=phase,
-        action="drop",
-        text=f"drop index concurrently if exists {name}",
-        lock=f"SHARE UPDATE EXCLUSIVE on {attached.table}",
-        blocks=_BLOCKS,
-    )
-
-
 def _switch(collection: str, will: Mapping[str, Any], found: AttachedSeen) -> Step:
     shape = replace(found.space.described, storage=will["storage"])
     if (graph := _graph(will)) is not None:
@@ -350,74 +313,7 @@ def _switch(collection: str, will: Mapping[str, Any], found: AttachedSeen) -> St
         phase="adopt",
         action="switch",
         text=f"searches of {collection} are written for an index of {will['storage']}",
-        arguments=_shape(shape),
+        arguments=attached_trial.shape(shape),
         lock="one row of space_index",
         expected_s=0.0,
     )
-
-
-def _online(found: AttachedSeen, graph: Graph) -> str:
-    name = attached_seen.trial_name(found)
-    text = attached_indexes.definition(found.space, quoted(name), graph)
-    return index_definition.online(text, name, quoted(name))
-
-
-async def _build_trial(site: Site, found: AttachedSeen, graph: Graph) -> None:
-    space, name = found.space, attached_seen.trial_name(found)
-    await building.stopped(site, name, space.attached.schema)
-    async with building.session(site) as db:
-        for space_id in space.space_ids:
-            await indexes.describe(db, space_id, graph)
-    site.reached("index:described")
-    there = found.named(name)
-    if there is None or not there.is_valid or there.graph != graph:
-        if await _is_left(site, found, name):
-            await building.dropped(site, name, space.attached.schema)
-        await _build_anew(site, found, graph)
-    site.reached("index:built")
-
-
-async def _build_anew(site: Site, found: AttachedSeen, graph: Graph) -> None:
-    space, name = found.space, attached_seen.trial_name(found)
-    await building.built(
-        site,
-        Building(
-            name=name,
-            table=space.attached.table,
-            sql=_online(found, graph),
-            settings=await build_room.settings(site, graph, space.dimension, space.rows),
-            schema=space.attached.schema,
-        ),
-    )
-    fresh = await seen(site, space.collection)
-    built = None if fresh is None else fresh.named(name)
-    if built is None or not built.is_valid or built.graph != graph:
-        raise RaglineError(f"index {name} was built, but is {built} and not {graph}")
-
-
-async def _is_left(site: Site, found: AttachedSeen, name: str) -> bool:
-    """Whether a trial of ours left an index of this name; any other is not ours to drop."""
-    attached = found.space.attached
-    async with building.session(site) as db:
-        left = await indexes.ordinary(db, name, attached.schema)
-    if left is not None and not attached_seen.is_on_trial(found, left):
-        raise Conflict(
-            f"an index {name!r} of table {left.table!r} stands where one of {attached.table!r} is to "
-            "be tried: rename it"
-        )
-    return left is not None
-
-
-async def _drop_trial(site: Site, found: AttachedSeen) -> None:
-    name, schema = attached_seen.trial_name(found), found.space.attached.schema
-    with contextlib.suppress(Conflict):
-        if await _is_left(site, found, name):
-            await building.stopped(site, name, schema)
-            await building.dropped(site, name, schema)
-
-
-async def _end_trial(site: Site, found: AttachedSeen) -> None:
-    await _drop_trial(site, found)
-    async with building.session(site) as db:
-        for space_id in found.space.space_ids:
-            await indexes.forget(db, space_id, TRIAL_SLOT)

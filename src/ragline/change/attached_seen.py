@@ -16,8 +16,8 @@ from ragline.core.index_definition import Place
 from ragline.db import attached_indexes, attached_sql, indexes
 from ragline.db.attached_indexes import PRODUCTION_SLOT, AttachedSpace, TableIndex
 from ragline.db.attached_sql import TRIAL_SLOT
-from ragline.db.indexes import Db, OrdinaryIndex
-from ragline.db.pool import quoted
+from ragline.db.indexes import OrdinaryIndex
+from ragline.db.pool import Db, quoted
 from ragline.errors import Conflict, UsageError
 
 _TRIAL = "trial"

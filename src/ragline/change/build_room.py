@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from ragline.change import building
 from ragline.change.kind import Site
 from ragline.core import hnsw
@@ -19,7 +17,8 @@ _OF_SHARED_MEMORY = 0.5
 async def checked(site: Site, graph: Graph, dimension: int, vectors: int) -> tuple[str, ...]:
     """Return warnings about memory and disk; raises PreconditionFailed where there is too little."""
     size = hnsw.index_bytes(graph, dimension, vectors)
-    free = _free_disk_bytes(site)
+    folder = site.restart.data_directory if site.restart else None
+    free = None if folder is None else machine.free_disk_bytes(folder)
     least = hnsw.disk_needed(size)
     said = []
     if free is None:
@@ -60,16 +59,6 @@ async def _memory(site: Site, needed: int) -> int:
 
 def _is_here(site: Site) -> bool:
     return site.restart is not None and site.restart.data_directory is not None
-
-
-def _free_disk_bytes(site: Site) -> int | None:
-    folder = site.restart.data_directory if site.restart else None
-    if folder is None:
-        return None
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def _mib(size: int) -> str:

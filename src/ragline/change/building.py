@@ -14,7 +14,8 @@ import asyncpg
 from ragline.change.kind import Site
 from ragline.core.dsn import application_name
 from ragline.db import indexes, pool
-from ragline.db.indexes import Db, Progress
+from ragline.db.indexes import Progress
+from ragline.db.pool import Db
 from ragline.errors import (
     Conflict,
     DatabaseUnreachable,
@@ -32,6 +33,8 @@ _LOOK_S = (0.02, 1.0)
 _SAY_S = 2.0
 _STOPPED_WITHIN_MS = 10_000
 _CLEANED_WITHIN_S = 20.0
+BLOCKS = "DDL and vacuum of that table; no reader, no writer"
+"""Whom building and dropping beside what is in use holds up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,12 @@ async def dropped(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> No
             return
 
 
+async def removed(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> None:
+    """Drop an index, and end builds of it that were left behind."""
+    await stopped(site, name, schema)
+    await dropped(site, name, schema)
+
+
 async def _dropped_once(site: Site, name: str, schema: str) -> None:
     async with session(site, schema) as connection:
         # The drop would wait for them, too, but by then the index serves nobody any more.
@@ -148,9 +157,7 @@ async def stopped(site: Site, name: str, schema: str = indexes.OWN_SCHEMA) -> No
         await _stopped_through(site, connection, name, schema)
 
 
-async def _stopped_through(
-    site: Site, connection: asyncpg.Connection[asyncpg.Record], name: str, schema: str
-) -> None:
+async def _stopped_through(site: Site, connection: Db, name: str, schema: str) -> None:
     for build in await indexes.in_flight(connection, name, schema):
         if not build.application.startswith(application_name("")):
             raise Conflict(
@@ -161,9 +168,7 @@ async def _stopped_through(
         await _end(connection, name, build)
 
 
-async def _end(
-    connection: asyncpg.Connection[asyncpg.Record], name: str, build: indexes.Build
-) -> None:
+async def _end(connection: Db, name: str, build: indexes.Build) -> None:
     try:
         is_gone = await indexes.stop(connection, build.pid, within_ms=_STOPPED_WITHIN_MS)
     except asyncpg.InsufficientPrivilegeError as error:
@@ -191,7 +196,7 @@ async def _without_writers(site: Site, building: Building) -> None:
 
 async def _ended(
     site: Site,
-    connection: asyncpg.Connection[asyncpg.Record],
+    connection: Db,
     asked: Callable[[Db, str, str], Awaitable[frozenset[tuple[int, str]]]],
     name: str,
     schema: str,
@@ -226,7 +231,7 @@ async def _built_once(site: Site, building: Building) -> None:
             raise
 
 
-async def _end_with_us(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _end_with_us(connection: Db) -> None:
     """Let the server notice soon when we are gone. Not every system can: there it is found later."""
     with contextlib.suppress(asyncpg.PostgresError):
         await connection.execute(
@@ -306,8 +311,7 @@ async def _cleaned(site: Site, building: Building) -> None:
     """Drop what a failed build left. Where even that fails, the next build begins with it."""
     with contextlib.suppress(RaglineError, asyncpg.PostgresError, OSError, TimeoutError):
         async with asyncio.timeout(_CLEANED_WITHIN_S):
-            await stopped(site, building.name, building.schema)
-            await dropped(site, building.name, building.schema)
+            await removed(site, building.name, building.schema)
 
 
 def _noted(site: Site, name: str, message: object) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from ragline.core.change import Arm, Part, Step, Value
 from ragline.core.dsn import Dsn
 from ragline.core.gate import Asked, Judgement
 from ragline.db import pool as pools
+from ragline.db.pool import Connection
 from ragline.ops.restart import Restart
 from ragline.rag.app import App
 
@@ -58,15 +59,23 @@ class Site:
         dsn = self.dsn if database is None else self.dsn.on(database)
         return pools.session(dsn, "admin", settings=settings)
 
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Connection]:
+        """Lend a connection that may do everything in schema ragline: the ledger is there."""
+        pool = await self.app.pool("admin")
+        async with pool.connection() as connection:
+            yield connection
+
 
 class Kind(Protocol):
     """One kind of change. The same functions lead there and back.
 
-    `is_cluster_wide`: it changes what all databases of the server share.
+    `is_cluster_wide`: it changes what all databases of the server share. What a kind leaves out is that
+    of a thing with one value at a time, beside which nothing lies, and which may touch any collection.
     """
 
     name: str
-    is_cluster_wide: bool
+    is_cluster_wide: bool = False
 
     async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
         """Return what is wanted, complete and in the form of `read`, and warnings for the plan.
@@ -91,12 +100,15 @@ class Kind(Protocol):
         self, site: Site, target: str, now: Value, want: Value
     ) -> tuple[Arm, Arm] | None:
         """Return how both can be searched before adoption; None where only one can be at a time."""
+        return None
 
     async def tidy(self, site: Site, target: str, keep: Value) -> None:
         """Remove what lies beside `keep`: an index that lost, a space half filled. Idempotent."""
+        return
 
     def measured(self, target: str) -> Mapping[str, Any]:
         """Return what of `Asked` follows from the target: {"collections": (…)}, {"workload": …}."""
+        return {}
 
 
 def by_name(kinds: Sequence[Kind]) -> dict[str, Kind]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ragline.change import planning, settling, turns
-from ragline.change.kind import Kind, Site
+from ragline.change.kind import Site
 from ragline.change.turns import Turn
 from ragline.core import change as changes
-from ragline.core.change import Arm, Entry, HistoryLine, Part, Plan, PlannedPart, Trial
+from ragline.core.change import Arm, Entry, HistoryLine, Part, Plan, Trial
 from ragline.core.gate import Asked, Judgement
 from ragline.db import ledger
 from ragline.db.ledger import DoneStep
@@ -56,8 +56,7 @@ async def plan(
     if not found.is_needed:
         return None
     asked = None if asked is None else planning.completed(site, found, asked)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         await ledger.remove_old_plans(connection)
         return await ledger.add(
             connection,
@@ -97,18 +96,19 @@ async def apply(site: Site, id_: int, *, keep_inconclusive: bool = False) -> Ent
         async with turns.taken(site, session=session) as turn:
             fresh = await planning.refuse_stale(site, entry)
             entry = await turn.open(entry, [part.now for part in fresh.parts])
-            return await _decided(turn, entry, fresh, keep_inconclusive=keep_inconclusive)
+            judging = _judged(turn, entry, fresh)
+            return await _decided(turn, entry, fresh, judging, keep_inconclusive=keep_inconclusive)
 
 
 async def undo(site: Site, id_: int) -> Entry:
     """Take a kept change back, or end an open one; returns the entry that says so."""
     await settling.settle(site)
-    entry = await ledger_entry(site, id_)
+    entry = await turns.entry_of(site, id_)
     if entry.state == "preparing":
         return await _given_up(site, id_)
     if entry.is_open:
         async with turns.taken(site) as turn:
-            entry = await ledger_entry(site, id_)
+            entry = await turns.entry_of(site, id_)
             if entry.is_open:
                 return await settling.put_back(turn, entry, "taken back by hand", "undone")
     if entry.state != "kept":
@@ -122,8 +122,7 @@ async def resume(site: Site) -> list[Entry]:
     """Settle what an interrupted process left, go on with what waited; returns what came of it."""
     settled = await settling.settle(site)
     await settling.free_place(site)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         left = await ledger.unsettled(connection)
     for hold in left:
         if hold.entry.state == "preparing" and not await turns.is_held(site, hold):
@@ -135,8 +134,7 @@ async def resume(site: Site) -> list[Entry]:
 
 async def entries(site: Site, limit: int | None = None) -> list[Entry]:
     """Return the changes of this database, newest first."""
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         return await ledger.every(connection, limit)
 
 
@@ -151,8 +149,7 @@ class Whole:
 
 async def whole(site: Site, id_: int | None) -> Whole:
     """Return a change, or the newest, with every state and step it went through."""
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         if id_ is None:
             newest = await ledger.every(connection, 1)
             if not newest:
@@ -169,7 +166,7 @@ async def whole(site: Site, id_: int | None) -> Whole:
 
 
 async def _applicable(site: Site, id_: int) -> Entry:
-    entry = await ledger_entry(site, id_)
+    entry = await turns.entry_of(site, id_)
     if entry.state not in ("planned", "preparing"):
         raise Conflict(f"change {entry.id} is {entry.state} already; plan it again")
     if entry.state == "planned" and entry.expires_at <= datetime.now(UTC):
@@ -193,33 +190,37 @@ async def _prepare(site: Site, entry: Entry, fresh: Plan) -> None:
             raise
         except (RaglineError, asyncio.CancelledError):
             # What is half built is dropped; the plan may be applied again.
-            await _tidied(site, entry, [part.now for part in fresh.parts])
+            now = [part.now for part in fresh.parts]
+            await settling.tidied(site, list(zip(entry.parts, now, strict=True)))
             await turns.move(site, entry.id, "planned", "preparing it was broken off")
             raise
 
 
-async def _tidied(site: Site, entry: Entry, keep: Sequence[changes.Value]) -> None:
-    await settling.tidied(site, list(zip(entry.parts, keep, strict=True)))
-
-
 async def _given_up(site: Site, id_: int) -> Entry:
     async with turns.preparing(site, id_):
-        entry = await ledger_entry(site, id_)
+        entry = await turns.entry_of(site, id_)
         if entry.state != "preparing":
             raise Conflict(f"change {id_} is {entry.state} by now; see `ragline change show {id_}`")
         now = [await site.kinds[part.kind].read(site, part.target) for part in entry.parts]
-        await _tidied(site, entry, now)
+        await settling.tidied(site, list(zip(entry.parts, now, strict=True)))
         return await turns.move(
             site, entry.id, "undone", "given up while it was prepared", snapshot=now
         )
 
 
-async def _decided(turn: Turn, entry: Entry, fresh: Plan, *, keep_inconclusive: bool) -> Entry:
+async def _decided(
+    turn: Turn,
+    entry: Entry,
+    fresh: Plan,
+    judging: Awaitable[Judgement | None],
+    *,
+    keep_inconclusive: bool = False,
+) -> Entry:
     """Bring an opened change to its end; whatever goes wrong, it is put back first."""
     try:
-        verdict = await _judged(turn, entry, fresh)
+        verdict = await judging
         if verdict is None:
-            return await ledger_entry(turn.site, entry.id)
+            return await turns.entry_of(turn.site, entry.id)
         if (good := _good(verdict, entry, keep_inconclusive=keep_inconclusive)) is not None:
             return await _kept(turn, entry, fresh, good)
     except (Exception, asyncio.CancelledError) as error:
@@ -229,7 +230,7 @@ async def _decided(turn: Turn, entry: Entry, fresh: Plan, *, keep_inconclusive: 
     return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
 
 
-def _good(verdict: Judgement, entry: Entry, *, keep_inconclusive: bool = False) -> Judgement | None:
+def _good(verdict: Judgement, entry: Entry, *, keep_inconclusive: bool) -> Judgement | None:
     """Return the verdict with which a change stays; None where it does not."""
     asked = _asked(entry)
     if verdict.status == "pass":
@@ -257,13 +258,6 @@ async def _broken_off(turn: Turn, entry: Entry, error: BaseException) -> None:
         turn.site.say(said)
 
 
-async def ledger_entry(site: Site, id_: int) -> Entry:
-    """Return a change as the ledger has it now."""
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        return await ledger.one(connection, id_)
-
-
 async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
     """Return the verdict; None when the change waits for somebody to restart the server."""
     site, asked = turn.site, _asked(entry)
@@ -274,7 +268,9 @@ async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
         await turn.move(entry, "applied", "ready beside what is in use")
         await turn.move(entry, "measuring", "both in turn")
         site.reached("measuring")
-        return _reached(site, await site.measure.pair(asked, *arms))
+        verdict = await site.measure.pair(asked, *arms)
+        site.reached("measured")
+        return verdict
     before = None
     if asked is not None:
         site.say("measuring what is there")
@@ -286,13 +282,8 @@ async def _judged(turn: Turn, entry: Entry, fresh: Plan) -> Judgement | None:
             await turn.wait_for_restart(entry, "applied")
             return None
         await turn.run(entry, step, f"{step.phase}:{number}", "do")
-    await _confirmed(turn, entry, fresh)
+    await settling.read_back(site, fresh)
     return await _measured(turn, entry, asked, before)
-
-
-def _reached(site: Site, verdict: Judgement) -> Judgement:
-    site.reached("measured")
-    return verdict
 
 
 async def _measured(
@@ -303,15 +294,9 @@ async def _measured(
         return _ON_A_WORD
     await turn.move(entry, "measuring", "")
     turn.site.reached("measuring")
-    return _reached(turn.site, await turn.site.measure.after(asked, before))
-
-
-async def _confirmed(turn: Turn, entry: Entry, fresh: Plan) -> None:
-    """Read every effect back. Nothing counts as done before."""
-    turn.site.reached("confirm")
-    for part in fresh.parts:
-        await turn.site.kinds[part.kind].confirm(turn.site, part.target, part.want)
-    turn.site.reached("confirmed")
+    verdict = await turn.site.measure.after(asked, before)
+    turn.site.reached("measured")
+    return verdict
 
 
 async def _kept(turn: Turn, entry: Entry, fresh: Plan, verdict: Judgement) -> Entry:
@@ -325,7 +310,7 @@ async def _arms(site: Site, fresh: Plan) -> tuple[Arm, Arm] | None:
     """Return both sides of a change that can be searched in turn; None where one part cannot."""
     sides: tuple[dict[str, Trial], dict[str, Trial]] = ({}, {})
     for part in fresh.parts:
-        kind: Kind = site.kinds[part.kind]
+        kind = site.kinds[part.kind]
         if not kind.steps(part.target, part.now, part.want):
             continue
         arms = await kind.arms(site, part.target, part.now, part.want)
@@ -362,30 +347,15 @@ def _asked(entry: Entry) -> Asked | None:
 async def _went_on(site: Site, entry: Entry) -> Entry:
     """Go on with a change whose restart somebody has done meanwhile, or with putting it back."""
     async with turns.taken(site) as turn:
-        entry = await ledger_entry(site, entry.id)
+        entry = await turns.entry_of(site, entry.id)
         if not entry.waits_for:
             return entry  # another process was faster
         if entry.state == "undoing":
             reason = entry.verdict["reason"] if entry.verdict else "put back after a restart"
             return await settling.put_back(turn, entry, reason, "undone")
-        fresh = Plan(
-            parts=tuple(
-                PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)
-                for part, was in zip(entry.parts, entry.snapshot or (), strict=True)
-            ),
-            steps=(),
-            hash=entry.plan_hash,
-        )
         await _confirm_restarted(site, entry)
-        try:
-            verdict = await _measured(turn, entry, _asked(entry), entry.before)
-            if (good := _good(verdict, entry)) is not None:
-                return await _kept(turn, entry, fresh, good)
-        except (Exception, asyncio.CancelledError) as error:
-            await _broken_off(turn, entry, error)
-            raise
-        end: changes.State = "undone" if verdict.status == "fail" else "inconclusive"
-        return await settling.put_back(turn, entry, verdict.reason, end, verdict=asdict(verdict))
+        judging = _measured(turn, entry, _asked(entry), entry.before)
+        return await _decided(turn, entry, settling.as_planned(entry), judging)
 
 
 async def _confirm_restarted(site: Site, entry: Entry) -> None:
@@ -401,9 +371,8 @@ async def _confirm_restarted(site: Site, entry: Entry) -> None:
 
 async def _refuse_later(site: Site, entry: Entry) -> None:
     """Taking an older change back would take back what came after it, unasked."""
-    pool = await site.app.pool("admin")
     for part in entry.parts:
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             later = await ledger.later_change(connection, entry.id, part.kind, part.target)
         if later is None or await site.kinds[part.kind].read(site, part.target) == part.want:
             continue

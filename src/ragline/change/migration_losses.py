@@ -224,8 +224,7 @@ async def refuse_unkept(
 
 async def covering(site: Site, tables: Sequence[str]) -> Backup | None:
     """Return the verified backup that counts: of the last hour, or with exactly what is there now."""
-    admin = await site.app.pool("admin")
-    async with admin.connection() as connection:
+    async with site.admin() as connection:
         found = await backups.covering(connection, tables)
     if found is None or datetime.now(UTC) - found.created_at <= FRESH_FOR:
         return found
@@ -251,8 +250,7 @@ async def kept_before(site: Site, other_way: str, losses: Sequence[Loss]) -> Kep
     """
     if not losses:
         return Kept()
-    admin = await site.app.pool("admin")
-    async with admin.connection() as connection:
+    async with site.admin() as connection:
         before = await ledger.other_way(connection, other_way)
         if before is None or not before.arguments.get("backups"):
             return Kept()

@@ -13,8 +13,8 @@ from ragline.core.change import Step, Value
 from ragline.core.dsn import nearest
 from ragline.core.index_definition import Place
 from ragline.db import indexes
-from ragline.db.indexes import Db, OrdinaryIndex
-from ragline.db.pool import quoted
+from ragline.db.indexes import OrdinaryIndex
+from ragline.db.pool import Db, quoted
 from ragline.errors import Conflict, NotFound, PreconditionFailed, UsageError
 
 _SCHEMA = indexes.OWN_SCHEMA
@@ -27,7 +27,6 @@ TABLES = (
     "term", "term_statistic", "verdict",
 )  # fmt: skip
 _NEW, _OLD = "new", "old"
-_BLOCKS = "DDL and vacuum of that table; no reader, no writer"
 
 
 def is_ordinary(target: str) -> bool:
@@ -112,12 +111,12 @@ def steps(target: str, now: Value, want: Value) -> list[Step]:
         return []
     name = _place(target).name
     if want is None:
-        return [_drop(target, name, loses=True)]
+        return [dropping(target, name, loses=True)]
     definition = _definition(want)
     if now is None:
         return [_build(target, name, definition)]
     new, old = index_definition.beside(name, _NEW), index_definition.beside(name, _OLD)
-    return [_build(target, new, definition), _swap(target, definition), _drop(target, old)]
+    return [_build(target, new, definition), _swap(target, definition), dropping(target, old)]
 
 
 async def run(site: Site, step: Step) -> None:
@@ -127,7 +126,7 @@ async def run(site: Site, step: Step) -> None:
     elif step.action == "switch":
         await _run_swap(site, step)
     else:
-        await _removed(site, _place(step.target).schema, step.arguments["name"])
+        await building.removed(site, step.arguments["name"], _place(step.target).schema)
 
 
 async def confirm(site: Site, target: str, want: Value) -> None:
@@ -149,15 +148,10 @@ async def tidy(site: Site, target: str, keep: Value) -> None:
             left = await indexes.ordinary(db, beside, place.schema)
         # Somebody's own may look like ours.
         if left is not None and await _is_ours(site, left, place):
-            await _removed(site, place.schema, beside)
+            await building.removed(site, beside, place.schema)
     found = await _found(site, place)
     if found is not None and not found.is_valid and found.constraint is None:
-        await _removed(site, place.schema, place.name)
-
-
-async def _removed(site: Site, schema: str, name: str) -> None:
-    await building.stopped(site, name, schema)
-    await building.dropped(site, name, schema)
+        await building.removed(site, place.name, place.schema)
 
 
 def _place(target: str) -> Place:
@@ -217,7 +211,7 @@ def _build(target: str, name: str, definition: str) -> Step:
         text=index_definition.online(definition, place.name, quoted(name)),
         arguments={"name": name, "definition": definition},
         lock=f"SHARE UPDATE EXCLUSIVE on {place.table}",
-        blocks=_BLOCKS,
+        blocks=building.BLOCKS,
     )
 
 
@@ -240,12 +234,8 @@ def _swap(target: str, definition: str) -> Step:
     )
 
 
-def dropping(target: str, name: str) -> Step:
-    """Return the step that drops what a replacement left beside an index."""
-    return _drop(target, name)
-
-
-def _drop(target: str, name: str, *, loses: bool = False) -> Step:
+def dropping(target: str, name: str, *, loses: bool = False) -> Step:
+    """Return the step that drops an index, or what a replacement left beside it."""
     place = _place(target)
     return Step(
         kind="index",
@@ -255,7 +245,7 @@ def _drop(target: str, name: str, *, loses: bool = False) -> Step:
         text=f"drop index concurrently if exists {quoted(place.schema)}.{quoted(name)}",
         arguments={"name": name},
         lock=f"SHARE UPDATE EXCLUSIVE on {place.table}",
-        blocks=_BLOCKS,
+        blocks=building.BLOCKS,
         loses=f"index {name}; undo builds it again" if loses else None,
     )
 

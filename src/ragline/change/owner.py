@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+from ragline.ops.embedded import postmaster
+
 _PROC = Path("/proc")
 
 
@@ -22,7 +24,7 @@ def is_dead(owner: str | None) -> bool:
     said = json.loads(owner)
     if said["machine"] != _machine():
         return False
-    return not _lives(said["pid"]) or _began(said["pid"]) != said["began"]
+    return not postmaster.is_alive(said["pid"]) or _began(said["pid"]) != said["began"]
 
 
 def _machine() -> str:
@@ -36,16 +38,6 @@ def _machine() -> str:
     except OSError:
         space = ""
     return f"{socket.gethostname()} {boot} {space}"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _began(pid: int) -> str:

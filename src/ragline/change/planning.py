@@ -109,8 +109,7 @@ async def refuse_stale(site: Site, entry: Entry) -> Plan:
 async def refuse_rivals(site: Site, parts: Sequence[Part], id_: int | None = None) -> None:
     """Two changes of one thing would drop what the other has beside it, and see what is only tried."""
     targets = {(part.kind, part.target) for part in parts}
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         left = [hold.entry for hold in await ledger.unsettled(connection)]
     for other in left:
         if other.id != id_ and targets & {(part.kind, part.target) for part in other.parts}:

@@ -17,12 +17,7 @@ from ragline.change.turns import Turn
 from ragline.core import change as changes
 from ragline.core.change import Entry, Part, Plan, PlannedPart, State, Value
 from ragline.db import cluster, ledger
-from ragline.errors import (
-    DatabaseUnreachable,
-    NotFound,
-    RaglineError,
-    UndoFailed,
-)
+from ragline.errors import DatabaseUnreachable, NotFound, RaglineError, UndoFailed
 
 
 class _Waits(Exception):
@@ -39,8 +34,7 @@ async def settle(site: Site) -> list[Entry]:
     Runs before every administrative command. What is only being prepared stays: it is beside what is in
     use, and `resume` goes on with it. What waits for a restart waits on.
     """
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         left = await ledger.unsettled(connection)
     settled = []
     for hold in left:
@@ -48,12 +42,11 @@ async def settle(site: Site) -> list[Entry]:
         if entry.state == "preparing" or entry.waits_for or await turns.is_held(site, hold):
             continue
         async with turns.taken(site, patience_s=_PATIENCE_S) as turn:
-            entry = await _reread(site, entry)
-            if (
-                entry.is_open and not entry.waits_for
-            ):  # else it came to an end, or to a rest, meanwhile
+            entry = await turns.entry_of(site, entry.id)
+            # Else it came to an end, or to a rest, meanwhile.
+            if entry.is_open and not entry.waits_for:
                 settled.append(await _settled(turn, entry))
-    if await _has_journal(site):
+    if (site.data_dir / "changes").is_dir():
         settled += await _by_journal(site)
     if not left:
         await retire(site)
@@ -73,7 +66,7 @@ async def put_back(
     Where a person has to restart the server for it, it waits. Raises UndoFailed where it does not
     work; it stays open then, and `resume` tries again.
     """
-    entry = await _reread(turn.site, entry)
+    entry = await turns.entry_of(turn.site, entry.id)
     if entry.closed_at is not None:
         return entry  # interrupted after it was decided, or ended by another process
     if entry.snapshot is None:
@@ -81,7 +74,7 @@ async def put_back(
     started = time.monotonic()
     await turn.move(entry, "undoing", reason, verdict=verdict)
     try:
-        await _undo(turn, entry, entry.parts, entry.snapshot)
+        await _undo(turn, entry, list(zip(entry.parts, entry.snapshot, strict=True)))
     except DatabaseUnreachable:
         raise
     except _Waits as why:
@@ -116,10 +109,15 @@ async def finish(turn: Turn, entry: Entry, fresh: Plan) -> None:
     late = [step for step in changes.joined(steps) if step.phase != "prepare"]
     for number, step in enumerate(late, start=1):
         await turn.run(entry, step, f"adopt:{number}", "do")
-    turn.site.reached("confirm")
+    await read_back(turn.site, fresh)
+
+
+async def read_back(site: Site, fresh: Plan) -> None:
+    """Read every effect of a plan back. Nothing counts as done before."""
+    site.reached("confirm")
     for part in fresh.parts:
-        await turn.site.kinds[part.kind].confirm(turn.site, part.target, part.want)
-    turn.site.reached("confirmed")
+        await site.kinds[part.kind].confirm(site, part.target, part.want)
+    site.reached("confirmed")
 
 
 async def free_place(site: Site) -> None:
@@ -134,8 +132,7 @@ async def free_place(site: Site) -> None:
 
 async def retire(site: Site) -> None:
     """Drop what nobody needs any more: what was replaced long enough ago, what was tried and held."""
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         due = await ledger.to_retire(connection)
     for entry in due:
         try:
@@ -149,10 +146,9 @@ async def retire(site: Site) -> None:
 
 
 async def _retired(site: Site, entry: Entry) -> None:
-    pool = await site.app.pool("admin")
     is_kept = entry.state == "kept"
     for part, was in zip(entry.parts, entry.snapshot or (), strict=True):
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             later = await ledger.later_change(connection, entry.id, part.kind, part.target)
         if later is not None:
             continue
@@ -161,7 +157,7 @@ async def _retired(site: Site, entry: Entry) -> None:
             now = await site.kinds[part.kind].read(site, part.target)
             if now == (part.want if is_kept else was):
                 await site.kinds[part.kind].tidy(site, part.target, now)
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         await ledger.retired(connection, entry.id)
 
 
@@ -176,7 +172,7 @@ async def _settled(turn: Turn, entry: Entry) -> Entry:
         return await turn.move(entry, "undone", reason)
     if entry.state == "keeping":
         try:
-            await finish(turn, entry, _as_planned(entry))
+            await finish(turn, entry, as_planned(entry))
         except DatabaseUnreachable:
             raise
         except RaglineError as error:
@@ -186,7 +182,8 @@ async def _settled(turn: Turn, entry: Entry) -> Entry:
     return await put_back(turn, entry, reason, "undone")
 
 
-def _as_planned(entry: Entry) -> Plan:
+def as_planned(entry: Entry) -> Plan:
+    """Return the plan of a change whose snapshot is taken, without its steps."""
     parts = tuple(
         PlannedPart(kind=part.kind, target=part.target, now=was, want=part.want)
         for part, was in zip(entry.parts, entry.snapshot or (), strict=True)
@@ -194,11 +191,9 @@ def _as_planned(entry: Entry) -> Plan:
     return Plan(parts=parts, steps=(), hash=entry.plan_hash)
 
 
-async def _undo(
-    turn: Turn, entry: Entry, parts: tuple[Part, ...], snapshot: tuple[Value, ...]
-) -> None:
+async def _undo(turn: Turn, entry: Entry, was: Sequence[tuple[Part, Value]]) -> None:
     site = turn.site
-    pairs = await _still_there(site, list(zip(parts, snapshot, strict=True)))
+    pairs = await _still_there(site, was)
     steps = await _steps_back(site, pairs)
     for number, step in enumerate(steps, start=1):
         if step.action == "restart" and site.restart is None:
@@ -206,8 +201,7 @@ async def _undo(
         else:
             await turn.run(entry, step, f"undo:{number}", "undo")
     site.reached("put-back")
-    for part, was in pairs:
-        await site.kinds[part.kind].confirm(site, part.target, was)
+    await _confirmed(site, pairs)
 
 
 async def _tidied(site: Site, entry: Entry) -> None:
@@ -220,8 +214,7 @@ async def _tidied(site: Site, entry: Entry) -> None:
         raise
     except (RaglineError, asyncpg.PostgresError) as error:
         site.say(f"what change {entry.id} tried is dropped later: {error}")
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             await ledger.retire(connection, entry.id)
 
 
@@ -230,8 +223,7 @@ async def tidied(site: Site, pairs: Sequence[tuple[Part, Value]]) -> None:
 
     But not what an earlier kept change replaced: until its time is over, taking it back is immediate.
     """
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         retained = await ledger.retained(connection)
     replaced = [
         (part.kind, part.target, part.want, was)
@@ -252,7 +244,7 @@ async def _steps_back(site: Site, pairs: Sequence[tuple[Part, Value]]) -> list[c
     return changes.joined(steps)
 
 
-async def _still_there(site: Site, pairs: list[tuple[Part, Value]]) -> list[tuple[Part, Value]]:
+async def _still_there(site: Site, pairs: Sequence[tuple[Part, Value]]) -> list[tuple[Part, Value]]:
     """Return the parts whose target was not removed meanwhile: of others there is nothing left."""
     there = []
     for part, was in pairs:
@@ -268,38 +260,31 @@ async def _restarted_by_somebody(turn: Turn, pairs: Sequence[tuple[Part, Value]]
     """Where nobody but a person can restart the server: see whether it runs as it did before."""
     await turns.reload(turn.site)
     try:
-        for part, was in pairs:
-            await turn.site.kinds[part.kind].confirm(turn.site, part.target, was)
+        await _confirmed(turn.site, pairs)
     except RaglineError as error:
         raise _Waits(str(error)) from error
 
 
-async def _reread(site: Site, entry: Entry) -> Entry:
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        return await ledger.one(connection, entry.id)
+async def _confirmed(site: Site, pairs: Sequence[tuple[Part, Value]]) -> None:
+    for part, was in pairs:
+        await site.kinds[part.kind].confirm(site, part.target, was)
 
 
 # The journal, where the ledger knows less than it.
-
-
-async def _has_journal(site: Site) -> bool:
-    return (site.data_dir / "changes").is_dir()
 
 
 async def _by_journal(site: Site) -> list[Entry]:
     found = journal.read(site.data_dir, server := await turns.system_id(site))
     if found is None or found.database != site.dsn.database:
         return []
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         open_ = [hold for hold in await ledger.unsettled(connection) if hold.entry.key == found.key]
     if open_ and open_[0].entry.is_open:
         return []  # somebody is at it, or it waits
     async with turns.taken(site, patience_s=_PATIENCE_S) as turn:
         if journal.read(site.data_dir, server) != found:
             return []  # decided meanwhile
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             entry = await ledger.by_key(connection, found.key)
         if entry is not None and entry.closed_at is not None:
             await turn.release(entry)
@@ -330,10 +315,8 @@ async def _rewound(turn: Turn, found: Journal, entry: Entry | None) -> Entry:
             await site.app.forget_connections()
         elif step.action != "restart":
             await site.kinds[step.kind].run(site, step)
-    for part, was in pairs:
-        await site.kinds[part.kind].confirm(site, part.target, was)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    await _confirmed(site, pairs)
+    async with site.admin() as connection:
         return await ledger.add_put_back(
             connection,
             key=found.key,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import asyncpg
 
@@ -29,6 +28,16 @@ _PREPARING = "change.prepare"
 _RESTART_S = 800.0
 _RELOAD_S = 10.0
 _RENEWED_S = 2.0
+
+
+class Noted(TypedDict, total=False):
+    """What is written down with a state."""
+
+    snapshot: Sequence[Value] | None
+    before: Mapping[str, Any] | None
+    verdict: Mapping[str, Any] | None
+    waits_for: str | None
+    undo_ms: float | None
 
 
 @dataclass(slots=True)
@@ -58,31 +67,10 @@ class Turn:
             await self._write_journal(entry)
             self.site.reached("journalled")
 
-    async def move(
-        self,
-        entry: Entry,
-        state: State,
-        reason: str,
-        *,
-        snapshot: Sequence[Value] | None = None,
-        before: Mapping[str, Any] | None = None,
-        verdict: Mapping[str, Any] | None = None,
-        waits_for: str | None = None,
-        undo_ms: float | None = None,
-    ) -> Entry:
+    async def move(self, entry: Entry, state: State, reason: str, **noted: Unpack[Noted]) -> Entry:
         """Bring a change to a state, as its owner."""
         await self._hold_on(entry)
-        return await move(
-            self.site,
-            entry.id,
-            state,
-            reason,
-            snapshot=snapshot,
-            before=before,
-            verdict=verdict,
-            waits_for=waits_for,
-            undo_ms=undo_ms,
-        )
+        return await move(self.site, entry.id, state, reason, **noted)
 
     async def run(self, entry: Entry, step: Step, point: str, direction: str) -> None:
         """Do a step, with what all parts of a change share: one reload, one restart."""
@@ -122,8 +110,7 @@ class Turn:
             return
         await self._held.aclose()
         session = await self._held.enter_async_context(_held(self.site, _LOCK, 0, _RENEWED_S))
-        pool = await self.site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with self.site.admin() as connection:
             is_ours = await ledger.owner(connection, entry.id) == owner.me()
         if session is None or not is_ours:
             raise Conflict(
@@ -148,8 +135,7 @@ class Turn:
             held = await cluster.holder(session)
             if held is None or held.database != self.site.dsn.database:
                 return
-            pool = await self.site.app.pool("admin")
-            async with pool.connection() as connection:
+            async with self.site.admin() as connection:
                 entry = await ledger.by_key(connection, held.key)
             if entry is not None and not entry.is_open:
                 await cluster.give_back(session, held.key)
@@ -188,8 +174,7 @@ class Turn:
             await cluster.take(session, database=database, change_id=entry.id, key=entry.key)
 
     async def _is_open(self, key: str) -> bool:
-        pool = await self.site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with self.site.admin() as connection:
             entry = await ledger.by_key(connection, key)
         return entry is not None and entry.is_open
 
@@ -278,33 +263,16 @@ async def is_held(site: Site, hold: Hold) -> bool:
         return session is None or hold.is_restarting
 
 
-async def move(
-    site: Site,
-    id_: int,
-    state: State,
-    reason: str,
-    *,
-    snapshot: Sequence[Value] | None = None,
-    before: Mapping[str, Any] | None = None,
-    verdict: Mapping[str, Any] | None = None,
-    waits_for: str | None = None,
-    undo_ms: float | None = None,
-) -> Entry:
+async def entry_of(site: Site, id_: int) -> Entry:
+    """Return a change as the ledger has it now."""
+    async with site.admin() as connection:
+        return await ledger.one(connection, id_)
+
+
+async def move(site: Site, id_: int, state: State, reason: str, **noted: Unpack[Noted]) -> Entry:
     """Bring a change to a state, as its owner."""
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
-        moved = await ledger.move(
-            connection,
-            id_,
-            state,
-            reason,
-            owner=owner.me(),
-            snapshot=snapshot,
-            before=before,
-            verdict=None if verdict is None else json.loads(json.dumps(verdict)),
-            waits_for=waits_for,
-            undo_ms=undo_ms,
-        )
+    async with site.admin() as connection:
+        moved = await ledger.move(connection, id_, state, reason, owner=owner.me(), **noted)
     site.reached(f"state:{state}")
     return moved
 
@@ -312,8 +280,7 @@ async def move(
 async def run(site: Site, entry: Entry, step: Step, point: str, direction: str) -> None:
     """Do one step and write down that it began, and how it ended."""
     site.reached(f"{point}:before")
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         number = await ledger.begin_step(
             connection, entry.id, direction=direction, phase=step.phase, text=step.text
         )
@@ -332,16 +299,14 @@ async def run(site: Site, entry: Entry, step: Step, point: str, direction: str) 
         refused = _refused(step, error)
         await _failed(site, entry, number, refused)
         raise refused from error
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         await ledger.end_step(connection, entry.id, number)
     site.reached(f"{point}:after")
 
 
 async def _failed(site: Site, entry: Entry, number: int, error: RaglineError) -> None:
     try:
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             await ledger.end_step(connection, entry.id, number, str(error)[:2000])
     except RaglineError:
         return  # the server is gone, and the error that matters is on its way
@@ -381,7 +346,7 @@ async def reload(site: Site) -> None:
     )
 
 
-async def _faults(session: asyncpg.Connection[asyncpg.Record]) -> list[tuple[str | None, str]]:
+async def _faults(session: _Session) -> list[tuple[str | None, str]]:
     try:
         rows = await session.fetch(
             """
@@ -397,8 +362,7 @@ async def _faults(session: asyncpg.Connection[asyncpg.Record]) -> list[tuple[str
 async def _restart(site: Site, entry: Entry) -> None:
     if site.restart is None:
         raise PreconditionFailed("nobody but a person can restart this server")
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         await ledger.expect_restart(connection, entry.id, _RESTART_S)
     try:
         await site.restart.restart()

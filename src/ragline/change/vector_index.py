@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,15 @@ from ragline.change import build_room, building
 from ragline.change.building import Building
 from ragline.change.kind import Site
 from ragline.core import hnsw
-from ragline.core.change import Arm, Step, Trial, Value
+from ragline.core.change import Arm, Phase, Step, Trial, Value
 from ragline.core.hnsw import Built, Graph
 from ragline.db import indexes, search
-from ragline.db.indexes import Db, Space, VectorIndex
+from ragline.db.indexes import Space, VectorIndex
+from ragline.db.pool import Db
 from ragline.errors import Conflict, PreconditionFailed, RaglineError, UsageError
 from ragline.rag.search import target_of
 
 _LOCK = "SHARE UPDATE EXCLUSIVE on "
-_BLOCKS = "DDL and vacuum of that table; no reader, no writer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def steps(collection: str, now: Value, want: Value, found: Seen | None) -> list[
         return []
     # An index from before there were slots may serve the searches of any: it has to go.
     in_the_way = was is not None and was.slot == 0
-    phase = "apply" if in_the_way else "adopt"
+    phase: Phase = "apply" if in_the_way else "adopt"
     if graph is None:
         empty = hnsw.other_slot(was.slot if was else 0)
         ways = [
@@ -181,8 +181,7 @@ async def tidy(site: Site, collection: str, keep: Value) -> None:
         if not is_active and kept is not None and index.serves == kept:
             continue
         if index.is_there:
-            await building.stopped(site, index.name)
-            await building.dropped(site, index.name)
+            await building.removed(site, index.name)
         async with building.session(site) as db:
             await indexes.forget(db, found.space.id, index.slot)
 
@@ -235,18 +234,18 @@ def _build(collection: str, graph: Graph, found: Seen | None) -> Step:
         text=indexes.composed(space, graph),
         arguments=hnsw.to_json(graph),
         lock=_LOCK + space.table,
-        blocks=_BLOCKS,
+        blocks=building.BLOCKS,
         disk_bytes=0 if is_there else hnsw.index_bytes(graph, space.dimension, space.vectors),
         expected_s=0.0 if is_there else hnsw.expected_s(graph, found.measured),
     )
 
 
-def _switch(collection: str, slot: int, phase: str, found: Seen | None) -> Step:
+def _switch(collection: str, slot: int, phase: Phase, found: Seen | None) -> Step:
     space_id = found.space.id if found else 0
     return Step(
         kind="index",
         target=collection,
-        phase="apply" if phase == "apply" else "adopt",
+        phase=phase,
         action="switch",
         text=f"update ragline.embedding_space set index_slot = {slot} where id = {space_id}",  # noqa: S608 -- shown only
         arguments={"slot": slot},
@@ -255,19 +254,19 @@ def _switch(collection: str, slot: int, phase: str, found: Seen | None) -> Step:
     )
 
 
-def _drop(collection: str, slot: int, phase: str, found: Seen | None) -> Step:
+def _drop(collection: str, slot: int, phase: Phase, found: Seen | None) -> Step:
     index = found.slots[slot] if found else None
     name = index.name if index else f"the index in slot {slot}"
     is_lost = index is not None and index.is_there
     return Step(
         kind="index",
         target=collection,
-        phase="apply" if phase == "apply" else "prepare",
+        phase=phase,
         action="drop",
         text=f"drop index concurrently if exists ragline.{name}",
         arguments={"slot": slot},
         lock=_LOCK + (found.space.table if found else "its table"),
-        blocks=_BLOCKS,
+        blocks=building.BLOCKS,
         loses=f"index {name}; undo builds it again" if is_lost else None,
     )
 
@@ -281,18 +280,12 @@ async def _run_drop(site: Site, found: Seen, slot: int) -> None:
         # It is searched through this slot, without an index; also then it says what vectors are read as.
         await _described(db, found, slot)
     if found.slots[slot].is_there:
-        await building.stopped(site, found.slots[slot].name)
-        await building.dropped(site, found.slots[slot].name)
+        await building.removed(site, found.slots[slot].name)
 
 
 async def _described(db: Db, found: Seen, slot: int) -> None:
     if found.slots[slot].described is None:
-        base = found.base
-        await indexes.describe(
-            db,
-            found.space.id,
-            Graph(slot=slot, storage=base.storage, m=base.m, ef_construction=base.ef_construction),
-        )
+        await indexes.describe(db, found.space.id, replace(found.base, slot=slot))
 
 
 async def _run_build(site: Site, found: Seen, graph: Graph) -> None:
@@ -328,15 +321,7 @@ async def _build_anew(site: Site, space: Space, graph: Graph) -> None:
         )
     name = indexes.name_of(space, graph.slot)
     settings = await build_room.settings(site, graph, space.dimension, space.vectors)
-    await building.built(
-        site,
-        Building(
-            name=name,
-            table=space.table,
-            sql=sql,
-            settings=settings,
-        ),
-    )
+    await building.built(site, Building(name=name, table=space.table, sql=sql, settings=settings))
     async with building.session(site) as db:
         index = (await indexes.slots(db, space))[graph.slot]
     if index.serves != graph:

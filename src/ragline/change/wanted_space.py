@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,10 +13,12 @@ from ragline.core import hnsw, languages
 from ragline.core.change import Value
 from ragline.core.hnsw import Graph, Storage
 from ragline.db import spaces
+from ragline.db.documents import ChunkText
 from ragline.db.spaces import Collection, NewSpace, Space
 from ragline.errors import PreconditionFailed, UsageError
 from ragline.models.accounting import Metered
 from ragline.models.embed import Embedder
+from ragline.ops import machine
 from ragline.rag import backfill
 from ragline.rag.compose import passage
 
@@ -139,7 +140,7 @@ async def _weighed(
     site: Site, known: Collection, facts: NewSpace, model: Embedder | None
 ) -> Wanted:
     there = known.like(facts)
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         tokens, chunks = await spaces.tokens_and_chunks(connection, known.id)
         missing = chunks if there is None else await spaces.missing(connection, there)
         sample = await spaces.some_chunks(connection, known.id, _RATE_CHUNKS + 1)
@@ -183,7 +184,7 @@ def _remarks(known: Collection, facts: NewSpace) -> list[str]:
     return found
 
 
-async def _rate(model: Embedder, sample: list[spaces.Chunk]) -> float:
+async def _rate(model: Embedder, sample: list[ChunkText]) -> float:
     """Return how many chunks a second a model embeds on this machine, as it is now."""
     texts = [passage(title, headings, body) for _, title, headings, body in sample]
     await model.embed_documents(texts[:1])  # the first time takes longer
@@ -220,11 +221,8 @@ def _check_disk(site: Site, size: int) -> None:
     folder = site.restart.data_directory if site.restart else None
     if folder is None:
         return  # the server's disk is not in sight
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return
-    if free < hnsw.disk_needed(size):
+    free = machine.free_disk_bytes(folder)
+    if free is not None and free < hnsw.disk_needed(size):
         raise PreconditionFailed(
             f"the space takes about {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free at "
             f"{folder}: free some, or store it as halfvec"

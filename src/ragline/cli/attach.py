@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import AsJson, DataDir
+from ragline.cli.options import AsJson, DataDir, Yes
 from ragline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +15,8 @@ if TYPE_CHECKING:
 
     from ragline.core.results import CollectionFacts
     from ragline.rag.app import App
-    from ragline.rag.attach import Detachment, Plan
-
-
-class MetricName(StrEnum):
-    cosine = "cosine"
-    l2 = "l2"
-    inner_product = "inner_product"
+    from ragline.rag.attach import Plan
+    from ragline.rag.detach import Detachment
 
 
 Table = Annotated[str, typer.Argument(help="The table, or schema.table.")]
@@ -68,12 +62,11 @@ ModelOption = Annotated[
     ),
 ]
 MetricOption = Annotated[
-    MetricName | None,
+    Literal["cosine", "l2", "inner_product"] | None,
     typer.Option(
         "--metric", help="Distance.", show_default="that of the vector index, else cosine"
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")]
 
 
 def attach(
@@ -108,13 +101,13 @@ def attach(
         only=_pairs(only or ()),
         collection=collection,
         model=model,
-        metric=None if metric is None else metric.value,
+        metric=metric,
     )
     if not yes:
         plan = runtime.with_app(data_dir, lambda app: attaching.plan(app, request))
-        output.emit({"attached": None, "plan": plan}, as_json=as_json, text=_planned(plan))
-        output.note("nothing was changed; to do it: the same with --yes")
-        raise typer.Exit(2)
+        value = {"attached": None, "plan": plan}
+        again = "the same with --yes"
+        output.only_said(value, as_json=as_json, text=_planned(plan), again=again)
 
     async def both(app: App) -> tuple[Plan, CollectionFacts]:
         return await attaching.attach(app, request)
@@ -131,17 +124,19 @@ def detach(
 ) -> None:
     """Give an attached table back: our rows and the rights we gave go, the table stays as it is."""
     from ragline import wiring
-    from ragline.rag import attach as attaching
+    from ragline.rag import detach as detaching
 
     if not yes:
-        found = runtime.with_app(data_dir, lambda app: attaching.plan_detach(app, name))
-        text = "\n".join(_detached(found, would=True))
-        output.emit({"detached": None, "plan": found}, as_json=as_json, text=text)
-        output.note(f"nothing was changed; to do it: ragline detach {name} --yes")
-        raise typer.Exit(2)
+        found = runtime.with_app(data_dir, lambda app: detaching.plan(app, name))
+        output.only_said(
+            {"detached": None, "plan": found},
+            as_json=as_json,
+            text="\n".join(_detached(found, would=True)),
+            again=f"ragline detach {name} --yes",
+        )
 
     async def done(app: App) -> Detachment:
-        return await attaching.detach(app, name, settle=lambda: wiring.settle(app))
+        return await detaching.detach(app, name, settle=lambda: wiring.settle(app))
 
     found = runtime.with_app(data_dir, done, settles=True)
     text = "\n".join(_detached(found, would=False))

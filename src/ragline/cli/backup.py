@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -85,7 +85,7 @@ def create(
 
     with output.bar("backing up", shown=not quiet) as move:
         done = _with_ledger(data_dir, made)
-    output.emit(_plain(done), as_json=as_json, text="\n".join(_shown(done)))
+    output.emit(done, as_json=as_json, text="\n".join(_shown(done)))
 
 
 @app.command()
@@ -98,7 +98,7 @@ def verify(backup: Reference, data_dir: DataDir = None, as_json: AsJson = False)
         return await backing_up.verify(site.dsn, connection, backup)
 
     done = _with_ledger(data_dir, verified)
-    output.emit(_plain(done), as_json=as_json, text="\n".join(_shown(done)))
+    output.emit(done, as_json=as_json, text="\n".join(_shown(done)))
 
 
 @app.command()
@@ -144,6 +144,7 @@ def restore(
     async def restored(site: Site, connection: Connection) -> Restored:
         from ragline.db import backups
         from ragline.ops import backup as backing_up
+        from ragline.ops import backup_in_place
         from ragline.ops import backup_restore as restoring
 
         found = await backups.one(connection, backup)
@@ -155,7 +156,7 @@ def restore(
             return await restoring.into_database(
                 site.dsn, found, into_database, is_applied=is_applied
             )
-        return await restoring.in_place(
+        return await backup_in_place.in_place(
             site.dsn,
             found,
             is_applied=is_applied,
@@ -164,8 +165,7 @@ def restore(
         )
 
     done = _with_ledger(data_dir, restored)
-    value = {**output.plain(done), "backup": _plain(done.backup)}
-    output.emit(value, as_json=as_json, text="\n".join(_told(done)))
+    output.emit(done, as_json=as_json, text="\n".join(_told(done)))
     if done.refused is not None:
         raise typer.Exit(PreconditionFailed.exit_code)
 
@@ -187,7 +187,7 @@ def list_backups(
 
     found = _with_ledger(data_dir, listed)
     lines = [_line(one) for one in found] or ["no backup yet; `ragline backup create` makes one"]
-    output.emit({"backups": [_plain(one) for one in found]}, as_json=as_json, text="\n".join(lines))
+    output.emit({"backups": found}, as_json=as_json, text="\n".join(lines))
 
 
 @app.command()
@@ -204,7 +204,9 @@ def show(backup: Reference, data_dir: DataDir = None, as_json: AsJson = False) -
 
     found, wrong = _with_ledger(data_dir, shown)
     lines = [*_shown(found), *([f"not usable: {wrong}"] if wrong else [])]
-    output.emit({**_plain(found), "not_usable": wrong}, as_json=as_json, text="\n".join(lines))
+    output.emit(
+        {**output.plain(found), "not_usable": wrong}, as_json=as_json, text="\n".join(lines)
+    )
 
 
 @app.command()
@@ -226,13 +228,12 @@ def remove(
         return await backing_up.remove(connection, backup, is_needed_no_more=needed_no_more)
 
     done = _with_ledger(data_dir, removed)
-    output.emit(_plain(done), as_json=as_json, text=f"removed backup {done.said} and {done.path}")
+    output.emit(done, as_json=as_json, text=f"removed backup {done.said} and {done.path}")
 
 
 def _with_ledger(data_dir: Path | None, use_case: Callable[[Site, Connection], Awaitable[T]]) -> T:
     async def inside(site: Site) -> T:
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             return await use_case(site, connection)
 
     return runtime.with_site(data_dir, inside, quiet=True)
@@ -251,11 +252,6 @@ async def _of_collection(connection: Connection, name: str) -> Sequence[str]:
         for table in await backups.tables(connection)
         if table.schema == "ragline" and table.kind in ("r", "p") and table.name != "backup"
     ]
-
-
-def _plain(backup: Backup) -> dict[str, Any]:
-    found: dict[str, Any] = output.plain(backup)
-    return found
 
 
 def _line(backup: Backup) -> str:
@@ -285,7 +281,7 @@ def _told(done: Restored) -> list[str]:
     if done.how == "in-place":
         lines[0] = f"{did} backup {done.backup.said} in place"
         lines += [
-            f"  {one.table}: {one.inserted} rows put back, {one.updated} as they were, "
+            f"  {one.table}: {one.inserted} missing rows and {one.updated} that differ put back, "
             f"{one.newer} {'deleted' if done.is_applied else 'not in the backup'}"
             for one in done.differences
         ]

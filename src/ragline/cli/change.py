@@ -10,23 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragline.cli import change_options, change_text, output, runtime
-from ragline.cli.change_options import (
-    Answers,
-    Budget,
-    Collections,
-    DatasetOption,
-    Filters,
-    Hits,
-    JudgeOption,
-    KeepFor,
-    KeepInconclusive,
-    LatencyMargin,
-    NoMeasure,
-    PolicyOption,
-    QualityMargin,
-    Questions,
-)
-from ragline.cli.options import AsJson, DataDir, Quiet
+from ragline.cli.change_options import KeepFor, KeepInconclusive
+from ragline.cli.options import AsJson, DataDir, Quiet, gathering
 from ragline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +29,9 @@ Number = Annotated[int, typer.Argument(help="The change's number.", show_default
 
 
 @app.command()
+@gathering("asked", change_options.asked)
 def plan(
+    *,
     kind: Annotated[
         str | None,
         typer.Argument(
@@ -70,19 +57,7 @@ def plan(
     apply_now: Annotated[
         bool, typer.Option("--apply", help="Apply it at once when it is planned.")
     ] = False,
-    collection: Collections = None,
-    dataset: DatasetOption = None,
-    policy: PolicyOption = None,
-    questions: Questions = 200,
-    filters: Filters = None,
-    k: Hits = None,
-    answers: Answers = "none",
-    judge: JudgeOption = "none",
-    quality_margin: QualityMargin = 0.01,
-    latency_margin: LatencyMargin = 0.25,
-    budget: Budget = 120.0,
-    no_measure: NoMeasure = False,
-    keep_inconclusive: KeepInconclusive = False,
+    asked: Asked | None,
     keep_for: KeepFor = 7.0,
     data_dir: DataDir = None,
     quiet: Quiet = False,
@@ -93,21 +68,6 @@ def plan(
     It is applied by its number, within an hour, and only while everything is as it was planned. It is
     measured on questions made of the collections' own vectors, and on a dataset where one is named.
     """
-    asked = change_options.asked(
-        collections=collection,
-        dataset=dataset,
-        policy=policy,
-        questions=questions,
-        filters=filters,
-        k=k,
-        answers=answers,
-        judge=judge,
-        quality_margin=quality_margin,
-        latency_margin=latency_margin,
-        budget=budget,
-        keep_inconclusive=keep_inconclusive,
-        no_measure=no_measure,
-    )
     parts = _parts(kind, words or [], file)
     planned = runtime.with_site(
         data_dir, lambda site: _planned(site, parts, asked, keep_for * 86400), quiet=quiet
@@ -119,7 +79,8 @@ def plan(
         output.emit(planned, as_json=as_json, text=change_text.plan(planned))
         return
     output.note(change_text.plan(planned, is_next=False))
-    _apply(planned.id, keep_inconclusive, data_dir, quiet=quiet, as_json=as_json)
+    # Whether it stays where measuring did not decide is in the plan.
+    _apply(planned.id, False, data_dir, quiet=quiet, as_json=as_json)
 
 
 @app.command()

@@ -17,86 +17,6 @@ if TYPE_CHECKING:
 _ANSWERS = ("none", "extractive", "generated")
 _JUDGES = ("none", "lexical", "llm", "imported")
 
-Collections = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--collection",
-        "-c",
-        help="Collection to measure; may be given several times.",
-        show_default="what the change concerns, else the largest",
-    ),
-]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option("--dataset", help="Measure the cases of this dataset as well.", metavar="NAME"),
-]
-PolicyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="Red lines beside the margins: a TOML file, or default, ragchecker-floor or faithful.",
-    ),
-]
-Questions = Annotated[
-    int,
-    typer.Option(
-        "--questions",
-        min=1,
-        max=10_000,
-        help="How many questions to make of a collection's own vectors.",
-    ),
-]
-Filters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter",
-        "-f",
-        help='Ask as many questions with this filter too, such as: lang = "en"; may be given several '
-        "times.",
-        show_default=False,
-    ),
-]
-Hits = Annotated[
-    int | None,
-    typer.Option(
-        "-k", "--k", min=1, max=1000, help="How many hits.", show_default="as searches do"
-    ),
-]
-Answers = Annotated[
-    str,
-    typer.Option(
-        "--answers",
-        help="Answer the dataset's cases where their contexts changed: none, extractive or generated.",
-    ),
-]
-JudgeOption = Annotated[
-    str,
-    typer.Option(
-        "--judge", help="Judge the claims of those answers: none, lexical, llm or imported."
-    ),
-]
-QualityMargin = Annotated[
-    float,
-    typer.Option(
-        "--quality-margin", min=0, max=1, help="Recall and rows may lose so much of 1, no more."
-    ),
-]
-LatencyMargin = Annotated[
-    float,
-    typer.Option(
-        "--latency-margin", min=0, max=10, help="The middle search time may grow by this share."
-    ),
-]
-Budget = Annotated[
-    float,
-    typer.Option(
-        "--budget", min=0, max=86400, help="Seconds that a measurement may take to decide."
-    ),
-]
-NoMeasure = Annotated[
-    bool,
-    typer.Option("--no-measure", help="Keep it on your word: nothing is measured."),
-]
 KeepInconclusive = Annotated[
     bool,
     typer.Option(
@@ -117,19 +37,90 @@ KeepFor = Annotated[
 
 def asked(
     *,
-    collections: Sequence[str] | None,
-    dataset: str | None,
-    policy: str | None,
-    questions: int,
-    filters: Sequence[str] | None,
-    k: int | None,
-    answers: str,
-    judge: str,
-    quality_margin: float,
-    latency_margin: float,
-    budget: float,
-    keep_inconclusive: bool,
-    no_measure: bool,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collection",
+            "-c",
+            help="Collection to measure; may be given several times.",
+            show_default="what the change concerns, else the largest",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="Measure the cases of this dataset as well.", metavar="NAME"
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            help="Red lines beside the margins: a TOML file, or default, ragchecker-floor or faithful.",
+        ),
+    ] = None,
+    questions: Annotated[
+        int,
+        typer.Option(
+            "--questions",
+            min=1,
+            max=10_000,
+            help="How many questions to make of a collection's own vectors.",
+        ),
+    ] = 200,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            help='Ask as many questions with this filter too, such as: lang = "en"; may be given '
+            "several times.",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k", "--k", min=1, max=1000, help="How many hits.", show_default="as searches do"
+        ),
+    ] = None,
+    answers: Annotated[
+        str,
+        typer.Option(
+            "--answers",
+            help="Answer the dataset's cases where their contexts changed: none, extractive or "
+            "generated.",
+        ),
+    ] = "none",
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge", help="Judge the claims of those answers: none, lexical, llm or imported."
+        ),
+    ] = "none",
+    quality_margin: Annotated[
+        float,
+        typer.Option(
+            "--quality-margin", min=0, max=1, help="Recall and rows may lose so much of 1, no more."
+        ),
+    ] = 0.01,
+    latency_margin: Annotated[
+        float,
+        typer.Option(
+            "--latency-margin", min=0, max=10, help="The middle search time may grow by this share."
+        ),
+    ] = 0.25,
+    budget: Annotated[
+        float,
+        typer.Option(
+            "--budget", min=0, max=86400, help="Seconds that a measurement may take to decide."
+        ),
+    ] = 120.0,
+    no_measure: Annotated[
+        bool,
+        typer.Option("--no-measure", help="Keep it on your word: nothing is measured."),
+    ] = False,
+    keep_inconclusive: KeepInconclusive = False,
 ) -> Asked | None:
     """Return what is measured; None where nothing is, on somebody's word.
 
@@ -148,7 +139,7 @@ def asked(
     if no_measure:
         return None
     return Asked(
-        collections=tuple(collections or ()),
+        collections=tuple(collection or ()),
         dataset=dataset,
         policy=lines,
         questions=questions,
@@ -177,7 +168,7 @@ async def check(app: App, asked: Asked | None) -> None:
 
 def _lines(policy: str) -> str:
     """Return the name of a policy of ours, or the text of a file: it must not change under a plan."""
-    from ragline.core.redline import PRESETS
+    from ragline.core.policies import PRESETS
     from ragline.evals import policy as policies
 
     policies.load(policy)

@@ -64,7 +64,10 @@ def difference(now: object, want: object) -> str:
 
 
 def _step(number: int, step: Mapping[str, Any]) -> Iterable[str]:
-    yield f"  {number}. [{step['phase']}] {on_one_line(step['text'])}"
+    first, *more = str(step["text"]).split("\n")
+    yield f"  {number}. [{step['phase']}] {on_one_line(first)}"
+    # Behind a bar: a name with a line end in it is not taken for a step.
+    yield from (f"     | {on_one_line(line)}" for line in more)
     facts = []
     if step["lock"] != "none":
         facts.append(f"locks: {step['lock']}")

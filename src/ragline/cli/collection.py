@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import AsJson, DataDir
+from ragline.cli.options import AsJson, DataDir, Yes
 
 if TYPE_CHECKING:
     from ragline.core.access import Calibration
@@ -69,7 +69,7 @@ def _calibration(found: Calibration) -> list[str]:
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    yes: Yes = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,10 +78,12 @@ def remove(
 
     found = runtime.with_app(data_dir, lambda app: app.collection(name, fresh=True))
     if not yes:
-        text = f"would remove: {_line(found)}"
-        output.emit({"removed": None, "would_remove": found}, as_json=as_json, text=text)
-        output.note(f"nothing was changed; to do it: ragline collection remove {name} --yes")
-        raise typer.Exit(2)
+        output.only_said(
+            {"removed": None, "would_remove": found},
+            as_json=as_json,
+            text=f"would remove: {_line(found)}",
+            again=f"ragline collection remove {name} --yes",
+        )
     runtime.with_app(data_dir, lambda app: catalog.remove_collection(app, name), settles=True)
     output.emit({"removed": name}, as_json=as_json, text=f"removed {_line(found)}")
 

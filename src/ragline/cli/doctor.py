@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,15 +102,12 @@ async def _look(config: Config, wanted: Sequence[str], wait_s: float) -> Examina
         await watch.wait(dsn, wait_s, output.note)
     is_here = tuning.is_here(dsn)
 
-    async def models() -> list[Model]:
-        return await _models(config)
-
     around = watch.Around(
         today=datetime.now(UTC).date(),
         is_local=is_here,
         memory_bytes=machine.memory_bytes() if is_here else None,
         disk=_disk,
-        models=models,
+        models=partial(_models, config),
     )
     return await watch.examine(dsn, around, wanted)
 

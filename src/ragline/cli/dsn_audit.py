@@ -6,19 +6,17 @@ import json
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ragline.cli import output
-from ragline.cli.options import AsJson, Quiet
+from ragline.cli.options import AsJson, Baseline, FailOn, Quiet, WriteBaseline
 from ragline.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
     from ragline.core.dsn_audit.finding import Finding
     from ragline.watch.dsn_audit import Audit
-
-FailOn = Literal["new", "any", "never"]
 
 
 def audit(
@@ -46,17 +44,9 @@ def audit(
             show_default=False,
         ),
     ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="File of the findings that are known.", show_default=False),
-    ] = None,
-    write_baseline: Annotated[
-        bool,
-        typer.Option("--write-baseline", help="Write what is found to the baseline, and succeed."),
-    ] = False,
-    fail_on: Annotated[
-        FailOn, typer.Option(help="Which findings make it fail: those not in the baseline, or any.")
-    ] = "new",
+    baseline: Baseline = None,
+    write_baseline: WriteBaseline = False,
+    fail_on: FailOn = "new",
     sarif: Annotated[
         Path | None,
         typer.Option(
@@ -97,10 +87,10 @@ def audit(
 
 
 def _write_baseline(file: Path, found: Audit) -> None:
-    from ragline.core.dsn_audit import judging
+    from ragline.core import baselines
     from ragline.watch import dsn_audit as watch
 
-    watch.write(file, judging.as_baseline(found.findings))
+    watch.write(file, baselines.written(found.findings, "class"))
     count = sum(one.status != "allowed" for one in found.findings)
     output.note(f"{file}: {_counted(count, 'finding')} known from now on")
 

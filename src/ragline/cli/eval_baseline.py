@@ -29,9 +29,7 @@ def set_(
     """Make a complete run the baseline of its dataset under a name; the one before is history."""
     from ragline.evals import baseline
 
-    found = runtime.with_app(
-        data_dir, lambda app: baseline.keep(app, run, name, note), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: baseline.keep(app, run, name, note))
     output.emit(found, as_json=as_json, text=_line(found))
 
 
@@ -46,9 +44,7 @@ def list_(
     """List the baselines, the newest first, also those that ended."""
     from ragline.evals import baseline
 
-    found = runtime.with_app(
-        data_dir, lambda app: baseline.every(app, dataset), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: baseline.every(app, dataset))
     text = "\n".join(_line(one) for one in found) or "no baselines yet"
     output.emit({"baselines": found}, as_json=as_json, text=text)
 
@@ -66,9 +62,7 @@ def show(
     """Show the run that is a baseline now."""
     from ragline.evals import report
 
-    found = runtime.with_app(
-        data_dir, lambda app: _shown(app, name, dataset), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: _shown(app, name, dataset))
     shown = report.as_json(found)
     del shown["cases"]
     text = "" if as_json else report.terminal(found, output.width())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ragline.cli import output, runtime
-from ragline.cli.options import AsJson, DataDir
+from ragline.cli.options import AsJson, DataDir, Yes
 
 if TYPE_CHECKING:
     from ragline.db.verdicts import Facts
@@ -25,7 +25,7 @@ def show(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show how many answers of judges are kept, how large they are, and of what use they were."""
     from ragline.evals import cache
 
-    facts = runtime.with_app(data_dir, cache.facts, search_workload="eval")
+    facts = runtime.with_eval(data_dir, cache.facts)
     output.emit(facts, as_json=as_json, text=_line(facts))
 
 
@@ -37,7 +37,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """
     from ragline.evals import cache
 
-    found = runtime.with_app(data_dir, cache.verify, search_workload="eval")
+    found = runtime.with_eval(data_dir, cache.verify)
     said = [f"{found.entries} answers, {len(found.damaged)} damaged"]
     output.emit(found, as_json=as_json, text="\n".join([*said, *found.damaged]))
     if found.damaged:
@@ -53,7 +53,7 @@ def clear(
     judge: Annotated[
         str | None, typer.Option(help="Of this judge only.", show_default=False)
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    yes: Yes = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,16 +62,15 @@ def clear(
 
     whose = f"of {judge}" if judge else "of all judges"
     if not yes:
-        facts = runtime.with_app(data_dir, cache.facts, search_workload="eval")
-        output.emit(
+        facts = runtime.with_eval(data_dir, cache.facts)
+        whole = f" --judge {shlex.quote(judge)}" if judge else ""
+        output.only_said(
             {"cleared": None, "cache": facts, "judge": judge},
             as_json=as_json,
             text=f"would forget the answers {whose}; in all: {_line(facts)}",
+            again=f"ragline eval cache clear{whole} --yes",
         )
-        whole = f" --judge {shlex.quote(judge)}" if judge else ""
-        output.note(f"nothing was changed; to do it: ragline eval cache clear{whole} --yes")
-        raise typer.Exit(2)
-    count = runtime.with_app(data_dir, lambda app: cache.clear(app, judge), search_workload="eval")
+    count = runtime.with_eval(data_dir, lambda app: cache.clear(app, judge))
     output.emit(
         {"cleared": count, "judge": judge}, as_json=as_json, text=f"forgot {count} answers {whose}"
     )

@@ -12,7 +12,7 @@ from ragline.cli.eval_options import Against, PolicyOption, ReportOption, Run
 from ragline.cli.options import AsJson, DataDir
 
 if TYPE_CHECKING:
-    from ragline.core.redline import Policy
+    from ragline.core.policies import Policy
     from ragline.evals.report_run import RunReport
     from ragline.rag.app import App
 
@@ -36,9 +36,7 @@ def compare(
 
     eval_options.check_report(report)
     lines = None if policy is None else policies.load(policy)
-    found = runtime.with_app(
-        data_dir, lambda app: evals.compare(app, baseline, run, lines), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: evals.compare(app, baseline, run, lines))
     asyncio.run(eval_options.save_report(report, found))
     text = "" if as_json else reports.terminal(found, output.width(), is_brief=True)
     output.emit(reports.as_json(found), as_json=as_json, text=text)
@@ -65,9 +63,7 @@ def check(
 
     eval_options.check_report(report)
     lines = policies.load(policy)
-    found = runtime.with_app(
-        data_dir, lambda app: _checked(app, run, lines, against), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: _checked(app, run, lines, against))
     if found.verdict is None:
         raise AssertionError("a check ends with its verdict, or with an error")
     asyncio.run(eval_options.save_report(report, found))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ragline.cli import output, runtime
 from ragline.cli.eval_options import Dataset
-from ragline.cli.options import AsJson, DataDir
+from ragline.cli.options import AsJson, DataDir, Yes
 
 if TYPE_CHECKING:
     from ragline.core import cases
@@ -28,28 +27,15 @@ _OTHER = (
 )
 
 
-class Format(StrEnum):
-    ragchecker = "ragchecker"
-    beir = "beir"
-    trec = "trec"
-    ragas = "ragas"
-    jsonl = "jsonl"
-
-
-class ReadFormat(StrEnum):
-    auto = "auto"
-    ragchecker = "ragchecker"
-    beir = "beir"
-    trec = "trec"
-    ragas = "ragas"
-    jsonl = "jsonl"
+Format = Literal["ragchecker", "beir", "trec", "ragas", "jsonl"]
+ReadFormat = Literal["auto", "ragchecker", "beir", "trec", "ragas", "jsonl"]
 
 
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)],
     name: Annotated[str, typer.Option("--name", help="What the dataset is to be called.")],
-    format: Annotated[ReadFormat, typer.Option(help="What the file is.")] = ReadFormat.auto,  # noqa: A002
+    format: Annotated[ReadFormat, typer.Option(help="What the file is.")] = "auto",  # noqa: A002
     split: Annotated[
         str | None, typer.Option(help="BEIR: which part of the judgements.", show_default="test")
     ] = None,
@@ -75,7 +61,7 @@ def import_(
 
     read = formats.load(
         path,
-        format.value,
+        format,
         name=name,
         split=split,
         qrels=qrels,
@@ -84,18 +70,12 @@ def import_(
     if not as_json:
         for refusal in read.left_out:
             output.note(output.on_one_line(f"left out  {refusal}"))
-    facts, is_other = runtime.with_app(
-        data_dir, lambda app: _added(app, read.dataset, replace), search_workload="eval"
-    )
-    if is_other and not as_json:
-        output.note(f"warning: {_OTHER}")
+    facts, is_other = runtime.with_eval(data_dir, lambda app: _added(app, read.dataset, replace))
+    warnings = [_OTHER] if is_other else []
+    output.warn(warnings, as_json=as_json)
     left_out = f"; {len(read.left_out)} left out" if read.left_out else ""
     output.emit(
-        {
-            "dataset": facts,
-            "left_out": read.left_out,
-            "warnings": [_OTHER] if is_other else [],
-        },
+        {"dataset": facts, "left_out": read.left_out, "warnings": warnings},
         as_json=as_json,
         text=_line(facts) + left_out,
     )
@@ -114,7 +94,7 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the datasets."""
     from ragline.evals import dataset as datasets
 
-    found = runtime.with_app(data_dir, datasets.every, search_workload="eval")
+    found = runtime.with_eval(data_dir, datasets.every)
     text = "\n".join(_line(facts) for facts in found) or "no datasets yet"
     output.emit({"datasets": found}, as_json=as_json, text=text)
 
@@ -124,9 +104,7 @@ def show(name: Dataset, data_dir: DataDir = None, as_json: AsJson = False) -> No
     """Show a dataset with its first cases; `--json` has all of them."""
     from ragline.evals import dataset as datasets
 
-    facts, found = runtime.with_app(
-        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
-    )
+    facts, found = runtime.with_eval(data_dir, lambda app: datasets.one(app, name))
     shown = [_case_line(case) for case in found.cases[:_CASES_SHOWN]]
     if (more := len(found.cases) - _CASES_SHOWN) > 0:
         shown.append(f"  … and {more} more: --json has them all")
@@ -152,18 +130,14 @@ def export(
     from ragline.evals import dataset as datasets
     from ragline.evals import formats
 
-    facts, found = runtime.with_app(
-        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
-    )
-    notes = formats.write(found, format.value, path, split=split)
-    if not as_json:
-        for note in notes:
-            output.note(f"warning: {note}")
+    facts, found = runtime.with_eval(data_dir, lambda app: datasets.one(app, name))
+    notes = formats.write(found, format, path, split=split)
+    output.warn(notes, as_json=as_json)
     output.emit(
         {
             "name": name,
             "path": path,
-            "format": format.value,
+            "format": format,
             "cases": facts.cases,
             "warnings": notes,
         },
@@ -175,22 +149,22 @@ def export(
 @app.command()
 def remove(
     name: Dataset,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    yes: Yes = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove a dataset; its runs must be removed before."""
     from ragline.evals import dataset as datasets
 
-    facts, _ = runtime.with_app(
-        data_dir, lambda app: datasets.one(app, name), search_workload="eval"
-    )
+    facts, _ = runtime.with_eval(data_dir, lambda app: datasets.one(app, name))
     if not yes:
-        text = f"would remove: {_line(facts)}"
-        output.emit({"removed": None, "would_remove": facts}, as_json=as_json, text=text)
-        output.note(f"nothing was changed; to do it: ragline eval dataset remove {name} --yes")
-        raise typer.Exit(2)
-    runtime.with_app(data_dir, lambda app: datasets.remove(app, name), search_workload="eval")
+        output.only_said(
+            {"removed": None, "would_remove": facts},
+            as_json=as_json,
+            text=f"would remove: {_line(facts)}",
+            again=f"ragline eval dataset remove {name} --yes",
+        )
+    runtime.with_eval(data_dir, lambda app: datasets.remove(app, name))
     output.emit({"removed": name}, as_json=as_json, text=f"removed {_line(facts)}")
 
 

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragline.cli import eval_options, output, runtime
-from ragline.cli.eval_options import (
-    AgainstExact,
-    AnswersOption,
-    Collections,
-    ContextsOption,
-    Dataset,
-    EfSearch,
-    Exact,
-    JudgeOption,
-    K,
-    MatchOption,
-    MethodOption,
-    Seed,
-    given,
-)
+from ragline.cli.eval_options import Dataset, EfSearch
 from ragline.cli.eval_progress import progress_bar
-from ragline.cli.options import AsJson, DataDir, Quiet
-from ragline.cli.search import Filter
+from ragline.cli.options import AsJson, DataDir, Quiet, gathering
 
 if TYPE_CHECKING:
     from ragline.evals.noise import NoiseReport
@@ -47,33 +32,21 @@ def recall(
     from ragline.evals import recall as evals
 
     with progress_bar("searching", shown=not quiet and not as_json) as on_progress:
-        found = runtime.with_app(
+        found = runtime.with_eval(
             data_dir,
             lambda app: evals.recall(
                 app, collection, n=n, k=k, ef_search=ef_search, on_progress=on_progress
             ),
-            search_workload="eval",
         )
-    if not as_json:
-        for warning in found.warnings:
-            output.note(f"warning: {warning}")
+    output.warn(found.warnings, as_json=as_json)
     output.emit(found, as_json=as_json, text=_recall_lines(found))
 
 
+@gathering("options", eval_options.given)
 def noise(
+    *,
     dataset: Dataset,
-    collection: Collections = None,
-    k: K = None,
-    method: MethodOption = None,
-    ef_search: EfSearch = None,
-    exact: Exact = False,
-    filter: Filter = None,  # noqa: A002 - what the option is called
-    answers: AnswersOption = None,
-    judge: JudgeOption = None,
-    contexts: ContextsOption = None,
-    match: MatchOption = None,
-    against_exact: AgainstExact = False,
-    seed: Seed = None,
+    options: dict[str, Any],
     runs: Annotated[int, typer.Option(help="How many runs without a change between them.")] = 4,
     concurrency: Annotated[int, typer.Option(min=1, help="Cases at once.")] = 2,
     quiet: Quiet = False,
@@ -87,25 +60,9 @@ def noise(
     from ragline.core.runs import Limits
     from ragline.evals import noise as evals
 
-    settings = eval_options.settings(
-        given(
-            collections=collection,
-            k=k,
-            method=method,
-            ef_search=ef_search,
-            exact=exact,
-            filter=filter,
-            answers=answers,
-            judge=judge,
-            contexts=contexts,
-            match=match,
-            against_exact=against_exact,
-            seed=seed,
-        ),
-        None,
-    )
+    settings = eval_options.settings(options, None)
     with progress_bar("evaluating", shown=not quiet and not as_json) as on_progress:
-        found = runtime.with_app(
+        found = runtime.with_eval(
             data_dir,
             lambda app: evals.calibrate(
                 app,
@@ -115,11 +72,8 @@ def noise(
                 runs=runs,
                 on_progress=on_progress,
             ),
-            search_workload="eval",
         )
-    if not as_json:
-        for warning in found.warnings:
-            output.note(f"warning: {warning}")
+    output.warn(found.warnings, as_json=as_json)
     output.emit(found, as_json=as_json, text=_noise_lines(found))
 
 

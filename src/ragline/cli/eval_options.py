@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ragline.cli import output
-from ragline.cli.search import Method
+from ragline.cli.search import Filter, Method
 from ragline.errors import GateFailed, Inconclusive, UsageError
 
 if TYPE_CHECKING:
     from ragline.core import runs as values
-    from ragline.core.redline import Row, Verdict
+    from ragline.core.redline import Verdict
+    from ragline.core.redline_rows import Row
     from ragline.evals.report import Subject
 
 _MICRO = 1_000_000
-
-
-class Answers(StrEnum):
-    none = "none"
-    extractive = "extractive"
-    generated = "generated"
-
-
-class Judge(StrEnum):
-    none = "none"
-    lexical = "lexical"
-    llm = "llm"
-    imported = "imported"
-
-
-class Contexts(StrEnum):
-    live = "live"
-    fixed = "fixed"
-
-
-class Match(StrEnum):
-    auto = "auto"
-    source = "source"
-    name = "name"
-    stem = "stem"
 
 
 def micro_usd(text: str) -> int:
@@ -61,63 +36,10 @@ def micro_usd(text: str) -> int:
 
 Dataset = Annotated[str, typer.Argument(help="Name of the dataset.")]
 Run = Annotated[str, typer.Argument(help="A run, by its name or number.")]
-Collections = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--collection",
-        "-c",
-        help="Collection to search; may be given several times.",
-        show_default=False,
-    ),
-]
-K = Annotated[int | None, typer.Option("-k", help="How many chunks to search.", show_default="10")]
-MethodOption = Annotated[
-    Method | None,
-    typer.Option(help="Vectors and BM25 together, or one alone.", show_default="hybrid"),
-]
 EfSearch = Annotated[
     int | None,
     typer.Option(help="Breadth of the vector index scan.", show_default="as searches have it"),
 ]
-Exact = Annotated[
-    bool,
-    typer.Option("--exact", help="No shortcuts: compare every vector, weigh every chunk."),
-]
-AnswersOption = Annotated[
-    Answers | None,
-    typer.Option(help="Answer too: with sentences found, or by the model.", show_default="none"),
-]
-JudgeOption = Annotated[
-    Judge | None,
-    typer.Option(
-        help="What says whether claims are borne out: words in common, a model, or labels that came "
-        "with the dataset.",
-        show_default="none",
-    ),
-]
-ContextsOption = Annotated[
-    Contexts | None,
-    typer.Option(
-        help="Search the database, or take the passages that came with the dataset.",
-        show_default="live",
-    ),
-]
-MatchOption = Annotated[
-    Match | None,
-    typer.Option(
-        help="How the dataset names documents: by whole source, by file name, or that without its "
-        "suffix.",
-        show_default="auto",
-    ),
-]
-AgainstExact = Annotated[
-    bool,
-    typer.Option(
-        "--against-exact",
-        help="Search again without shortcuts, for recall against that (ann_recall).",
-    ),
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of what is random.", show_default="0")]
 PolicyOption = Annotated[
     str | None,
     typer.Option(help="Red lines: a TOML file, or default, ragchecker-floor or faithful."),
@@ -134,14 +56,87 @@ ReportOption = Annotated[
 ]
 
 
-def given(**options: object) -> dict[str, Any]:
+def given(
+    *,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--collection",
+            "-c",
+            help="Collection to search; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", help="How many chunks to search.", show_default="10")
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(help="Vectors and BM25 together, or one alone.", show_default="hybrid"),
+    ] = None,
+    ef_search: EfSearch = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="No shortcuts: compare every vector, weigh every chunk."),
+    ] = False,
+    filter: Filter = None,  # noqa: A002 - what the option is called
+    answers: Annotated[
+        Literal["none", "extractive", "generated"] | None,
+        typer.Option(
+            help="Answer too: with sentences found, or by the model.", show_default="none"
+        ),
+    ] = None,
+    judge: Annotated[
+        Literal["none", "lexical", "llm", "imported"] | None,
+        typer.Option(
+            help="What says whether claims are borne out: words in common, a model, or labels that came "
+            "with the dataset.",
+            show_default="none",
+        ),
+    ] = None,
+    contexts: Annotated[
+        Literal["live", "fixed"] | None,
+        typer.Option(
+            help="Search the database, or take the passages that came with the dataset.",
+            show_default="live",
+        ),
+    ] = None,
+    match: Annotated[
+        Literal["auto", "source", "name", "stem"] | None,
+        typer.Option(
+            help="How the dataset names documents: by whole source, by file name, or that without its "
+            "suffix.",
+            show_default="auto",
+        ),
+    ] = None,
+    against_exact: Annotated[
+        bool,
+        typer.Option(
+            "--against-exact",
+            help="Search again without shortcuts, for recall against that (ann_recall).",
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of what is random.", show_default="0")
+    ] = None,
+) -> dict[str, Any]:
     """Return the options that were given, as `core.runs.Settings` names and types them."""
-    return {
-        name: _value(value)
-        for name, value in options.items()
-        # A flag left out is False; 0 is an answer.
-        if value is not None and value is not False
+    options = {
+        "collections": None if collection is None else tuple(collection),
+        "k": k,
+        "method": method,
+        "ef_search": ef_search,
+        "exact": exact,
+        "filter": filter,
+        "answers": answers,
+        "judge": judge,
+        "contexts": contexts,
+        "match": match,
+        "against_exact": against_exact,
+        "seed": seed,
     }
+    # A flag left out is False; 0 is an answer.
+    return {name: one for name, one in options.items() if one is not None and one is not False}
 
 
 def settings(options: dict[str, Any], before: values.Run | None) -> values.Settings:
@@ -165,12 +160,6 @@ def settings(options: dict[str, Any], before: values.Run | None) -> values.Setti
                 "go on as it was set, or begin another run without --resume"
             )
     return was
-
-
-def _value(value: object) -> object:
-    if isinstance(value, StrEnum):
-        return value.value
-    return tuple(value) if isinstance(value, list) else value
 
 
 def check_report(path: Path | None) -> None:

@@ -3,80 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ragline.cli import eval_options, output, runtime
-from ragline.cli.eval_options import (
-    Against,
-    AgainstExact,
-    AnswersOption,
-    Collections,
-    ContextsOption,
-    Dataset,
-    EfSearch,
-    Exact,
-    JudgeOption,
-    K,
-    MatchOption,
-    MethodOption,
-    PolicyOption,
-    ReportOption,
-    Run,
-    Seed,
-    given,
-)
+from ragline.cli.eval_options import Against, Dataset, PolicyOption, ReportOption, Run
 from ragline.cli.eval_progress import progress_bar
-from ragline.cli.options import AsJson, DataDir, Quiet
-from ragline.cli.search import Filter
+from ragline.cli.options import AsJson, DataDir, Quiet, Yes, gathering
 from ragline.errors import UsageError
 
 if TYPE_CHECKING:
     from ragline.core import runs as values
-    from ragline.core.redline import Policy
     from ragline.evals.report_run import RunReport
-    from ragline.evals.run import Progress
     from ragline.rag.app import App
 
 
-class ExportFormat(StrEnum):
-    ragchecker = "ragchecker"
-    trec = "trec"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to run, and what to hold it against; `options` are the settings that were given."""
-
-    dataset: str
-    options: dict[str, Any]
-    limits: values.Limits
-    name: str | None
-    resume: str | None
-    is_fresh: bool
-    policy: Policy | None
-    against: str | None
-
-
+@gathering("options", eval_options.given)
 def run(
+    *,
     dataset: Dataset,
-    collection: Collections = None,
-    k: K = None,
-    method: MethodOption = None,
-    ef_search: EfSearch = None,
-    exact: Exact = False,
-    filter: Filter = None,  # noqa: A002 - what the option is called
-    answers: AnswersOption = None,
-    judge: JudgeOption = None,
-    contexts: ContextsOption = None,
-    match: MatchOption = None,
-    against_exact: AgainstExact = False,
-    seed: Seed = None,
+    options: dict[str, Any],
     name: Annotated[
         str | None,
         typer.Option("--name", help="What to call the run.", show_default="dataset and number"),
@@ -115,40 +63,38 @@ def run(
     4 when a red line is broken, 5 when too little is known to say.
     """
     from ragline.core.runs import Limits
+    from ragline.evals import check, loading
     from ragline.evals import policy as policies
+    from ragline.evals import report as reports
     from ragline.evals import runs as earlier
+    from ragline.evals.run import evaluate
 
     eval_options.check_report(report)
     if against is not None and policy is None:
         raise UsageError("--against holds the run against a baseline by a policy: add --policy")
-    order = Order(
-        dataset=dataset,
-        options=given(
-            collections=collection,
-            k=k,
-            method=method,
-            ef_search=ef_search,
-            exact=exact,
-            filter=filter,
-            answers=answers,
-            judge=judge,
-            contexts=contexts,
-            match=match,
-            against_exact=against_exact,
-            seed=seed,
-        ),
-        limits=Limits(concurrency=concurrency, max_cost_micro_usd=max_cost, max_time_s=max_time),
-        name=name,
-        resume=resume,
-        is_fresh=fresh,
-        policy=None if policy is None else policies.load(policy),
-        against=against,
-    )
+    limits = Limits(concurrency=concurrency, max_cost_micro_usd=max_cost, max_time_s=max_time)
+    lines = None if policy is None else policies.load(policy)
+
+    async def evaluated(app: App) -> RunReport:
+        before = None if resume is None else await loading.one(app, resume)
+        done = await evaluate(
+            app,
+            dataset,
+            eval_options.settings(options, before),
+            limits,
+            name=name,
+            resume=resume,
+            is_fresh=fresh,
+            on_progress=on_progress,
+        )
+        verdict = None
+        if lines is not None and done.state == "complete":
+            verdict = await check.check(app, str(done.id), lines, against)
+        return await reports.of_run(app, done, verdict=verdict, policy=lines)
+
     try:
         with progress_bar("evaluating", shown=not quiet and not as_json) as on_progress:
-            found = runtime.with_app(
-                data_dir, lambda app: _evaluated(app, order, on_progress), search_workload="eval"
-            )
+            found = runtime.with_eval(data_dir, evaluated)
     except KeyboardInterrupt:
         output.note(
             f"what was measured is kept: `ragline eval runs {dataset}` names the run, and "
@@ -163,27 +109,6 @@ def run(
         eval_options.conclude(found.verdict)
 
 
-async def _evaluated(app: App, order: Order, on_progress: Callable[[Progress], None]) -> RunReport:
-    from ragline.evals import check, loading, report
-    from ragline.evals.run import evaluate
-
-    before = None if order.resume is None else await loading.one(app, order.resume)
-    done = await evaluate(
-        app,
-        order.dataset,
-        eval_options.settings(order.options, before),
-        order.limits,
-        name=order.name,
-        resume=order.resume,
-        is_fresh=order.is_fresh,
-        on_progress=on_progress,
-    )
-    verdict = None
-    if order.policy is not None and done.state == "complete":
-        verdict = await check.check(app, str(done.id), order.policy, order.against)
-    return await report.of_run(app, done, verdict=verdict, policy=order.policy)
-
-
 def runs(
     dataset: Annotated[
         str | None, typer.Argument(help="Of this dataset only.", show_default=False)
@@ -195,9 +120,7 @@ def runs(
     """List runs, the newest first."""
     from ragline.evals import runs as earlier
 
-    found = runtime.with_app(
-        data_dir, lambda app: earlier.every(app, dataset, limit), search_workload="eval"
-    )
+    found = runtime.with_eval(data_dir, lambda app: earlier.every(app, dataset, limit))
     text = "\n".join(_line(one) for one in found) or "no runs yet"
     output.emit({"runs": found}, as_json=as_json, text=text)
 
@@ -213,30 +136,26 @@ def show(
     from ragline.evals import report as reports
 
     eval_options.check_report(report)
-    found = runtime.with_app(data_dir, lambda app: reports.of_run(app, run), search_workload="eval")
+    found = runtime.with_eval(data_dir, lambda app: reports.of_run(app, run))
     _emit(found, report=report, as_json=as_json, with_cases=cases)
 
 
 def export(
     run: Run,
     path: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
-    format: Annotated[ExportFormat, typer.Option(help="For which program.")],  # noqa: A002
+    format: Annotated[  # noqa: A002 - its name
+        Literal["ragchecker", "trec"], typer.Option(help="For which program.")
+    ],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run for RAGChecker, with claims and labels, or for trec_eval, as a ranking."""
     from ragline.evals import runs as earlier
 
-    found, notes = runtime.with_app(
-        data_dir,
-        lambda app: earlier.export(app, run, format.value, path),
-        search_workload="eval",
-    )
-    if not as_json:
-        for note in notes:
-            output.note(f"warning: {note}")
+    found, notes = runtime.with_eval(data_dir, lambda app: earlier.export(app, run, format, path))
+    output.warn(notes, as_json=as_json)
     output.emit(
-        {"run": found.name, "path": path, "format": format.value, "warnings": notes},
+        {"run": found.name, "path": path, "format": format, "warnings": notes},
         as_json=as_json,
         text=f"wrote run {found.name} to {path}",
     )
@@ -244,7 +163,7 @@ def export(
 
 def remove(
     run: Run,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what.")] = False,
+    yes: Yes = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -253,17 +172,14 @@ def remove(
     from ragline.evals import runs as earlier
 
     if not yes:
-        found = runtime.with_app(
-            data_dir, lambda app: loading.one(app, run), search_workload="eval"
-        )
-        output.emit(
+        found = runtime.with_eval(data_dir, lambda app: loading.one(app, run))
+        output.only_said(
             {"removed": None, "would_remove": found},
             as_json=as_json,
             text=f"would remove: {_line(found)}",
+            again=f"ragline eval remove {run} --yes",
         )
-        output.note(f"nothing was changed; to do it: ragline eval remove {run} --yes")
-        raise typer.Exit(2)
-    gone = runtime.with_app(data_dir, lambda app: earlier.remove(app, run), search_workload="eval")
+    gone = runtime.with_eval(data_dir, lambda app: earlier.remove(app, run))
     output.emit({"removed": gone.name}, as_json=as_json, text=f"removed {_line(gone)}")
 
 

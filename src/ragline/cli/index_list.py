@@ -246,7 +246,8 @@ def _notes(found: Inventory) -> list[str]:
     lines += [f"unknown, {_UNKNOWN[what]}: {why}" for what, why in _by_need(found.unknown)]
     lines += _without_index(found)
     if found.others:
-        lines.append(f"{found.others:,} other indexes are not shown; --all shows them")
+        many = "other index is" if found.others == 1 else "other indexes are"
+        lines.append(f"{found.others:,} {many} not shown; --all shows them")
     return lines
 
 

@@ -92,12 +92,13 @@ def tune(
     be applied by its number. Exit codes with --apply: those of `ragline change apply`, and 3 where
     nothing is proposed.
     """
+    from ragline.core.index_sweep import size
     from ragline.evals.index_tuned import Wanted
 
     wanted = Wanted(
         recall=recall,
         k=k,
-        max_bytes=None if max_size is None else _size(max_size),
+        max_bytes=None if max_size is None else size(max_size, "--max-size"),
         dataset=dataset,
         questions=None if queries in (None, _MIDWAY) else _questions(Path(queries)),
         is_midway=queries == _MIDWAY,
@@ -208,12 +209,6 @@ def _asked(tuned: Tuned, wanted: Wanted) -> Asked:
         sampled=tuned.sampled, texts=tuned.unseen if tuned.sampled == "given" else (),
     )  # fmt: skip
     return replace(asked, quality_margin=min(1.0, margin))
-
-
-def _size(text: str) -> int:
-    from ragline.core.frontier import size
-
-    return size(text, "--max-size")
 
 
 def _questions(file: Path) -> tuple[str, ...]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ragline.cli import output
-from ragline.cli.options import AsJson, Quiet
+from ragline.cli.options import AsJson, Baseline, FailOn, Quiet, WriteBaseline
 from ragline.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
     from ragline.ops.migration_lint import Linted
-
-FailOn = Literal["new", "any", "never"]
 
 
 def lint(
@@ -36,17 +34,9 @@ def lint(
             show_default=False,
         ),
     ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="File of the findings that are known.", show_default=False),
-    ] = None,
-    write_baseline: Annotated[
-        bool,
-        typer.Option("--write-baseline", help="Write what is found to the baseline, and succeed."),
-    ] = False,
-    fail_on: Annotated[
-        FailOn, typer.Option(help="Which findings make it fail: those not in the baseline, or any.")
-    ] = "new",
+    baseline: Baseline = None,
+    write_baseline: WriteBaseline = False,
+    fail_on: FailOn = "new",
     squawk: Annotated[
         bool,
         typer.Option(

@@ -31,6 +31,8 @@ def new(
     from ragline.ops import migration_template
 
     made = migration_template.new(path, message, may_init=init)
-    lines = [f"made {file}" for file in made.files]
+    here = Path.cwd()
+    files = [one.relative_to(here) if one.is_relative_to(here) else one for one in made.files]
+    lines = [f"made {file}" for file in files]
     lines.append(f"next: write upgrade() and downgrade(), then ragline migrate lint {path}")
     output.emit(made, as_json=as_json, text="\n".join(lines))

@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
 
 from ragline.errors import RaglineError
 
@@ -81,6 +83,20 @@ def on_one_line(text: str) -> str:
 def note(message: str) -> None:
     """Say something to the person at the terminal, on stderr."""
     print(_harmless(message), file=sys.stderr)  # noqa: T201
+
+
+def warn(warnings: Iterable[str], *, as_json: bool) -> None:
+    """Say what to mind, unless the value that is printed as JSON says it."""
+    if not as_json:
+        for warning in warnings:
+            note(f"warning: {warning}")
+
+
+def only_said(value: object, *, as_json: bool, text: str, again: str) -> NoReturn:
+    """Print what a command would do, and how to have it done, and end with exit code 2."""
+    emit(value, as_json=as_json, text=text)
+    note(f"nothing was changed; to do it: {again}")
+    raise typer.Exit(2)
 
 
 @contextmanager

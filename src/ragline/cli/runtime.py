@@ -108,6 +108,11 @@ def with_app(
     return _run(inside())
 
 
+def with_eval(data_dir: Path | None, use_case: Callable[[App], Awaitable[T]]) -> T:
+    """Do as `with_app` does, with searches as the `eval` workload."""
+    return with_app(data_dir, use_case, search_workload="eval")
+
+
 def with_site(
     data_dir: Path | None, use_case: Callable[[Site], Awaitable[T]], *, quiet: bool = False
 ) -> T:

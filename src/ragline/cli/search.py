@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import textwrap
 from contextlib import aclosing
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -42,16 +41,10 @@ Filter = Annotated[
     ),
 ]
 
-
+Method = Literal["hybrid", "vector", "lexical"]
 _BY_POLICY = "the collection's policy, else 10"
 # To have a query checked before a database is opened for it.
 _ANY = "any"
-
-
-class Method(StrEnum):
-    hybrid = "hybrid"
-    vector = "vector"
-    lexical = "lexical"
 
 
 def search(
@@ -61,9 +54,9 @@ def search(
         int | None,
         typer.Option("-k", help="How many hits.", show_default=_BY_POLICY),
     ] = None,
-    method: Annotated[Method, typer.Option(help="Vectors and BM25 together, or one alone.")] = (
-        Method.hybrid
-    ),
+    method: Annotated[
+        Method, typer.Option(help="Vectors and BM25 together, or one alone.")
+    ] = "hybrid",
     ef_search: Annotated[
         int | None,
         typer.Option(
@@ -91,7 +84,7 @@ def search(
         rag.query,
         question,
         k=k,
-        method=method.value,
+        method=method,
         ef_search=ef_search,
         explain=explain,
         filter=filter,
@@ -99,7 +92,7 @@ def search(
     )
     ask(collection or [_ANY])
     result = runtime.with_app(data_dir, lambda app: _searched(app, ask, collection))
-    _warn(result.warnings, as_json=as_json)
+    output.warn(result.warnings, as_json=as_json)
     output.emit(result, as_json=as_json, text=_shown(result, explain=explain))
 
 
@@ -140,7 +133,7 @@ def ask(
         return await rag.answer_question(app, whole)
 
     result = runtime.with_app(data_dir, answered)
-    _warn(result.warnings, as_json=as_json)
+    output.warn(result.warnings, as_json=as_json)
     is_shown = is_watched and result.found
     text = "\n".join(_references(result)) if is_shown else answer_text(result)
     output.emit(result, as_json=as_json, text=text)
@@ -206,12 +199,6 @@ def _references(answer: Answer) -> list[str]:
         f"({output.on_one_line(c.source)})"
         for c in answer.citations
     ]
-
-
-def _warn(warnings: tuple[str, ...], *, as_json: bool) -> None:
-    if not as_json:
-        for warning in warnings:
-            output.note(f"warning: {warning}")
 
 
 def _shown(result: SearchResult, *, explain: bool) -> str:

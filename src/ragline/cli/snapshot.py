@@ -42,10 +42,12 @@ def take(
 ) -> None:
     """Keep what is there now. Values that may hold a secret are kept as a hash."""
     from ragline.core import snapshots
+    from ragline.db.texts import is_text
 
     if name is not None:
         snapshots.check_name(name)
-    if len(note) > 2000 or not _is_text(note):
+    # Bytes that are no UTF-8 come as what no encoding knows.
+    if len(note) > 2000 or not is_text(note):
         raise UsageError("--note takes at most 2000 characters, in the terminal's encoding")
     found = runtime.with_site(data_dir, lambda site: _take(site, name, note), quiet=True)
     value = {**_head(found), "groups": _groups(found.contents)}
@@ -63,8 +65,7 @@ def list_snapshots(
     async def listed(site: Site) -> list[Listed]:
         from ragline.db import snapshots as stored
 
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             return await stored.every(connection, limit)
 
     found = runtime.with_site(data_dir, listed, quiet=True)
@@ -147,18 +148,17 @@ async def _take(site: Site, name: str | None, note: str) -> Snapshot:
     from ragline.ops import snapshot
 
     contents = await snapshot.now(site.dsn, lock_timeout_ms=site.lock_timeout_ms)
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         return await stored.add(connection, name, note, contents)
 
 
 async def _one(site: Site, reference: str) -> Snapshot:
     from ragline.db import snapshots as stored
+    from ragline.db.texts import is_text
 
-    if not _is_text(reference):
+    if not is_text(reference):
         raise UsageError(f"{reference!r} is neither a number nor a name of a snapshot")
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         return await stored.one(connection, reference)
 
 
@@ -200,15 +200,6 @@ async def _possible(site: Site, way: WayBack) -> WayBack:
         else:
             parts.append(part)
     return WayBack(parts=tuple(parts), left_out=(*left, *way.left_out))
-
-
-def _is_text(said: str) -> bool:
-    """Whether PostgreSQL can store it: bytes that are no UTF-8 come as what no encoding knows."""
-    try:
-        said.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in said
 
 
 # Text.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -86,26 +86,17 @@ def choose(
     """Return how to reach the chunks of a filter that keeps about `share` of `chunks` chunks."""
     measured = calibration or UNMEASURED
     allowed = round(share * chunks)
-    if is_exact or allowed <= measured.exact_chunks:
-        kind: AccessKind = "exact"
-        return Access(
-            kind=kind,
-            share=share,
-            sampled=sampled,
-            allowed_chunks=allowed,
-            exact_chunks=measured.exact_chunks,
-            is_calibrated=measured.is_measured,
-        )
-    level = _level(measured.levels, share)
+    is_few = is_exact or allowed <= measured.exact_chunks
+    level = None if is_few else _level(measured.levels, share)
     return Access(
-        kind="index",
+        kind="exact" if level is None else "index",
         share=share,
         sampled=sampled,
         allowed_chunks=allowed,
         exact_chunks=measured.exact_chunks,
         is_calibrated=measured.is_measured,
-        ef_search=level.ef_search,
-        rows=level.factor * k,
+        ef_search=None if level is None else level.ef_search,
+        rows=None if level is None else level.factor * k,
     )
 
 
@@ -146,17 +137,7 @@ def crossover(levels: Sequence[Level], chunks: int) -> int:
 
 def to_json(calibration: Calibration) -> list[dict[str, Any]]:
     """Return the levels as plain values."""
-    return [
-        {
-            "share": level.share,
-            "ef_search": level.ef_search,
-            "factor": level.factor,
-            "recall": level.recall,
-            "index_ms": level.index_ms,
-            "exact_ms": level.exact_ms,
-        }
-        for level in calibration.levels
-    ]
+    return [asdict(level) for level in calibration.levels]
 
 
 def levels_from_json(values: Sequence[Mapping[str, Any]]) -> tuple[Level, ...]:

@@ -21,34 +21,28 @@ from ragline.core.advice_candidates import (
     holding,
 )
 from ragline.core.evidence import ColumnFacts, Statement
-from ragline.core.index_candidates import identifier
 from ragline.core.index_costs import WriteCost
 from ragline.core.index_definition import Place
 from ragline.core.index_facts import IndexFacts, TableFacts
-
-MIN_CALLS = 100
-"""A statement that ran less often tells little about the next hundred runs."""
-MIN_MS = 1.0
-"""Below this mean time there is nothing that anybody would notice."""
-MIN_SHARE = 0.1
-"""A statement that is quicker matters all the same where it takes this part of all time."""
-MIN_GAIN = 2.0
-"""The plan must become cheaper by this factor, since costs are estimates."""
-MIN_DAYS = 7.0
-"""An index may be there for what runs once a week."""
+from ragline.core.sql_names import identifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
     """What evidence must reach before anything is advised."""
 
-    calls: int = MIN_CALLS
-    mean_ms: float = MIN_MS
-    share: float = MIN_SHARE
+    calls: int = 100
+    """A statement that ran less often tells little about the next hundred runs."""
+    mean_ms: float = 1.0
+    """Below this mean time there is nothing that anybody would notice."""
+    share: float = 0.1
+    """A statement that is quicker matters all the same where it takes this part of all time."""
     rows: int = MIN_ROWS
-    days: float = MIN_DAYS
+    days: float = 7.0
+    """An index may be there for what runs once a week."""
     most_share: float = MOST_SHARE
-    gain: float = MIN_GAIN
+    gain: float = 2.0
+    """The plan must become cheaper by this factor, since costs are estimates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 from ragline.core import hnsw, index_candidates, plan_scans, sql_tokens
 from ragline.core.evidence import ColumnFacts, PlannerCosts, Reference, Statement
-from ragline.core.index_candidates import Wish, identifier
+from ragline.core.index_candidates import Wish
 from ragline.core.index_facts import IndexFacts, TableFacts
 from ragline.core.plan_scans import Scan
+from ragline.core.sql_names import identifier
 
 OWN_SCHEMA = "ragline"
 MIN_ROWS = 1000

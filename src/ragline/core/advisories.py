@@ -97,13 +97,7 @@ def advisories(text: str) -> Advisories:
         server_faults=tuple(_server_fault(fault) for fault in said["postgresql_fault"]),
         pgvector_newest=said["pgvector"]["newest"],
         pgvector_faults=tuple(
-            ExtensionFault(
-                before=fault["before"],
-                since=fault.get("since"),
-                status=fault["status"],
-                id=fault.get("id"),
-                what=fault["what"],
-            )
+            ExtensionFault(**{"since": None, "id": None, **fault})
             for fault in said["pgvector_fault"]
         ),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ragline.core import measuring
 from ragline.core.measuring import Found
+from ragline.core.ranking import overlap_at
 from ragline.core.results import Method
 
 KNOWN = "known_mrr"
@@ -157,11 +158,8 @@ def overlap(before: Answers, now: Answers) -> float | None:
     shares = []
     for group, cases in before.items():
         for case, one in cases.items():
-            other = now.get(group, {}).get(case)
-            ours, theirs = set(one.chunks), set(other.chunks if other else ())
-            shares.append(
-                len(ours & theirs) / max(len(ours), len(theirs), 1) if ours | theirs else 1.0
-            )
+            theirs = now.get(group, {}).get(case, Seen()).chunks
+            shares.append(overlap_at(max(len(one.chunks), len(theirs), 1), one.chunks, theirs))
     return math.fsum(shares) / len(shares) if shares else None
 
 

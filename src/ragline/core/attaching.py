@@ -193,7 +193,7 @@ def _named(table: Table, said: str, option: str) -> Column:
         return alike[0]
     names = [column.name for column in table.columns]
     near = get_close_matches(exact, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise UsageError(
         f"table {table.name} has no column {said!r} ({option}){hint} Its columns: {_listed(table)}"
     )
@@ -203,11 +203,19 @@ def _listed(table: Table) -> str:
     return ", ".join(f"{column.name} ({column.type})" for column in table.columns)
 
 
-def _missing(table: Table, option: str) -> UsageError:
+def _required(table: Table, said: str | None, option: str) -> Column:
+    """Return the column that was named, or that is known for its part."""
+    if said is not None:
+        return _named(table, said, f"--{option}")
     may_be = likely(table)
+    if not may_be["embedding"]:
+        raise UsageError(
+            f"table {table.name} has no column of type vector or halfvec, so there is nothing to "
+            f"search by; its columns: {_listed(table)}"
+        )
     hints = [f"--{role} {names[0]}" for role, names in may_be.items() if names]
     hint = f" Likely: {' '.join(hints)}." if hints else ""
-    return UsageError(
+    raise UsageError(
         f"table {table.name} is not one that ragline recognises: say --{option} COLUMN.{hint} Its "
         f"columns: {_listed(table)}"
     )
@@ -216,10 +224,7 @@ def _missing(table: Table, option: str) -> UsageError:
 def _key(table: Table, request: Request, known: Columns | None) -> Column:
     if not table.single_keys:
         raise PreconditionFailed(_no_key(table))
-    said = request.id or (known.key if known else None)
-    if said is None:
-        raise _missing(table, "id")
-    column = _named(table, said, "--id")
+    column = _required(table, request.id or (known.key if known else None), "id")
     if column.name not in table.single_keys:
         raise UsageError(
             f"column {column.name} of table {table.name} is not unique and never null, so it cannot "
@@ -244,10 +249,7 @@ def _no_key(table: Table) -> str:
 
 
 def _text(table: Table, request: Request, known: Columns | None) -> Column:
-    said = request.text or (known.text if known else None)
-    if said is None:
-        raise _missing(table, "text")
-    column = _named(table, said, "--text")
+    column = _required(table, request.text or (known.text if known else None), "text")
     if not column.is_text:
         texts = likely(table)["text"]
         raise UsageError(
@@ -259,9 +261,7 @@ def _text(table: Table, request: Request, known: Columns | None) -> Column:
 
 def _embedding(table: Table, request: Request, known: Columns | None) -> Column:
     said = request.embedding or (known.embedding if known else None)
-    if said is None:
-        raise _missing(table, "embedding")
-    column = _named(table, said, "--embedding")
+    column = _required(table, said, "embedding")
     if not column.is_vector:
         vectors = likely(table)["embedding"]
         raise UsageError(

@@ -25,7 +25,6 @@ Action = Literal["sql", "reload", "restart", "build", "drop", "switch", "fill"]
 OPEN: tuple[State, ...] = (
     "snapshotted", "applying", "applied", "measuring", "keeping", "undoing", "failed",
 )  # fmt: skip
-ENDS: tuple[State, ...] = ("kept", "undone", "inconclusive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,11 @@ class Finding:
     fix: str | None = None
 
 
+def urgency(finding: Finding) -> int:
+    """Return what sorts findings, the worst first."""
+    return WORST_FIRST.index(finding.status)
+
+
 def worst(findings: Iterable[Finding]) -> Status:
     """Return the worst status; `pass` of nothing."""
     seen = {finding.status for finding in findings}

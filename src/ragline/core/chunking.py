@@ -110,7 +110,7 @@ def _sections(text: str, blocks: Iterable[Block]) -> Iterator[_Section]:
     current: _Section | None = None
     path: tuple[tuple[int, str], ...] = ()
     position = 0
-    for block in _trimmed(text, blocks):
+    for block in blocks:
         gap = bool(text[position : block.start].strip()) and current is not None
         position = block.end
         if block.kind == "heading":

@@ -184,18 +184,25 @@ class Dsn:
             query = self._asyncpg_query(workload)
         else:
             raise ValueError(f"no driver {driver!r}; there are psycopg and asyncpg")
-        login = f"{_encoded(self.user)}{_after_colon(self.password)}"
+        login = _encoded(self.user)
+        if self.password:
+            login += f":{_encoded(self.password.reveal())}"
         for name in ("user", "password"):
             query.pop(name, None)
         return f"postgresql+{driver}://{login}@/?{_query(query)}"
 
     def redacted(self) -> str:
         """Return a URL to show: it is complete, with `***` for every secret."""
-        return self._url(password=HIDDEN, secret=HIDDEN)
-
-    def public_url(self) -> str:
-        """Return a URL that works where the password comes from elsewhere: no secret is in it."""
-        return self._url(password=None, secret=None)
+        login = _encoded(self.user) + (f":{HIDDEN}" if self.password else "")
+        servers = ",".join(f"{_url_host(host.host)}:{host.port}" for host in self.hosts)
+        options = {
+            key: HIDDEN if isinstance(value, Secret) else _encoded(value)
+            for key, value in self.options
+        }
+        if any(host.address for host in self.hosts):
+            options["hostaddr"] = _encoded(_servers(self.hosts)["hostaddr"])
+        query = "&".join(f"{key}={value}" for key, value in options.items())
+        return f"postgresql://{login}@{servers}/{_encoded(self.database)}{query and '?' + query}"
 
     def _everything(self, workload: str) -> dict[str, str]:
         pairs = _servers(self.hosts) | {"dbname": self.database, "user": self.user}
@@ -226,23 +233,6 @@ class Dsn:
         if not self.password and (passfile := self.option("passfile")):
             query["passfile"] = passfile
         return query
-
-    def _url(self, *, password: str | None, secret: str | None) -> str:
-        servers = ",".join(f"{_url_host(host.host)}:{host.port}" for host in self.hosts)
-        login = _encoded(self.user)
-        if self.password and password:
-            login += f":{password}"
-        options = {
-            key: secret if isinstance(value, Secret) else value for key, value in self.options
-        }
-        if any(host.address for host in self.hosts):
-            options["hostaddr"] = _servers(self.hosts)["hostaddr"]
-        query = "&".join(
-            f"{key}={value if value is secret else _encoded(value)}"
-            for key, value in options.items()
-            if value is not None
-        )
-        return f"postgresql://{login}@{servers}/{_encoded(self.database)}{query and '?' + query}"
 
 
 class DsnConflict(ConfigError):
@@ -399,10 +389,6 @@ def _encoded(value: str) -> str:
 
 def _query(pairs: Mapping[str, str]) -> str:
     return "&".join(f"{key}={_encoded(value)}" for key, value in pairs.items())
-
-
-def _after_colon(password: Secret | None) -> str:
-    return f":{_encoded(password.reveal())}" if password else ""
 
 
 def _url_host(host: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, permutations
 
 from ragline.core.checkup import Finding
-from ragline.core.index_facts import IndexFacts, bytes_said, quoted
+from ragline.core.index_facts import IndexFacts, bytes_said
+from ragline.core.sql_names import quoted
 
 
 def duplicate(indexes: Iterable[IndexFacts]) -> Iterator[Finding]:

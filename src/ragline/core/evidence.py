@@ -99,11 +99,9 @@ class ColumnFacts:
     table_oid: int
     name: str
     type: str
-    type_schema: str
     modifier: int
     width: int | None
     distinct: float | None
-    null_share: float | None
 
     @property
     def is_array(self) -> bool:

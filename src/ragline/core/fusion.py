@@ -25,7 +25,7 @@ class Weights:
     words: float = WORDS_WEIGHT
 
 
-def weights(vector_weight: float | None = None) -> Weights:
+def weights(vector_weight: float | None) -> Weights:
     """Return the weights where the vectors' share counts so much; None is the default."""
     if vector_weight is None:
         return Weights()

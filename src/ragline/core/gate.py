@@ -53,9 +53,10 @@ class Asked:
 class Judgement:
     """The verdict on a change, with what it rests on.
 
-    `rows` are the lines of the policy as `core.redline.Row` says them, as plain values. `plans` are the
-    shapes of the plans before and after. `is_too_noisy`: two measurements of the same thing differed by
-    more than a margin, so that latency decides nothing. `seconds` is how long measuring took.
+    `rows` are the lines of the policy as `core.redline_rows.Row` says them, as plain values. `plans`
+    are the shapes of the plans before and after. `is_too_noisy`: two measurements of the same thing
+    differed by more than a margin, so that latency decides nothing. `seconds` is how long measuring
+    took.
     """
 
     status: Outcome

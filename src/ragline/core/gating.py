@@ -8,22 +8,22 @@ loses is not thinned out by the others. All lines of quality share one probabili
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from ragline.core import paired_times, redline, stats
 from ragline.core.asking import Answers, Group, Side, is_identical, overlap
-from ragline.core.gate import Judgement, Rung
+from ragline.core.gate import Judgement
 from ragline.core.paired_times import Pairs, paired
 from ragline.core.policies import LATENCY, TIMES, Line, Policy
-from ragline.core.redline import Row, Verdict
+from ragline.core.redline import Verdict
+from ragline.core.redline_rows import Row
 from ragline.core.runs import Figure
 from ragline.core.stats import Outcome
 
 LOOKS = 4
 """How often a measurement that decides nothing is judged while it is extended."""
 _LATENCY = "p50_ms"
-_DRAWS_PER_LINE = 20
 _MOST_SAID = 3
 
 
@@ -57,18 +57,12 @@ class Parts:
     @property
     def status(self) -> Outcome:
         """As good as the worse of the two."""
-        return worst((self.quality, self.latency))
+        return redline.worst((self.quality, self.latency))
 
     @property
     def is_decided(self) -> bool:
         """Whether measuring further changes nothing."""
         return self.status != "inconclusive"
-
-
-def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return `fail` if one fails, else `inconclusive` if one is, else `pass`."""
-    found = set(outcomes)
-    return "fail" if "fail" in found else "inconclusive" if "inconclusive" in found else "pass"
 
 
 # -- the verdict -----------------------------------------------------------------------------------
@@ -79,7 +73,6 @@ def judged(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> Pa
     same = is_identical(before, now)
     quality = _quality(groups, before, now, terms, same=same)
     latencies = _latencies(groups, before, now, terms)
-    statuses: list[Outcome] = [row.status for row in latencies if row.status != "not judged"]
     undecided = {row.metric for row in latencies if row.status == "inconclusive"}
     noisy = tuple(
         name
@@ -88,7 +81,7 @@ def judged(groups: Sequence[Group], before: Side, now: Side, terms: Terms) -> Pa
     )
     return Parts(
         quality=quality.status,
-        latency=worst(statuses),
+        latency=redline.worst(row.status for row in latencies),
         is_identical=same,
         rows=(*quality.rows, *latencies),
         too_noisy=noisy,
@@ -123,11 +116,8 @@ def _quality(
 
 def policy_of(lines: Sequence[Line], terms: Terms) -> Policy:
     """Return lines as a policy with as many draws as its share of false alarms can be told by."""
-    made = replace(
-        terms.floors or Policy(lines=()), lines=tuple(lines), looks=terms.looks, seed=terms.seed
-    )
-    needed = math.ceil(_DRAWS_PER_LINE * max(1, len(lines)) * terms.looks / made.alpha)
-    return replace(made, resamples=max(made.resamples, needed))
+    floors = terms.floors or Policy(lines=())
+    return replace(floors, looks=terms.looks, seed=terms.seed).of(lines)
 
 
 def of_group(metric: str, group: str) -> str:
@@ -280,7 +270,6 @@ def judgement(
     terms: Terms,
     *,
     notes: Sequence[str] = (),
-    rung: Rung | None = None,
     seconds: float = 0.0,
 ) -> Judgement:
     """Return the whole as the ledger keeps it, with a reason that names what decided."""
@@ -288,7 +277,7 @@ def judgement(
     return Judgement(
         status=parts.status,
         reason="; ".join(one for one in said if one),
-        rung=rung or ("identical" if parts.is_identical else "recall"),
+        rung="identical" if parts.is_identical else "recall",
         rows=tuple(asdict(row) for row in parts.rows),
         n=sum(len(group.questions) for group in groups),
         overlap=overlap(before.answers, now.answers),

@@ -43,7 +43,6 @@ _OPENS_LAST = re.compile(rf"{_OPENS}(?=[{_IN_MARK}]*\Z)")
 _CLOSES_FIRST = re.compile(rf"\A([{_IN_MARK}]*){_CLOSES}")
 _ITEM = re.compile(r"\A(?:[0-9]{1,3}[.)]|[-*+•])\s")
 _NUMBER = re.compile(r"[0-9]+")
-_OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _SEPARATOR = re.compile(r"(?<=[0-9])[,\u00a0\u2009\u202f\u066c\uff0c](?=[0-9]{3})")
 
 
@@ -158,9 +157,8 @@ def _small(language: str) -> frozenset[str]:
 
 def _numbers(text: str) -> frozenset[str]:
     """Return the numbers of a text, in the digits 0 to 9 whatever the script; others as they are."""
-    ascii_ = _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text)
     others = [c for c in text if not c.isascii() and unicodedata.category(c) in ("Nl", "No")]
-    return frozenset((*_NUMBER.findall(_SEPARATOR.sub("", ascii_)), *others))
+    return frozenset((*_NUMBER.findall(_SEPARATOR.sub("", lexical.plain_digits(text))), *others))
 
 
 def _numbered(text: str) -> list[int]:

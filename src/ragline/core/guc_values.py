@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ragline.core.change import Value
+from ragline.core.guc_numbers import known_units, number
+from ragline.core.sql_names import quoted
 from ragline.errors import UsageError
 
 # Lists whose elements the server quotes as identifiers: two names in one literal are one odd name.
@@ -86,20 +88,9 @@ _TIMEOUTS = frozenset(
     {"idle_session_timeout", "lock_timeout", "statement_timeout", "transaction_timeout"}
 )
 _SHORTEST_TIMEOUT_MS = 1000
-
-_MEMORY = (("TB", 40), ("GB", 30), ("MB", 20), ("kB", 10), ("B", 0))
-_TIME_US = {
-    "d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000, "ms": 1000, "us": 1
-}  # fmt: skip
-_NUMBER = re.compile(
-    r"\s*([+-]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))\s*([A-Za-z]*)\s*",
-    re.ASCII,
-)
-_BASE_UNIT = re.compile(r"(\d*)([A-Za-z]+)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,"]+))\s*(?:,|$)')
 _BARE = re.compile(r"[\w.:/+-]*(?:\s+[A-Za-z]+)?")
-_PLAIN_ELEMENT = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +225,8 @@ def split(text: str) -> list[str]:
                 f"{text!r} is no list: write names with commas between, those with other characters "
                 "than letters, digits and _ in double quotes"
             )
-        quoted, plain = element.groups()
-        found.append(plain.strip() if quoted is None else quoted.replace('""', '"'))
+        in_quotes, plain = element.groups()
+        found.append(plain.strip() if in_quotes is None else in_quotes.replace('""', '"'))
         position = element.end()
     return found
 
@@ -249,7 +240,7 @@ def as_text(name: str, value: Value) -> str:
     """Return a value in one text, as postgresql.auto.conf has it before its quotes."""
     if not isinstance(value, str) and isinstance(value, Sequence):
         if name.lower() in _LISTS_OF_NAMES:
-            return ", ".join(_element(str(item)) for item in value)
+            return ", ".join(quoted(str(item)) for item in value)
         return ", ".join(map(str, value))
     return str(value)
 
@@ -273,76 +264,19 @@ def quoted_name(name: str) -> str:
 
 def literal(text: str) -> str:
     """Return a text as a literal of SQL, whatever standard_conforming_strings is."""
-    quoted = text.replace("'", "''")
-    return f"E'{quoted}'".replace("\\", "\\\\") if "\\" in text else f"'{quoted}'"
-
-
-def number(text: str, unit: str | None, *, is_whole: bool) -> float | None:
-    """Return a number in a base unit of pg_settings ("8kB", "ms"); None where the server takes none.
-
-    >>> number("32MB", "kB", is_whole=True)
-    32768.0
-    """
-    found = _NUMBER.fullmatch(text)
-    if not found:
-        return None
-    digits, suffix = found.groups()
-    value = _plain_number(digits, is_whole=is_whole)
-    if value is None:
-        return None
-    if suffix:
-        converted = None if unit is None else _converted(value, suffix, unit)
-        if converted is None:
-            return None
-        value = converted
-    if not math.isfinite(value):
-        return None
-    return float(round(value)) if is_whole else value
-
-
-def _plain_number(digits: str, *, is_whole: bool) -> float | None:
-    bare = digits.lstrip("+-")
-    sign = -1 if digits.startswith("-") else 1
-    if bare[:2].lower() == "0x":
-        return sign * int(bare, 16)
-    octal = re.match(r"0(\d+)", bare) if is_whole else None  # as for file modes
-    if octal and set("89") & set(octal[1]):
-        return None
-    return sign * int(bare, 8) if octal and octal[0] == bare else float(digits)
-
-
-def _converted(value: float, suffix: str, unit: str) -> float | None:
-    base = _BASE_UNIT.fullmatch(unit)
-    if not base:
-        return None
-    count, word = int(base[1] or 1), base[2]
-    sizes: dict[str, int] = {name: 1 << bits for name, bits in _MEMORY}
-    if word not in sizes:
-        sizes = _TIME_US
-    if suffix not in sizes or word not in sizes:
-        return None
-    size = count * sizes[word]
-    found = value * sizes[suffix] / size
-    names = list(sizes)
-    smaller = names[names.index(suffix) + 1 :]
-    if smaller and value != int(value):
-        # "30.1GB" is taken to the next smaller unit, as the server does.
-        step = sizes[smaller[0]] / size
-        found = round(found / step) * step
-    return found
+    inner = text.replace("'", "''")
+    return f"E'{inner}'".replace("\\", "\\\\") if "\\" in text else f"'{inner}'"
 
 
 def truth(text: str) -> bool | None:
     """Return what the server takes a word for: on and off, and their beginnings; None for neither."""
     word = text.lower()
-    if (word and any(full.startswith(word) for full in ("true", "yes"))) or word in ("on", "1"):
-        return True
-    if (word and any(full.startswith(word) for full in ("false", "no"))) or word in (
-        "of",
-        "off",
-        "0",
+    for value, begun, whole in (
+        (True, ("true", "yes"), ("on", "1")),
+        (False, ("false", "no"), ("of", "off", "0")),
     ):
-        return False
+        if word in whole or (word and any(full.startswith(word) for full in begun)):
+            return value
     return None
 
 
@@ -392,7 +326,7 @@ def _check_enum(guc: Guc, text: str) -> None:
 def _check_number(guc: Guc, text: str) -> None:
     value = number(text, guc.unit, is_whole=guc.vartype == "integer")
     if value is None:
-        units = _units(guc.unit)
+        units = known_units(guc.unit)
         raise UsageError(
             f"{guc.name} cannot be {text!r}; write a number"
             + (f" in {guc.unit}, or with one of the units {units}" if units else " without a unit")
@@ -404,12 +338,6 @@ def _check_number(guc: Guc, text: str) -> None:
             f"{guc.name} cannot be {text!r}, which is {value:.15g}{unit}: it goes from {guc.low} to "
             f"{guc.high}{unit}"
         )
-
-
-def _units(unit: str | None) -> str:
-    if unit is None:
-        return ""
-    return ", ".join(_TIME_US if unit in _TIME_US else [name for name, _ in reversed(_MEMORY)])
 
 
 def check_for_everybody(guc: Guc, text: str) -> None:
@@ -430,9 +358,3 @@ def risk(name: str, text: str) -> str | None:
     if words is None or truth(text) is None:
         return None
     return f"{name} {words}" if truth(text) == words.startswith("on") else None
-
-
-def _element(item: str) -> str:
-    if _PLAIN_ELEMENT.fullmatch(item):
-        return item
-    return '"' + item.replace('"', '""') + '"'

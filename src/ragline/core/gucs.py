@@ -115,7 +115,7 @@ def size(text: str) -> int:
     return int(found.group(1)) * _UNITS[found.group(2)]
 
 
-def memory(text: str, option: str = "--ram") -> int:
+def memory(text: str) -> int:
     """Return the bytes of an amount as people say it: "128GiB", "128GB" and "128g" are the same.
 
     As in PostgreSQL's own settings a GB is 1024 MB.
@@ -123,11 +123,11 @@ def memory(text: str, option: str = "--ram") -> int:
     found = _SAID.fullmatch(text.strip())
     asked = "write an amount with a unit, from 256MB to 16TB, such as 128GiB"
     if found is None:
-        raise UsageError(f"{option} is {text!r}; {asked}")
+        raise UsageError(f"--ram is {text!r}; {asked}")
     power = "kmgtp".index(found.group(2).lower()) + 1
     amount = int(Fraction(found.group(1)) * 1024**power)
     if not 256 * 1024**2 <= amount <= 16 * 1024**4:
-        raise UsageError(f"{option} is {text!r}; {asked}")
+        raise UsageError(f"--ram is {text!r}; {asked}")
     return amount
 
 
@@ -146,6 +146,22 @@ def written(amount: int) -> str:
     """Return a size as PostgreSQL takes it, in the largest unit that leaves a whole number."""
     unit = next(unit for unit, size in _UNITS.items() if amount % size == 0) if amount else "B"
     return f"{amount // _UNITS[unit]}{unit}"
+
+
+def rounded(amount: int) -> int:
+    """Return a size as people write it: at most four binary digits, and whole megabytes."""
+    step = _step(amount)
+    return max(_UNITS["MB"], (amount + step // 2) // step * step)
+
+
+def whole(amount: int) -> int:
+    """Return a size rounded down to whole megabytes, and of large ones to four binary digits."""
+    step = _step(amount)
+    return max(_UNITS["MB"], amount // step * step)
+
+
+def _step(amount: int) -> int:
+    return max(_UNITS["MB"], 1 << max(0, amount.bit_length() - 4))
 
 
 T = TypeVar("T")

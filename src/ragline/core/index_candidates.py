@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 from ragline.core import hnsw, sql_tokens
 from ragline.core.evidence import ColumnFacts
 from ragline.core.plan_scans import OF_ANOTHER, Condition, OrderKey, Scan
+from ragline.core.sql_names import identifier
 
 Method = Literal["btree", "gin", "hnsw"]
 
@@ -79,7 +81,7 @@ class Wish:
         keys = ", ".join(map(str, self.keys))
         if self.vector is not None and vector_schema is not None:
             storage, metric, _ = self.vector
-            schema = '"' + vector_schema.replace('"', '""') + '"'
+            schema = identifier(vector_schema)
             keys = f"{self.keys[0]} {schema}.{hnsw.operator_class(storage, metric)}"
         return f"using {self.method} ({keys})"
 
@@ -128,11 +130,9 @@ def name(table: str, wish: Wish, taken: Sequence[str]) -> str:
     if not plain or plain[0].isdigit():
         plain = f"i_{plain}"
     plain = plain[: _LONGEST - len(wish.method) - 5]
-    for number in range(1, len(taken) + 2):
-        chosen = f"{plain}_{wish.method}{'' if number == 1 else f'_{number}'}"
-        if chosen not in taken:
-            return chosen
-    raise AssertionError("more names than indexes")
+    first = f"{plain}_{wish.method}"
+    more = (f"{first}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([first], more) if one not in taken)
 
 
 def equality_share(column: ColumnFacts | None, table_rows: float) -> float:
@@ -375,8 +375,3 @@ def _graph(scan: Scan, columns: Mapping[str, ColumnFacts]) -> Wish | str | None:
         ordered=True,
         vector=(storage, metric, column.modifier),
     )
-
-
-def identifier(text: str) -> str:
-    """Return a name as SQL has it: quoted where it must be."""
-    return '"' + text.replace('"', '""') + '"'

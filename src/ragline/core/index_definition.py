@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ragline.core.sql_names import identifier, unquoted
 from ragline.errors import UsageError
 
 _NAME = r'("(?:[^"\0]|"")+"|[a-z_][a-z0-9_$]*)'
@@ -43,7 +44,7 @@ def place(target: str) -> Place:
             f"{target!r} names no index; say @schema.table.index, with what is no plain name in "
             'double quotes: @public."My table".my_index'
         )
-    return Place(**{part: _unquoted(found[part]) for part in ("schema", "table", "name")})
+    return Place(**{part: unquoted(found[part]) for part in ("schema", "table", "name")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,7 @@ class IndexDefinition:
     def on(self, table: str) -> str:
         """Return the statement for another table, whose name is SQL already."""
         unique = "unique " if self.is_unique else ""
-        name = self.name.replace('"', '""')
-        return f'create {unique}index "{name}" on {table} {self.rest}'
+        return f"create {unique}index {identifier(self.name)} on {table} {self.rest}"
 
 
 def parsed(text: str, *, schema: str, table: str, name: str) -> IndexDefinition:
@@ -73,7 +73,7 @@ def parsed(text: str, *, schema: str, table: str, name: str) -> IndexDefinition:
             f"the definition of {table}.{name} must be one `create [unique] index {name} on "
             f"{schema}.{table} (…)`, without comments before its columns; it is {_short(text)!r}"
         )
-    said = {key: _unquoted(found[key]) for key in ("name", "table", "schema") if found[key]}
+    said = {key: unquoted(found[key]) for key in ("name", "table", "schema") if found[key]}
     if said.get("schema", schema) != schema or said["table"] != table:
         raise UsageError(
             f"the definition of {table}.{name} is on {said.get('schema', schema)}.{said['table']}; "
@@ -96,21 +96,15 @@ def beside(name: str, ending: str) -> str:
 def online(definition: str, name: str, quoted_name: str) -> str:
     """Return what `pg_get_indexdef` said as a statement that stops no writer, under another name."""
     found = re.match(r'CREATE (UNIQUE )?INDEX ("(?:[^"]|"")+"|[^\s"]+) ON ', definition)
-    if found is None or _unquoted(found[2]) != name:
+    if found is None or unquoted(found[2]) != name:
         raise UsageError(f"{_short(definition)!r} does not define index {name!r}")
     unique = found[1] or ""
     return f"create {unique.lower()}index concurrently {quoted_name} on {definition[found.end() :]}"
 
 
-def _unquoted(name: str) -> str:
-    if name.startswith('"'):
-        return name[1:-1].replace('""', '"')
-    return name.lower()
-
-
 def _said(name: str) -> str:
     plain = re.fullmatch("[a-z_][a-z0-9_$]*", name)
-    return name if plain else '"' + name.replace('"', '""') + '"'
+    return name if plain else identifier(name)
 
 
 def _short(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-_PLAIN = re.compile("[a-z_][a-z0-9_]*")
+from ragline.core.sql_names import quoted
+
 _DEFAULT_LISTS = 100
 VECTOR_METHODS = ("hnsw", "ivfflat")
 METRICS: Mapping[str, str] = {
@@ -189,15 +189,12 @@ class TableFacts:
     bytes: int
     index_bytes: int
     sequential_scans: int
-    sequential_rows: int
     index_scans: int
     inserted: int
     updated: int
     updated_in_place: int
     deleted: int
-    dead_rows: int
     analysed_at: datetime | None
-    vacuumed_at: datetime | None
     vectors: tuple[VectorColumn, ...] = ()
     collections: tuple[str, ...] = ()
     is_searched: bool = True
@@ -252,11 +249,6 @@ class ServerFacts:
     ef_search: int | None
     probes: int | None
     memory_bytes: int | None = None
-
-
-def quoted(name: str) -> str:
-    """Return a name as people write it in SQL: quoted where it must be."""
-    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def bytes_said(size: float) -> str:

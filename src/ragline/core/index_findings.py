@@ -6,13 +6,12 @@ A finding of an id is there only where something is to be done, or could not be 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ragline.core import sampled_indexes
 from ragline.core.advisories import ExtensionFault, numbers
-from ragline.core.checkup import Finding
+from ragline.core.checkup import WORST_FIRST, Finding, urgency
 from ragline.core.duplicate_indexes import dropped, duplicate
 from ragline.core.evidence import OperatorUse
 from ragline.core.hnsw import LARGEST
@@ -22,10 +21,10 @@ from ragline.core.index_facts import (
     ServerFacts,
     TableFacts,
     bytes_said,
-    quoted,
 )
 from ragline.core.index_sample import Sample
-from ragline.core.missing_indexes import missing
+from ragline.core.missing_indexes import calls_on, missing, said_of
+from ragline.core.sql_names import quoted
 
 OLD_ENOUGH = timedelta(days=7)
 """With younger statistics no index is called unused: some work comes once a week."""
@@ -65,10 +64,7 @@ def findings(
         *duplicate(indexes),
         *unused(indexes, tables, server),
     ]
-    return sorted(found, key=lambda one: _URGENCY[one.status])
-
-
-_URGENCY = {"fail": 0, "unknown": 1, "warn": 2, "pass": 3}
+    return sorted(found, key=urgency)
 
 
 def invalid(indexes: Iterable[IndexFacts]) -> Iterator[Finding]:
@@ -127,7 +123,7 @@ def vulnerable(
     told = "; ".join(f"before {fault.before}, {fault.told}" for fault in faults)
     yield Finding(
         id="index.pgvector_vulnerable",
-        status=min((fault.status for fault in faults), key=_URGENCY.__getitem__),
+        status=min((fault.status for fault in faults), key=WORST_FIRST.index),
         subject=f"pgvector {server.pgvector}",
         evidence=f"{_count(at_risk, 'HNSW index')} here; {told}",
         fix=f"install pgvector {enough} or later on the server, `alter extension vector update`, then "
@@ -167,20 +163,16 @@ def _unfit_for_collection(index: IndexFacts, every: Sequence[IndexFacts]) -> Ite
 
 
 def _unfit_for_statements(index: IndexFacts, operators: Sequence[OperatorUse]) -> Iterator[Finding]:
-    calls: Counter[str] = Counter()
-    for use in operators:
-        if (use.schema, use.table) == (index.schema, index.table):
-            calls[use.operator] += use.calls
+    calls = calls_on(index.schema, index.table, operators)
     if not calls or index.operator in calls:
         return
     metrics = {operator: metric for metric, operator in OPERATORS.items()}
-    used = ", ".join(f"{operator} in {n:,} calls" for operator, n in calls.most_common())
     yield Finding(
         id="index.operator_class",
         status="fail",
         subject=index.qualified,
         evidence=f"operator class {', '.join(index.operator_classes)} answers {index.operator}; "
-        f"statements on {index.on} order by {used}",
+        f"statements on {index.on} order by {said_of(calls)}",
         fix=_rebuilt(index, metrics[calls.most_common(1)[0][0]]),
     )
 

@@ -135,7 +135,12 @@ def fold(text: str) -> str:
         part if _WHOLE.match(part) else _DROPPED.sub("", unicodedata.normalize("NFKD", part))
         for part in _WHOLE.split(folded)
     )
-    return unicodedata.normalize("NFC", _OTHER_DIGIT.sub(_digit, bare.translate(_UNSTRUCK)))
+    return unicodedata.normalize("NFC", plain_digits(bare.translate(_UNSTRUCK)))
+
+
+def plain_digits(text: str) -> str:
+    """Return `text` with the digits 0 to 9 in the place of those of other scripts."""
+    return _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text)
 
 
 def check_language(language: str) -> str:
@@ -207,10 +212,6 @@ def _ranges(codes: list[int]) -> Iterator[str]:
             yield f"{chr(first)}-{chr(last)}"
             first = code
         last = code
-
-
-def _digit(match: re.Match[str]) -> str:
-    return str(unicodedata.decimal(match.group()))
 
 
 @cache

@@ -12,7 +12,7 @@ from ragline.core import claims, overlap, ranking, reading
 from ragline.core.cases import Case
 from ragline.core.claims import ClaimLabels
 from ragline.core.plaintext import MARK
-from ragline.core.results import Answer
+from ragline.core.results import Answer, Hit
 
 Way = Literal["source", "name", "stem", "row"]
 """How a dataset names documents: as the collection does, by the last part of that, by that without its
@@ -32,6 +32,11 @@ class Found(NamedTuple):
     source: str
     body: str
     score: float
+
+
+def chunks(hits: Iterable[Hit]) -> list[Found]:
+    """Return what is measured of a search's hits."""
+    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in hits]
 
 
 def named(source: str, way: Way) -> str:

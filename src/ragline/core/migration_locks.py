@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from ragline.core.migration_sql import NAME, PART, before_word, calls, divided, last, plain, split
 from ragline.core.migration_statements import Loss, OutsideIndex, Statement, Way, unknown
@@ -65,38 +66,43 @@ def statements(sql: str) -> list[Statement]:
     found = []
     is_outside = False
     for text in split(sql):
-        word = text.split(None, 1)[0].lower()
-        if word in _BORDERS and not _SAVEPOINT.match(text):
-            is_outside = word not in ("begin", "start")
-            continue
-        found.append(read(text, is_outside=is_outside))
+        if _is_border(text):
+            is_outside = _first_word(text) not in ("begin", "start")
+        else:
+            found.append(replace(read(text), is_outside=is_outside))
     return found
 
 
 def ends_transaction(sql: str) -> bool:
     """Return whether one of some statements begins or ends a transaction."""
-    return any(
-        text.split(None, 1)[0].lower() in _BORDERS and not _SAVEPOINT.match(text)
-        for text in split(sql)
+    return any(map(_is_border, split(sql)))
+
+
+def read(text: str) -> Statement:
+    """Return what one statement locks and may lose."""
+    return next(
+        reader(text, match)
+        for pattern, reader in _READERS
+        if (match := pattern.match(text)) is not None
     )
 
 
-def read(text: str, *, is_outside: bool = False) -> Statement:
-    """Return what one statement locks and may lose."""
-    for pattern, reader in _READERS:
-        if (match := pattern.match(text)) is not None:
-            return reader(text, match, is_outside)
-    return Statement(text=text, is_outside=is_outside, losses=(unknown(text),))
+def _is_border(text: str) -> bool:
+    return _first_word(text) in _BORDERS and not _SAVEPOINT.match(text)
 
 
-# Reading. Each takes the statement, its match, and whether it runs outside of a transaction.
+def _first_word(text: str) -> str:
+    return text.split(None, 1)[0].lower()
+
+
+# Reading. Each takes the statement and its match.
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(re.findall(NAME, text))
 
 
-def _emptied(text: str, names: str, is_outside: bool, way: Way, is_lenient: bool) -> Statement:
+def _emptied(text: str, names: str, way: Way, is_lenient: bool) -> Statement:
     tables = _names(re.sub(r"(?i)\bonly\b|\*", "", names))
     return Statement(
         text=text,
@@ -107,24 +113,23 @@ def _emptied(text: str, names: str, is_outside: bool, way: Way, is_lenient: bool
             Loss(kind="rows", table=table, way=way, is_lenient=is_lenient) for table in tables
         ),
         writes=tables if way.startswith("truncate") else (),
-        is_outside=is_outside,
     )
 
 
-def _drop_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _drop_table(text: str, match: re.Match[str]) -> Statement:
     names = re.sub(r"(?i)\b(cascade|restrict)\s*$", "", match["rest"])
     way: Way = "drop cascade" if _CASCADE.search(text) else "drop"
-    return _emptied(text, names, is_outside, way, match["lenient"] is not None)
+    return _emptied(text, names, way, match["lenient"] is not None)
 
 
-def _truncate(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _truncate(text: str, match: re.Match[str]) -> Statement:
     rest = re.sub(r"(?i)\b(restart|continue)\s+identity|\b(cascade|restrict)\b", "", match["rest"])
     way: Way = "truncate cascade" if _CASCADE.search(text) else "truncate"
-    return _emptied(text, rest, is_outside, way, False)
+    return _emptied(text, rest, way, False)
 
 
-def _create_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    others = tuple(dict.fromkeys(re.findall(rf"(?i)\breferences\s+({NAME})", text)))
+def _create_table(text: str, match: re.Match[str]) -> Statement:
+    others = _referenced(text)
     lock, blocks = _WRITERS if others else _NOBODY
     return Statement(
         text=text,
@@ -134,79 +139,63 @@ def _create_table(text: str, match: re.Match[str], is_outside: bool) -> Statemen
         creates=() if match["lenient"] else (plain(match["name"]),),
         may_create=(plain(match["name"]),) if match["lenient"] else (),
         calls=calls(text),
-        is_outside=is_outside,
     )
 
 
-def _create_index(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    is_beside = match["concurrently"] is not None
-    lock, blocks = _BESIDE if is_beside else _INDEXING
-    index = None
-    if is_beside and match["name"]:
-        index = OutsideIndex(
-            action="create",
-            name=match["name"],
-            table=match["table"],
-            is_lenient=match["lenient"] is not None,
-        )
+def _create_index(text: str, match: re.Match[str]) -> Statement:
+    return _index(text, match, "create", match["table"], _INDEXING)
+
+
+def _drop_index(text: str, match: re.Match[str]) -> Statement:
+    return _index(text, match, "drop", None, _EXCLUSIVE)
+
+
+def _index(
+    text: str,
+    match: re.Match[str],
+    action: Literal["create", "drop"],
+    table: str | None,
+    in_one_go: tuple[str, str],
+) -> Statement:
+    name, is_beside = match["name"], match["concurrently"] is not None
+    lock, blocks = _BESIDE if is_beside else in_one_go
+    index = OutsideIndex(
+        action=action, name=name or "", table=table, is_lenient=match["lenient"] is not None
+    )
     return Statement(
         text=text,
         lock=lock,
         blocks=blocks,
-        tables=(match["table"],),
-        index=index,
+        tables=(table or f"the table of {name}",),
+        index=index if is_beside and name else None,
         calls=calls(text),
-        is_outside=is_outside,
     )
 
 
-def _drop_index(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    is_beside = match["concurrently"] is not None
-    lock, blocks = _BESIDE if is_beside else _EXCLUSIVE
-    index = None
-    if is_beside:
-        index = OutsideIndex(
-            action="drop",
-            name=match["name"],
-            table=None,
-            is_lenient=match["lenient"] is not None,
-        )
-    return Statement(
-        text=text,
-        lock=lock,
-        blocks=blocks,
-        tables=(f"the table of {match['name']}",),
-        index=index,
-        is_outside=is_outside,
-    )
-
-
-def _alter_table(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _alter_table(text: str, match: re.Match[str]) -> Statement:
     table, rest = match["name"], match["rest"]
     lock, blocks = _EXCLUSIVE
     if re.match(r"(?i)\s*(validate\s+constraint|alter\s+(column\s+)?\S+\s+set\s+stat)", rest):
         lock, blocks = _BESIDE
-    others: tuple[str, ...] = ()
-    if re.match(r"(?i)\s*add\s+(constraint\s+\S+\s+)?foreign\s+key", rest):
+    is_key = re.match(r"(?i)\s*add\s+(constraint\s+\S+\s+)?foreign\s+key", rest) is not None
+    if is_key:
         lock, blocks = _WRITERS
-        others = _names_after(r"references", rest)
     added, maybe_added = _added(table, rest)
     return Statement(
         text=text,
         lock=lock,
         blocks=blocks,
-        tables=(table, *others),
+        tables=(table, *(_referenced(rest) if is_key else ())),
         creates=added,
         may_create=maybe_added,
         losses=tuple(_altered(table, rest)),
         renames=tuple(_renamed(table, rest)),
         calls=calls(text),
-        is_outside=is_outside,
     )
 
 
-def _names_after(word: str, text: str) -> tuple[str, ...]:
-    return tuple(re.findall(rf"(?i)\b{word}\s+({NAME})", text))
+def _referenced(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(re.findall(rf"(?i)\breferences\s+({NAME})", text)))
 
 
 def _added(table: str, rest: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -255,12 +244,12 @@ def _altered(table: str, rest: str) -> Iterator[Loss]:
         )
 
 
-def _delete(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return _written(text, match, is_outside, Loss(kind="rows", table=match["name"], way="delete"))
+def _delete(text: str, match: re.Match[str]) -> Statement:
+    return _written(text, match, Loss(kind="rows", table=match["name"], way="delete"))
 
 
-def _update(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return _written(text, match, is_outside, _assigned(match["name"], match["rest"]))
+def _update(text: str, match: re.Match[str]) -> Statement:
+    return _written(text, match, _assigned(match["name"], match["rest"]))
 
 
 def _assigned(table: str, rest: str) -> Loss:
@@ -276,14 +265,14 @@ def _assigned(table: str, rest: str) -> Loss:
     return Loss(kind="values", table=table, columns=tuple(dict.fromkeys(columns)))
 
 
-def _insert(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _insert(text: str, match: re.Match[str]) -> Statement:
     conflict = text[len(before_word(text, "on\\s+conflict")) :]
     if (found := re.search(r"(?i)\bdo\s+update\b", conflict)) is None:
-        return replace(_written(text, match, is_outside), blocks="nothing")
-    return _written(text, match, is_outside, _assigned(match["name"], conflict[found.end() :]))
+        return replace(_written(text, match), blocks="nothing")
+    return _written(text, match, _assigned(match["name"], conflict[found.end() :]))
 
 
-def _written(text: str, match: re.Match[str], is_outside: bool, *lost: Loss) -> Statement:
+def _written(text: str, match: re.Match[str], *lost: Loss) -> Statement:
     return Statement(
         text=text,
         lock=_WRITING[0],
@@ -292,18 +281,12 @@ def _written(text: str, match: re.Match[str], is_outside: bool, *lost: Loss) -> 
         losses=lost,
         calls=calls(text),
         writes=(match["name"],),
-        is_outside=is_outside,
     )
 
 
-def _comment(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return Statement(
-        text=text,
-        lock=_BESIDE[0],
-        blocks=_BESIDE[1],
-        tables=(match["name"],),
-        is_outside=is_outside,
-    )
+def _comment(text: str, match: re.Match[str]) -> Statement:
+    lock, blocks = _BESIDE
+    return Statement(text=text, lock=lock, blocks=blocks, tables=(match["name"],))
 
 
 def may_lose(code: str) -> bool:
@@ -314,41 +297,39 @@ def may_lose(code: str) -> bool:
     return _MAY_LOSE.search(_FOR_UPDATE.sub("", code)) is not None
 
 
-def _code(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _code(text: str, match: re.Match[str]) -> Statement:
     return Statement(
         text=text,
         losses=(unknown(text),) if may_lose(text) else (),
         calls=calls(text),
         moves_names=_MOVING_SELECT.search(text) is not None,
-        is_outside=is_outside,
     )
 
 
-def _lossless(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return Statement(text=text, is_outside=is_outside)
+def _lossless(text: str, match: re.Match[str]) -> Statement:
+    return Statement(text=text)
 
 
-def _moving(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return Statement(text=text, is_outside=is_outside, moves_names=True)
+def _moving(text: str, match: re.Match[str]) -> Statement:
+    return Statement(text=text, moves_names=True)
 
 
-def _create(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _create(text: str, match: re.Match[str]) -> Statement:
     runs_later = match["code"] is not None
     return Statement(
         text=text,
         calls=() if runs_later else calls(text),
         makes_code=runs_later and may_lose(match["body"]),
-        is_outside=is_outside,
     )
 
 
-def _unread(text: str, match: re.Match[str], is_outside: bool) -> Statement:
-    return Statement(text=text, losses=(unknown(text),), is_outside=is_outside)
+def _unread(text: str, match: re.Match[str]) -> Statement:
+    return Statement(text=text, losses=(unknown(text),))
 
 
-def _drop(text: str, match: re.Match[str], is_outside: bool) -> Statement:
+def _drop(text: str, match: re.Match[str]) -> Statement:
     lost = (unknown(text),) if _CASCADE.search(text) else ()
-    return Statement(text=text, losses=lost, is_outside=is_outside)
+    return Statement(text=text, losses=lost)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -402,4 +383,5 @@ _READERS = (
     (_pattern(r"alter\s+type\b.*\b(?:drop|alter)\s+attribute\b"), _unread),
     (_pattern(rf"alter\s+(?:{_ALTERED})\b"), _lossless),
     (_pattern(rf"(?:{_HARMLESS})\b"), _lossless),
+    (_pattern(""), _unread),
 )

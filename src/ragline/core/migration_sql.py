@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ragline.core.sql_names import unquoted
+from ragline.core.sql_tokens import comment_end
 
 PART = r'(?:"(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)'
 NAME = rf"{PART}(?:\s*\.\s*{PART})?"
-_TOKEN = re.compile(
-    r"""(?P<comment>--[^\n]*|/\*.*?\*/)
-    |(?P<quoted>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*")
+_PIECE = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*)
     |(?P<dollar>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    |(?P<text>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*')
+    |(?P<quoted>"(?:[^"]|"")*")
+    |(?P<space>\s+)
+    |(?P<word>[^\W\d][\w$]*)
     |(?P<end>;)|(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
 _CALL = re.compile(rf"({NAME})\s*\(")
-_OPENING, _CLOSING = "([", ")]"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of SQL as written. `kind` is the name of what it matched in `_PIECE`."""
+
+    kind: str
+    text: str
+    start: int
+
+
+def pieces(sql: str) -> Iterator[Piece]:
+    """Yield all of a text, piece by piece; a quote that is never closed is a sign like others."""
+    at = 0
+    while (found := _PIECE.match(sql, at)) is not None:
+        start, at = at, found.end()
+        if found[0] == "/*":
+            at = comment_end(sql, start) or len(sql)
+        yield Piece(found.lastgroup or "other", sql[start:at], start)
 
 
 def split(sql: str) -> list[str]:
@@ -26,12 +51,12 @@ def split(sql: str) -> list[str]:
     """
     found: list[str] = []
     current: list[str] = []
-    for token in _TOKEN.finditer(sql):
-        if token["end"]:
+    for piece in pieces(sql):
+        if piece.kind == "end":
             found.append("".join(current).strip())
             current = []
         else:
-            current.append(" " if token["comment"] else token.group())
+            current.append(" " if piece.kind == "comment" else piece.text)
     found.append("".join(current).strip())
     return [text for text in found if text]
 
@@ -42,10 +67,7 @@ def plain(name: str) -> str:
     >>> plain('Public."My Table"')
     'public.My Table'
     """
-    parts = re.findall(PART, name)
-    return ".".join(
-        part[1:-1].replace('""', '"') if part.startswith('"') else part.lower() for part in parts
-    )
+    return ".".join(map(unquoted, re.findall(PART, name)))
 
 
 def parted(name: str) -> tuple[str | None, str]:
@@ -59,20 +81,14 @@ def last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def top_level(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the pieces of a text that stand in no brackets, each with where it begins.
-
-    A quoted piece comes whole, so that no word inside of it is taken for a word of the statement.
-    """
+def top_level(text: str) -> Iterator[Piece]:
+    """Yield the pieces of a text that stand in no brackets."""
     depth = 0
-    for token in _TOKEN.finditer(text):
-        said = token.group()
-        if token["other"] and said in _CLOSING:
-            depth -= 1
+    for piece in pieces(text):
+        depth -= piece.text in (")", "]")
         if depth == 0:
-            yield token.start(), said
-        if token["other"] and said in _OPENING:
-            depth += 1
+            yield piece
+        depth += piece.text in ("(", "[")
 
 
 def divided(text: str) -> list[str]:
@@ -81,7 +97,7 @@ def divided(text: str) -> list[str]:
     >>> divided("a = f(1, 2), b = ','")
     ['a = f(1, 2)', "b = ','"]
     """
-    commas = [at for at, said in top_level(text) if said == ","]
+    commas = [piece.start for piece in top_level(text) if piece.text == ","]
     parts = zip([-1, *commas], [*commas, len(text)], strict=True)
     return [text[one + 1 : other].strip() for one, other in parts]
 
@@ -93,11 +109,12 @@ def before_word(text: str, *words: str) -> str:
     "a = ' where ', b = 1 "
     """
     seen = [" "] * len(text)
-    for at, said in top_level(text):
-        if len(said) == 1:
-            seen[at] = said
-        else:
-            seen[at : at + len(said)] = "'" * len(said)
+    for piece in top_level(text):
+        # A word within quotes is no word of the statement.
+        is_code = piece.kind in ("word", "space", "other")
+        seen[piece.start : piece.start + len(piece.text)] = (
+            piece.text if is_code else "'" * len(piece.text)
+        )
     found = re.search(rf"\b({'|'.join(words)})\b", "".join(seen), re.IGNORECASE)
     return text if found is None else text[: found.start()]
 

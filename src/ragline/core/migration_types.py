@@ -33,7 +33,7 @@ def narrows(old: str, new: str) -> bool:
             one_length is None or _is_less(other_length, one_length, one)
         )
     if other in ("text", "character varying") and other_length is None:
-        return one == "vector" or one == "halfvec"
+        return one in ("vector", "halfvec")
     return other not in _WIDER.get(one, ()) or other_length is not None
 
 

@@ -15,9 +15,9 @@ from ragline.core.index_facts import (
     IndexFacts,
     TableFacts,
     VectorColumn,
-    quoted,
 )
 from ragline.core.sampled_indexes import SMALL
+from ragline.core.sql_names import identifier, quoted
 
 _ENDINGS = {OPERATORS[metric]: ending for ending, metric in METRICS.items()}
 _USUAL = "<=>"
@@ -54,8 +54,8 @@ def missing(
         is_too_long = most is not None and column.dimension is not None and column.dimension > most
         if (table.rows or 0) < SMALL or is_too_long:
             continue  # what is too long is index.dimension
-        calls = _calls(table, operators or ())
-        asked = ", ".join(f"{operator} in {n:,} calls" for operator, n in calls.most_common())
+        calls = calls_on(table.schema, table.name, operators or ())
+        asked = said_of(calls)
         yield Finding(
             id="index.missing",
             status="warn",
@@ -66,12 +66,18 @@ def missing(
         )
 
 
-def _calls(table: TableFacts, operators: Sequence[OperatorUse]) -> Counter[str]:
+def calls_on(schema: str, table: str, operators: Iterable[OperatorUse]) -> Counter[str]:
+    """Return how often statements put each operator of pgvector to a table."""
     calls: Counter[str] = Counter()
     for use in operators:
-        if (use.schema, use.table) == (table.schema, table.name) and use.operator in _ENDINGS:
+        if (use.schema, use.table) == (schema, table) and use.operator in _ENDINGS:
             calls[use.operator] += use.calls
     return calls
+
+
+def said_of(calls: Counter[str]) -> str:
+    """Return the operators for people, the most used first."""
+    return ", ".join(f"{operator} in {n:,} calls" for operator, n in calls.most_common())
 
 
 def _made(table: TableFacts, column: VectorColumn, calls: Counter[str]) -> str:
@@ -92,5 +98,5 @@ def _made(table: TableFacts, column: VectorColumn, calls: Counter[str]) -> str:
 
 def _mentions(key: str, column: str) -> bool:
     """Whether SQL as the server writes it has a column in it; it quotes some names that we do not."""
-    names = {re.escape(column), re.escape('"' + column.replace('"', '""') + '"')}
+    names = {re.escape(column), re.escape(identifier(column))}
     return any(re.search(rf'(?<![\w"]){name}(?![\w"])', key) for name in names)

@@ -9,10 +9,6 @@ Span = tuple[int, int | None, str, float, float]
 """Its number, its parent's, a phase, and the seconds of its start and end."""
 
 REST = "rest"
-PHASES = (
-    "embed", "database.search", "database.statistics", "database.exact", "fuse", "rerank", "extract",
-    "generate", "judge", "limiter", "retry", "cache", REST,
-)  # fmt: skip
 
 
 def attributed(spans: Iterable[Span], start: float, end: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ragline.core import sql_tokens
@@ -232,15 +232,9 @@ def _join(
 
 def _common(read: Sequence[Token], alias: str) -> Condition | None:
     """Return "column = row of another table"."""
-    read = _unwrapped(read)
-    depths = itertools.accumulate(_step(token) for token in read)
-    operators = [at for at, depth in enumerate(depths) if not depth and read[at].kind == "operator"]
-    if len(operators) != 1:
-        return None
-    (at,) = operators
-    sides = [_term(_unwrapped(part), alias) for part in (read[:at], read[at + 1 :])]
-    own = [one for one in sides if one is not None and one.columns]
-    if len(own) != 1 or read[at].text != "=":
+    left, operator, right = _sides(read, alias)
+    own = [one for one in (left, right) if one is not None and one.columns]
+    if len(own) != 1 or operator != "=":
         return None
     return Condition(term=own[0], operator="=", value=OF_ANOTHER)
 
@@ -307,28 +301,27 @@ def _conjuncts(read: Sequence[Token]) -> Iterator[Sequence[Token]]:
 
 def _condition(read: Sequence[Token], alias: str) -> Condition | None:
     """Return "left operator right" where one side is of the relation and the other is not."""
-    read = _unwrapped(read)
-    depth, at = 0, None
-    for number, token in enumerate(read):
-        depth += _step(token)
-        if depth:
-            continue
-        if token.kind == "operator":
-            if at is not None:
-                return None
-            at = number
-        elif token.kind == "word" and token.text.lower() in _BARE:
-            return None
-    if at is None or at in (0, len(read) - 1):
-        return None
-    left, right = _term(_unwrapped(read[:at]), alias), _term(_unwrapped(read[at + 1 :]), alias)
+    left, operator, right = _sides(read, alias)
     if left is None or right is None or bool(left.columns) == bool(right.columns):
         return None
-    operator = read[at].text
     if left.columns:
         return Condition(term=left, operator=operator, value=right.text)
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "<@": "@>", "@>": "<@"}
     return Condition(term=right, operator=turned.get(operator, operator), value=left.text)
+
+
+def _sides(read: Sequence[Token], alias: str) -> tuple[Term | None, str, Term | None]:
+    """Return what stands on both sides of the one operator that is in no brackets, and that."""
+    read = _unwrapped(read)
+    depths = itertools.accumulate(map(_step, read))
+    outside = [(at, read[at]) for at, depth in enumerate(depths) if not depth]
+    operators = [at for at, token in outside if token.kind == "operator"]
+    is_bare = any(token.kind == "word" and token.text.lower() in _BARE for _, token in outside)
+    if is_bare or len(operators) != 1 or operators[0] in (0, len(read) - 1):
+        return None, "", None
+    (at,) = operators
+    left, right = (_term(_unwrapped(part), alias) for part in (read[:at], read[at + 1 :]))
+    return left, read[at].text, right
 
 
 def _term(read: Sequence[Token], alias: str) -> Term | None:
@@ -355,10 +348,12 @@ def _term(read: Sequence[Token], alias: str) -> Term | None:
         hides = hides or token.kind == "parameter"
         kept.append(token)
         at += 1
-    term = Term(
-        text=_written(kept), column=None, columns=tuple(dict.fromkeys(columns)), hides=hides
+    return Term(
+        text=_written(kept),
+        column=_only_column(kept, columns),
+        columns=tuple(dict.fromkeys(columns)),
+        hides=hides,
     )
-    return replace(term, column=_only_column(kept, columns))
 
 
 def _only_column(kept: Sequence[Token], columns: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ragline.core.plaintext import MARK, unmarked, visible
-from ragline.core.tokens import count_tokens, units
+from ragline.core.tokens import count_tokens, first_tokens
 
 REFUSAL = "NOT FOUND"
 RULES = f"""\
@@ -72,17 +72,9 @@ def fitting(texts: Sequence[str], budget: int) -> list[str]:
         cost = count_tokens(text)
         if cost > budget and kept:
             break
-        kept.append(text if cost <= budget else _cut(text, budget))
+        kept.append(text if cost <= budget else first_tokens(text, budget))
         budget -= cost
     return kept
-
-
-def _cut(text: str, budget: int) -> str:
-    found = units(text, [(0, len(text))])
-    fits = [
-        end for end, before in zip(found.ends, found.before[1:], strict=True) if before <= budget
-    ]
-    return text[: fits[-1]] if fits else ""
 
 
 _FRAME = framed("?", [Passage(number=1, title="", text="[1]")])

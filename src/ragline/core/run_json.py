@@ -10,24 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeAlias, TypeVar, get_args
+from types import UnionType
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from ragline.core.cases import labels_from_json
-from ragline.core.results import Method
-from ragline.core.runs import (
-    AnswerKind,
-    CaseError,
-    CaseResult,
-    ContextKind,
-    Figure,
-    JudgeKind,
-    Match,
-    Run,
-    RunHit,
-    Settings,
-    Spent,
-    State,
-)
+from ragline.core.claims import ClaimLabels
+from ragline.core.runs import CaseResult, Run
 from ragline.errors import UsageError
 
 _T = TypeVar("_T")
@@ -55,24 +43,9 @@ def plain(value: object, where: _Place = "value") -> Any:
     raise UsageError(f"{_said(where)} is a {type(value).__name__}, which JSON cannot hold")
 
 
-def settings_to_json(settings: Settings) -> dict[str, Any]:
-    """Return settings as a JSON object."""
-    return _object(plain(settings, "settings"), "settings")
-
-
-def settings_from_json(value: object) -> Settings:
-    """Return the settings that a JSON object holds; UsageError names what does not fit."""
-    return _made(Settings, value, "settings", _SETTINGS)
-
-
 def result_to_json(result: CaseResult) -> dict[str, Any]:
     """Return one case of a run as a JSON object."""
     return _object(plain(result, f"case {result.case_id}"), "case")
-
-
-def result_from_json(value: object) -> CaseResult:
-    """Return the case that a JSON object holds."""
-    return _made(CaseResult, value, "case", _RESULT)
 
 
 def run_to_json(run: Run) -> dict[str, Any]:
@@ -80,9 +53,21 @@ def run_to_json(run: Run) -> dict[str, Any]:
     return _object(plain(run, f"run {run.name}"), "run")
 
 
-def run_from_json(value: object) -> Run:
-    """Return the run that a JSON object holds."""
-    return _made(Run, value, "run", _RUN)
+def from_json(kind: Callable[..., _T], value: object, where: _Place) -> _T:
+    """Return the value of a class of `core.runs` that a JSON object holds.
+
+    What it lacks has its default; UsageError names what does not fit, and what nobody knows.
+    """
+    read = _readers(kind)
+    given = _object(value, where)
+    if unknown := given.keys() - read.keys():
+        raise UsageError(
+            f"{_said(where)} has {', '.join(sorted(map(repr, unknown)))}, which this ragline does not "
+            "know: it may be of a newer one"
+        )
+    if missing := _required(kind) - given.keys():
+        raise UsageError(f"{_said(where)} lacks {', '.join(sorted(map(repr, missing)))}")
+    return kind(**{name: read[name](part, (where, name)) for name, part in given.items()})
 
 
 @cache
@@ -101,19 +86,6 @@ def _key(key: object, where: _Place) -> str:
     if not isinstance(key, str):
         raise UsageError(f"{_said(where)} has the key {key!r}; JSON has only texts as keys")
     return key
-
-
-def _made(kind: Callable[..., _T], value: object, where: _Place, read: Mapping[str, _Read]) -> _T:
-    """Make a value from an object; what it lacks has its default, what nobody knows is refused."""
-    given = _object(value, where)
-    if unknown := given.keys() - read.keys():
-        raise UsageError(
-            f"{_said(where)} has {', '.join(sorted(map(repr, unknown)))}, which this ragline does not "
-            "know: it may be of a newer one"
-        )
-    if missing := _required(kind) - given.keys():
-        raise UsageError(f"{_said(where)} lacks {', '.join(sorted(map(repr, missing)))}")
-    return kind(**{name: read[name](part, (where, name)) for name, part in given.items()})
 
 
 @cache
@@ -138,22 +110,14 @@ def _misfit(where: _Place, value: object, wanted: str) -> UsageError:
     )
 
 
-def _text(value: Any, where: _Place) -> str:
-    if not isinstance(value, str):
-        raise _misfit(where, value, "a text")
-    return value
+def _exactly(kind: type[Any], wanted: str) -> _Read:
+    def read(value: Any, where: _Place) -> Any:
+        # Not isinstance: true and false are whole numbers to it.
+        if type(value) is not kind:
+            raise _misfit(where, value, wanted)
+        return value
 
-
-def _flag(value: Any, where: _Place) -> bool:
-    if not isinstance(value, bool):
-        raise _misfit(where, value, "true or false")
-    return value
-
-
-def _whole(value: Any, where: _Place) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _misfit(where, value, "a whole number")
-    return value
+    return read
 
 
 def _number(value: Any, where: _Place) -> float:
@@ -200,80 +164,32 @@ def _by_name(read: _Read) -> _Read:
     return read_all
 
 
-def _of(kind: type[Any], read: Mapping[str, _Read]) -> _Read:
-    return lambda value, where: _made(kind, value, where, read)
+@cache
+def _readers(kind: Any) -> Mapping[str, _Read]:
+    return {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
 
 
-_SETTINGS: Mapping[str, _Read] = {
-    "collections": _many(_text),
-    "k": _whole,
-    "method": _word(get_args(Method)),
-    "ef_search": _maybe(_whole),
-    "exact": _flag,
-    "filter": _maybe(_text),
-    "answers": _word(get_args(AnswerKind)),
-    "judge": _word(get_args(JudgeKind)),
-    "contexts": _word(get_args(ContextKind)),
-    "match": _word(get_args(Match)),
-    "against_exact": _flag,
-    "seed": _whole,
-}
-_HIT: Mapping[str, _Read] = {
-    "collection": _text,
-    "chunk_id": _whole,
-    "source": _text,
-    "hash": _text,
-    "score": _number,
-}
-_ERROR: Mapping[str, _Read] = {
-    "phase": _text,
-    "kind": _text,
-    "message": _text,
-    "exit_code": _whole,
-}
-_SPENT: Mapping[str, _Read] = {
-    "calls": _whole,
-    "input_tokens": _maybe(_whole),
-    "output_tokens": _maybe(_whole),
-    "cost_micro_usd": _maybe(_whole),
-}
-_RESULT: Mapping[str, _Read] = {
-    "case_id": _text,
-    "ordinal": _whole,
-    "hits": _many(_of(RunHit, _HIT)),
-    "contexts": _many(_text),
-    "answer": _maybe(_text),
-    "found": _maybe(_flag),
-    "labels": _maybe(lambda value, _: labels_from_json(value)),
-    "metrics": _by_name(_number),
-    "errors": _many(_of(CaseError, _ERROR)),
-    "warnings": _many(_text),
-    "phases_ms": _by_name(_number),
-    "total_ms": _number,
-    "spent": _of(Spent, _SPENT),
-    "reuse_key": _maybe(_text),
-    "is_reused": _flag,
-}
-_FIGURE: Mapping[str, _Read] = {"value": _number, "n": _whole, "missing": _whole}
-_RUN: Mapping[str, _Read] = {
-    "id": _whole,
-    "name": _text,
-    "dataset": _text,
-    "dataset_hash": _text,
-    "state": _word(get_args(State)),
-    "settings": _of(Settings, _SETTINGS),
-    "judge_id": _maybe(_text),
-    "provenance": _object,
-    "cases": _whole,
-    "done": _whole,
-    "failed": _whole,
-    "reused": _whole,
-    "metrics": _by_name(_of(Figure, _FIGURE)),
-    "errors": _by_name(_whole),
-    "phases_ms": _by_name(_number),
-    "spent": _of(Spent, _SPENT),
-    "cache": _by_name(_whole),
-    "warnings": _many(_text),
-    "started_at": _text,
-    "seconds": _number,
+def _reader(hint: Any) -> _Read:
+    """Return what reads a field of this type."""
+    if hint in _KNOWN:
+        return _KNOWN[hint]
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _word(inner)
+    if origin is UnionType:
+        return _maybe(_reader(inner[0]))
+    if origin is tuple:
+        return _many(_reader(inner[0]))
+    if origin is Mapping:
+        return _by_name(_reader(inner[1]))
+    return lambda value, where: from_json(hint, value, where)
+
+
+_KNOWN: Mapping[Any, _Read] = {
+    str: _exactly(str, "a text"),
+    bool: _exactly(bool, "true or false"),
+    int: _exactly(int, "a whole number"),
+    float: _number,
+    ClaimLabels: lambda value, _: labels_from_json(value),
+    Mapping[str, Any]: _object,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal
 
 from ragline.core.claims import ClaimLabels
@@ -48,13 +49,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunHit:
-    """A chunk that a search found for a case; `hash` is the SHA-256 of its text, in hex, cut to 16."""
+    """A chunk that a search found for a case; `hash` is the `text_hash` of its text."""
 
     collection: str
     chunk_id: int
     source: str
     hash: str
     score: float
+
+
+def text_hash(text: str) -> str:
+    """Return the SHA-256 of a text, in hex, cut to 16: what a run knows the text of a hit by."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from ragline.core import guc_values, gucs
+from ragline.core import guc_numbers, guc_values, gucs
 from ragline.errors import UsageError
 
 GROUPS = (
@@ -98,15 +98,6 @@ class Difference:
     now: Fact | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replaced:
-    """A group that is known, whole or there on one side only."""
-
-    group: str
-    was: Group | None
-    now: Group | None
-
-
 # Values.
 
 
@@ -146,7 +137,7 @@ def shown(fact: Fact | None) -> str:
         return source if source.startswith((CHOSEN, HIDDEN)) else "unset"
     if unit is None or not str(value).isdigit() or value == "0":
         return str(value) or "''"
-    size = guc_values.number(
+    size = guc_numbers.number(
         "1" + unit if unit[0] not in "0123456789" else unit, "B", is_whole=True
     )
     if size is not None:
@@ -195,49 +186,10 @@ def _holds_secret(name: str, value: str) -> bool:
     return bool(dot) and library not in _LIBRARIES and not _TELLS_NOTHING.fullmatch(value)
 
 
-# Differences: exact, so that they lead from one to the other. `snapshot_comparison` tells them.
-
-
-def diff(was: Contents, now: Contents) -> tuple[Difference | Replaced, ...]:
-    """Return everything in which two contents differ; `applied` to the first it gives the second."""
-    found: list[Difference | Replaced] = []
-    for group in groups(was, now):
-        before, after = was.get(group), now.get(group)
-        if before is None or after is None or _head(before) != _head(after):
-            found.append(Replaced(group=group, was=before, now=after))
-        else:
-            found += differing(group, before, after)
-    return tuple(found)
-
-
-def applied(was: Contents, differences: tuple[Difference | Replaced, ...]) -> Contents:
-    """Return what `was` becomes by some differences."""
-    found = {name: dict(group.facts) for name, group in was.items()}
-    heads = dict(was)
-    for one in differences:
-        if isinstance(one, Replaced):
-            found.pop(one.group, None)
-            heads.pop(one.group, None)
-            if one.now is not None:
-                found[one.group], heads[one.group] = dict(one.now.facts), one.now
-        elif one.now is None:
-            del found[one.group][one.name]
-        else:
-            found[one.group][one.name] = one.now
-    return {
-        name: Group(facts=found[name], unknown=head.unknown, partial=head.partial)
-        for name, head in heads.items()
-    }
-
-
 def groups(*contents: Contents) -> list[str]:
     """Return the groups that there are, in the order in which they are shown."""
     names = {name for one in contents for name in one}
     return [*(g for g in GROUPS if g in names), *sorted(names - set(GROUPS))]
-
-
-def _head(group: Group) -> tuple[str | None, str | None]:
-    return group.unknown, group.partial
 
 
 def differing(name: str, was: Group, now: Group) -> list[Difference]:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 Kind = Literal["word", "quoted", "text", "parameter", "number", "operator", "mark"]
 
@@ -63,23 +63,19 @@ def tokens(sql: str) -> list[Token] | None:
     at = 0
     while at < len(sql):
         if sql.startswith("/*", at):
-            end = _comment_end(sql, at)
-            if end is None:
+            if (end := comment_end(sql, at)) is None:
                 return None
             at = end
             continue
         match = _TOKEN.match(sql, at)
         if match is None:
             return None
-        at, text, kind = match.end(), match[0], match.lastgroup
-        if kind == "operator" and "/*" in text:
-            at = match.start() + text.index("/*")
-            text = text[: text.index("/*")]
-        if kind == "operator" and "--" in text:
-            at = match.start() + text.index("--")
-            text = text[: text.index("--")]
-        if kind != "space" and text:
-            found.append(Token(_kind(match), text))
+        text, kind = match[0], match.lastgroup
+        if kind == "operator":
+            text = text.partition("/*")[0].partition("--")[0]
+        at += len(text)
+        if kind != "space":
+            found.append(Token(cast("Kind", kind), text))
     return found
 
 
@@ -174,14 +170,7 @@ def _named(found: Iterable[Token]) -> Iterable[str]:
             yield token.text
 
 
-def _kind(match: re.Match[str]) -> Kind:
-    for kind in ("text", "quoted", "parameter", "number", "word", "mark", "operator"):
-        if match[kind] is not None:
-            return kind
-    raise AssertionError("a match has a group")
-
-
-def _comment_end(sql: str, at: int) -> int | None:
+def comment_end(sql: str, at: int) -> int | None:
     """Return where a comment ends; they nest."""
     depth = 0
     for found in _COMMENT.finditer(sql, at):

@@ -186,37 +186,6 @@ def not_before(stage: Stage, entries: Iterable[Entry]) -> str | None:
     )
 
 
-def fragment(tuning: Tuning) -> str:
-    """Return a commented piece of postgresql.conf; every value is quoted, so it can be included."""
-    machine = tuning.machine
-    lines = [
-        f"# {tuning.title}: PostgreSQL {tuning.version}, {described(machine)}",
-        "# Include it at the end of postgresql.conf; what ALTER SYSTEM says wins over it.",
-    ]
-    for one in tuning.recommended:
-        lines += [
-            "",
-            *(f"# {text}" for text in _sentences(one)),
-            f"# source: {one.source}" + ("; takes a restart" if one.restarts else ""),
-            f"{one.name} = '{one.value}'",
-        ]
-    lines += ["", "# Left alone:"]
-    lines += [f"#   {one.name}: {one.reason} ({one.source})" for one in tuning.left_alone]
-    lines += ["", *(f"# warning: {warning}" for warning in tuning.warnings)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def described(machine: Machine) -> str:
-    """Return what a machine is, in a line."""
-    parts = [
-        machine.system,
-        f"{gucs.written(_rounded(machine.memory_bytes))} of memory",
-        None if machine.cores is None else f"{machine.cores} cores",
-        machine.disk,
-    ]
-    return ", ".join(part for part in parts if part)
-
-
 def at_least_as_good(setting: Setting, now: Live, value: str) -> bool:
     """Return whether a server's value needs no change."""
     if setting.unit == "bytes":
@@ -290,13 +259,11 @@ def _first(rules: Sequence[Rule], case: _Case) -> tuple[Rule | None, str]:
     for rule in rules:
         if not _fits(rule, case):
             continue
-        if rule.has is None or _knows(rule.name, rule.has, case):
+        words = (case.settings[rule.name].enumvals or ()) if case.settings else ()
+        if rule.has is None or rule.has in words:
             return rule, note
-        if case.settings is None:
-            note = rule.unknown
-        else:
-            words = case.settings[rule.name].enumvals or ()
-            note = f"This build has no {rule.has}, but {', '.join(words)}"
+        missing = f"This build has no {rule.has}, but {', '.join(words)}"
+        note = rule.unknown if case.settings is None else missing
     return None, note
 
 
@@ -310,11 +277,6 @@ def _fits(rule: Rule, case: _Case) -> bool:
         and (machine.cores or 0) >= rule.least_cores
         and case.shared_buffers >= rule.least_shared_buffers
     )
-
-
-def _knows(name: str, word: str, case: _Case) -> bool:
-    live = case.settings and case.settings[name]
-    return bool(live and word in (live.enumvals or ()))
 
 
 def _value(rule: Rule, amount: Fraction | Cores | str, case: _Case) -> tuple[str, str]:
@@ -337,20 +299,20 @@ def _value(rule: Rule, amount: Fraction | Cores | str, case: _Case) -> tuple[str
 
 def _share(rule: Rule, share: Fraction, case: _Case) -> tuple[str, str]:
     memory = case.machine.memory_bytes
-    amount = _rounded(int(memory * share))
-    how = f"{share} of {gucs.written(_rounded(memory))}"
+    amount = gucs.rounded(int(memory * share))
+    how = f"{share} of {gucs.written(gucs.rounded(memory))}"
     floor, cap = rule.floors.get(case.stage), rule.caps.get(case.stage)
     if floor is not None and amount < gucs.size(floor):
         amount, how = gucs.size(floor), f"{how}; not less than {floor}"
     if cap is not None and amount > gucs.size(cap):
         amount, how = gucs.size(cap), f"{how}; not more than {cap}"
     if rule.most is not None and amount > memory * rule.most:
-        amount, how = _whole(int(memory * rule.most)), f"{how}; at most {rule.most} of it"
+        amount, how = gucs.whole(int(memory * rule.most)), f"{how}; at most {rule.most} of it"
     free = case.machine.free_disk_bytes
     if rule.of_free_disk is not None and free is not None and amount > free * rule.of_free_disk:
         least = gucs.size(floor) if floor else MIB
-        amount = max(least, _whole(int(free * rule.of_free_disk)))
-        how = f"{how}; at most {rule.of_free_disk} of the {gucs.written(_whole(free))} of free disk"
+        amount = max(least, gucs.whole(int(free * rule.of_free_disk)))
+        how = f"{how}; at most {rule.of_free_disk} of the {gucs.written(gucs.whole(free))} of free disk"
     return gucs.written(amount), how
 
 
@@ -395,14 +357,14 @@ def _warnings(recommended: Sequence[Recommendation], case: _Case) -> Iterable[st
     if amount("shared_buffers") > memory * _LIMIT:
         yield (
             f"shared_buffers is {gucs.written(amount('shared_buffers'))}, more than 2/5 of "
-            f"{gucs.written(_rounded(memory))}"
+            f"{gucs.written(gucs.rounded(memory))}"
         )
     connections = int(wanted.get("max_connections") or _setting(now, "max_connections") or 0)
     most = amount("shared_buffers") + connections * amount("work_mem")
     if connections and "work_mem" in wanted and most > memory:
         yield (
             f"{connections} connections that each sort with {wanted['work_mem']} of work_mem, and "
-            f"shared_buffers, are more than {gucs.written(_rounded(memory))}: keep pools small"
+            f"shared_buffers, are more than {gucs.written(gucs.rounded(memory))}: keep pools small"
         )
     shared = case.machine.shared_memory_bytes
     if (
@@ -412,7 +374,7 @@ def _warnings(recommended: Sequence[Recommendation], case: _Case) -> Iterable[st
         and amount("maintenance_work_mem") > shared
     ):
         yield (
-            f"the folder of shared memory has {gucs.written(_whole(shared))}: parallel builds of an "
+            f"the folder of shared memory has {gucs.written(gucs.whole(shared))}: parallel builds of an "
             f"index with {wanted['maintenance_work_mem']} of maintenance_work_mem would find no space "
             "there; give the container more (--shm-size)"
         )
@@ -420,10 +382,6 @@ def _warnings(recommended: Sequence[Recommendation], case: _Case) -> Iterable[st
 
 def _setting(settings: Mapping[str, Live], name: str) -> str | None:
     return settings[name].setting if name in settings else None
-
-
-def _sentences(one: Recommendation) -> list[str]:
-    return [text for text in (one.how, one.reason, one.note) if text]
 
 
 def _rank(setting: Setting, value: str) -> int:
@@ -434,19 +392,3 @@ def _rank(setting: Setting, value: str) -> int:
 
 def _word(value: str) -> str:
     return _YES.get(value.lower(), value.lower())
-
-
-def _rounded(amount: int) -> int:
-    """Return a size as people write it: at most four binary digits, and whole megabytes."""
-    step = _step(amount)
-    return max(MIB, (amount + step // 2) // step * step)
-
-
-def _whole(amount: int) -> int:
-    """Return a size rounded down to whole megabytes, and of large ones to four binary digits."""
-    step = _step(amount)
-    return max(MIB, amount // step * step)
-
-
-def _step(amount: int) -> int:
-    return max(MIB, 1 << max(0, amount.bit_length() - 4))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ragline.core import student
 from ragline.errors import UsageError
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -61,7 +61,7 @@ class Resampled:
         if self.se is None:
             return None
         low, high = np.quantile(self.values, [(1 - level) / 2, (1 + level) / 2])
-        t = t_quantile((1 + level) / 2, self.freedom) * self.se
+        t = student.quantile((1 + level) / 2, self.freedom) * self.se
         return min(float(low), self.mean - t), max(float(high), self.mean + t)
 
     def p_at_least(self, bound: float) -> float:
@@ -83,7 +83,9 @@ class Resampled:
         if not self.se:
             return drawn
         t = beyond / self.se
-        return max(drawn, *(t_share(x, self.freedom) for x in (t, _unskewed(t, self.n, skewness))))
+        return max(
+            drawn, *(student.share(x, self.freedom) for x in (t, _unskewed(t, self.n, skewness)))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,7 @@ def visible(one: Resampled, *, margin: float, level: float, largest: float = 1.0
     """
     if one.se is None:
         return None
-    quantile, power = t_quantile(1 - level, one.freedom), _NORMAL.inv_cdf(POWER)
+    quantile, power = student.quantile(1 - level, one.freedom), _NORMAL.inv_cdf(POWER)
     known, own = one.se**2, largest / one.n
 
     def is_found(drop: float) -> bool:
@@ -364,20 +366,8 @@ def half_width(repeats: Numbers, *, is_ratio: bool = False) -> float:
     if is_ratio and float(given.min()) <= 0:
         raise UsageError("a figure is 0 or less, so there is no ratio; give figures above 0")
     spread = float(np.std(np.log(given) if is_ratio else given, ddof=1))
-    width = t_quantile((1 + LEVEL) / 2, len(given) - 1) * spread * math.sqrt(2)
+    width = student.quantile((1 + LEVEL) / 2, len(given) - 1) * spread * math.sqrt(2)
     return math.expm1(width) if is_ratio else width
-
-
-def t_share(x: float, freedom: float) -> float:
-    """Return Student's t distribution function at `x`."""
-    angles, shares = _t_table(freedom)
-    return float(np.interp(math.atan(x / math.sqrt(freedom)), angles, shares))
-
-
-def t_quantile(share: float, freedom: float) -> float:
-    """Return the value that `share` of Student's t distribution stays below."""
-    angles, shares = _t_table(freedom)
-    return math.sqrt(freedom) * math.tan(float(np.interp(share, shares, angles)))
 
 
 _MOST = 1e6
@@ -389,15 +379,6 @@ def _unskewed(t: float, n: int, skewness: float) -> float:
     # The correction rises with t, and beyond this no table has a share that is not 0 or 1.
     x = min(max(t / root, -_MOST), _MOST)
     return root * (x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / (6 * n))
-
-
-@lru_cache(maxsize=64)
-def _t_table(freedom: float) -> tuple[Floats, Floats]:
-    # With x = sqrt(freedom) tan(angle) the density is a power of the cosine, on a finite range.
-    angles = np.linspace(-math.pi / 2, math.pi / 2, 20_001)
-    density = np.cos(angles).clip(0) ** (freedom - 1)
-    shares = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return angles, shares / shares[-1]
 
 
 def _near(bound: float) -> float:

@@ -13,7 +13,7 @@ tokens has more than 211 real ones.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -77,6 +77,15 @@ def count_tokens(text: str) -> int:
     7
     """
     return sum(_cost(m.lastindex, m.end() - m.start()) for m in _UNIT.finditer(text))
+
+
+def first_tokens(text: str, most: int) -> str:
+    """Return `text`, or its first units with at most so many tokens together."""
+    found = units(text, [(0, len(text))])
+    kept = bisect_right(found.before, most) - 1
+    if kept == len(found.ends):
+        return text
+    return text[: found.ends[kept - 1]] if kept > 0 else ""
 
 
 def _cost(kind: int | None, length: int) -> int:

@@ -56,7 +56,7 @@ def way_back(was: Contents, now: Contents) -> WayBack:
     named = {one.name for one in left}
     for one in told.differences:
         if one.group == "settings" and one.name.lower() not in put_back | named:
-            left.append(_setting_left(one, is_known=not _is_unknown("files", was, now)))
+            left.append(_setting_left(one, is_known=not _is_unknown_by_files(was, now)))
         elif one.group == "files" and not (one.now or one.was or {}).get("auto"):
             todo = f"was {shown(one.was)} in {one.source}: mend it there"
             left.append(LeftOut(group=one.group, name=one.name, what_to_do=todo))
@@ -71,7 +71,7 @@ def way_back(was: Contents, now: Contents) -> WayBack:
 
 def _files_back(was: Contents, now: Contents) -> Iterator[Part | LeftOut]:
     before, after = was.get("files", Group()), now.get("files", Group())
-    if _is_unknown("files", was, now):
+    if _is_unknown_by_files(was, now):
         return  # said as not compared
     lines = [
         {f["name"]: f for f in side.facts.values() if f.get("auto")} for side in (before, after)
@@ -144,8 +144,8 @@ def _setting_left(one: Told, *, is_known: bool) -> LeftOut:
     return LeftOut(group=one.group, name=one.name, what_to_do=todo)
 
 
-def _is_unknown(group: str, *sides: Contents) -> bool:
-    return any(side.get(group, Group(unknown="not there")).unknown is not None for side in sides)
+def _is_unknown_by_files(*sides: Contents) -> bool:
+    return any(side.get("files", Group(unknown="not there")).unknown is not None for side in sides)
 
 
 _TODO = {

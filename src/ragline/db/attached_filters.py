@@ -7,7 +7,7 @@ filter columns as keys of it. `core.filters.matches` of that object says what ev
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 from uuid import UUID
@@ -26,7 +26,7 @@ from ragline.core.filters import (
     Scalar,
 )
 from ragline.db.attached_sql import column, comparable, literal
-from ragline.db.filters import JSON_TYPES, SIGNS, TYPES
+from ragline.db.filters import SIGNS, TYPES, by_type, typed
 
 _TEXTS = re.compile(r"text|character varying(\(\d+\))?")
 _INTEGERS = ("smallint", "integer", "bigint")
@@ -94,7 +94,7 @@ class _Rows:
             if name == key:
                 plain = column(name, self.alias)
                 # As in the object that hits show: a column without a value is a key with null.
-                json = f"coalesce(pg_catalog.to_jsonb({plain}), 'null'::jsonb)"
+                json = f"(coalesce(pg_catalog.to_jsonb({plain}), 'null'::jsonb))"
                 return _Value(
                     json, f"({json} operator(pg_catalog.#>>) '{{}}'::text[])", plain, type_
                 )
@@ -109,7 +109,10 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value as jsonb, null where the key is missing; as text where it is one; where it comes from."""
+    """A value as jsonb, null where the key is missing; as text where it is one; where it comes from.
+
+    Both are in parentheses.
+    """
 
     json: str
     text: str
@@ -175,9 +178,10 @@ def _leaf(condition: Compare | In | Contains | Exists, value: _Value, rows: _Row
 def _compared(condition: Compare, value: _Value, rows: _Rows) -> _Meaning:
     kind = condition.kind
     if kind == "null":
-        return _by_type(value, {kind: "true"}), None
+        return by_type(value.json, {kind: "true"}), None
     place = rows.bind(condition.value, TYPES[kind])
-    sql = _by_type(value, {kind: f"{_typed(value, kind)} {SIGNS[condition.op]} {place}"})
+    held = typed(value.json, value.text, kind)
+    sql = by_type(value.json, {kind: f"{held} {SIGNS[condition.op]} {place}"})
     return sql, _looked_up(condition, value, place)
 
 
@@ -209,10 +213,10 @@ def _listed(condition: In, value: _Value, rows: _Rows) -> _Meaning:
             continue
         values = [v for v, of in zip(condition.values, condition.kinds, strict=True) if of == kind]
         array = rows.bind(values, f"{TYPES[kind]}[]")
-        holds[kind] = f"{_typed(value, kind)} = any ({array})"
+        holds[kind] = f"{typed(value.json, value.text, kind)} = any ({array})"
         if len(kinds) == 1:
             lookup = _looked_up_in(kind, values, value, array)
-    return _by_type(value, holds), lookup
+    return by_type(value.json, holds), lookup
 
 
 def _looked_up_in(kind: Kind, values: Sequence[Scalar], value: _Value, array: str) -> str | None:
@@ -228,29 +232,11 @@ def _looked_up_in(kind: Kind, values: Sequence[Scalar], value: _Value, array: st
 def _contained(condition: Contains, value: _Value, rows: _Rows) -> str:
     """An element, or a part of a text."""
     if condition.kind == "null":
-        return _by_type(value, {}, array=f"{value.json} operator(pg_catalog.@>) 'null'::jsonb")
+        return by_type(value.json, {}, array=f"{value.json} operator(pg_catalog.@>) 'null'::jsonb")
     place = rows.bind(condition.value, TYPES[condition.kind])
     array = f"{value.json} operator(pg_catalog.@>) pg_catalog.to_jsonb({place})"
     part = f"pg_catalog.strpos({value.text}, {place}) > 0"
-    return _by_type(value, {"text": part} if condition.kind == "text" else {}, array=array)
-
-
-def _typed(value: _Value, kind: Kind) -> str:
-    """The value as PostgreSQL's own type; only where it has that type."""
-    if kind == "text":
-        return f'{value.text} collate "C"'
-    return f"{value.json}::{TYPES[kind]}"
-
-
-def _by_type(value: _Value, holds: Mapping[Kind, str], *, array: str | None = None) -> str:
-    """What must hold for each type of value; false for every other type, and for a missing key."""
-    branches = [(JSON_TYPES[kind], condition) for kind, condition in holds.items()]
-    if array is not None:
-        branches.append(("array", array))
-    if not branches:
-        return f"(false and {value.json} is null)"
-    whens = " ".join(f"when '{name}' then {condition}" for name, condition in branches)
-    return f"(case pg_catalog.jsonb_typeof({value.json}) {whens} else false end)"
+    return by_type(value.json, {"text": part} if condition.kind == "text" else {}, array=array)
 
 
 def _are_bigints(values: Iterable[Scalar]) -> bool:

@@ -15,10 +15,10 @@ from ragline.core.attached import Attached
 from ragline.core.hnsw import Graph, Storage
 from ragline.db import queries
 from ragline.db.attached_sql import TRIAL_SLOT
-from ragline.db.indexes import Db, describe
+from ragline.db.indexes import built_with, describe
+from ragline.db.pool import Db
 from ragline.errors import NotFound
 
-_DEFAULTS = {"m": 16, "ef_construction": 64}
 PRODUCTION_SLOT = 1
 
 
@@ -176,9 +176,7 @@ def _index(space: AttachedSpace, row: asyncpg.Record) -> TableIndex:
     slot, storage = _serves(space, row)
     graph = None
     if row["method"] == "hnsw" and slot is not None and storage is not None:
-        options = dict(one.split("=", 1) for one in row["options"] or ())
-        known = {name: int(options.get(name, usual)) for name, usual in _DEFAULTS.items()}
-        graph = Graph(slot=slot, storage=storage, **known)
+        graph = Graph(slot=slot, storage=storage, **built_with(row["options"]))
     return TableIndex(
         name=row["name"],
         method=row["method"],

@@ -6,7 +6,7 @@ import asyncpg
 
 from ragline.core.attached import Attached
 from ragline.core.results import CollectionFacts
-from ragline.db import attached_sql, attachments, collections
+from ragline.db import attached_sql, attached_state, collections
 from ragline.db.pool import Connection
 from ragline.errors import Conflict, NotFound, PreconditionFailed, RaglineError
 
@@ -70,7 +70,7 @@ def explained(collection: str, attached: Attached, error: Exception) -> RaglineE
 
 async def check(connection: Connection, facts: CollectionFacts) -> None:
     """Raise Conflict where another table has the name of the one that was attached."""
-    if (said := await attachments.why_not(connection, facts)) is not None:
+    if (said := await attached_state.why_not(connection, facts)) is not None:
         raise Conflict(said)
 
 

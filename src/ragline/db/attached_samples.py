@@ -14,7 +14,7 @@ from ragline.core.attached import Attached
 from ragline.db import attached_filters, attached_rows, attached_sql
 from ragline.db.attached_statements import ALIAS, described, has_direction, whole_vector
 from ragline.db.pool import Connection
-from ragline.db.statements import Target
+from ragline.db.targets import Target
 
 
 async def metadata(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ragline.core.attached import Attached
 from ragline.db.pool import quoted
 
 TRIAL_SLOT = 2
+ON_TRIAL = re.compile(r"(vector|halfvec)\([^()]+, \d+, false\)")
+"""How the server shows what `vector` writes for that slot."""
 _TURNED = 2**62
 
 

@@ -7,51 +7,20 @@ found are joined to their table again by the key, so that nothing wide is sorted
 from __future__ import annotations
 
 from ragline.core.attached import Attached
-from ragline.core.results import Method
-from ragline.core.search_policy import Iterative, SearchPolicy
+from ragline.core.search_policy import Iterative
 from ragline.db import attached_filters, attached_sql, attached_words
-from ragline.db.statements import FAR, OPERATORS, Scope, Target, after_filter, fused
+from ragline.db.targets import FAR, OPERATORS, Scope, Target, after_filter
 
 ALIAS = "e"
 """The row that conditions of a `Scope` are about."""
 
 
-def statement(
-    target: Target,
-    method: Method,
-    k: int,
-    candidates: int,
-    *,
-    is_iterative: bool,
-    is_exact: bool,
-    scope: Scope | None,
-    policy: SearchPolicy,
-) -> str:
-    """Return the SQL of a search; the same columns and parameters as of any other collection.
+def shown(target: Target, ranked: str, columns: str, order: str, _scope: Scope | None) -> str:
+    """Return the SQL of the hits that `ranked` selects; the same columns as of our own tables.
 
     The first column is null where the table is no longer the one that was attached.
     """
     attached = described(target)
-    at = after_filter(scope)
-    if method == "vector":
-        mode = policy.iterative or ("strict_order" if is_iterative else None)
-        ranked = _nearest(target, k, mode, is_exact=is_exact, scope=scope)
-        columns, order = "r.distance", "r.distance, r.chunk_id"
-    elif method == "lexical":
-        ranked = _best(
-            attached, k, policy.early_exit, words=f"${at:d}", is_exact=is_exact, scope=scope
-        )
-        columns, order = "r.score", "r.score desc, r.chunk_id"
-    else:
-        mode = policy.iterative or (None if scope else "strict_order")
-        nearest = _nearest(target, candidates, mode, is_exact=is_exact, scope=scope)
-        words = f"${at + 2:d}"
-        best = _best(
-            attached, candidates, policy.early_exit, words=words, is_exact=is_exact, scope=scope
-        )
-        ranked = fused(target.metric, k, nearest, best, policy)
-        columns = "r.fused, r.vector_rank, r.distance, r.lexical_rank, r.score"
-        order = "r.fused desc, least(r.vector_rank, r.lexical_rank), r.chunk_id"
     number = attached_sql.number(attached, "content")
     key = attached_sql.key(attached, "content")
     text = f"coalesce({attached_sql.column(attached.text, 'content')}::text, '')"
@@ -66,17 +35,16 @@ def statement(
     """  # noqa: S608 -- built from constants, integers and quoted names
 
 
-def counting_statement(target: Target, method: Method, k: int, scope: Scope | None) -> str:
-    """Return the SQL that counts, up to `k`, what a search could return at most."""
+def counted(target: Target, k: int, scope: Scope | None) -> str:
+    """Return the SQL that counts the vectors that can be found, up to `k`."""
+    return _counted(described(target), k, scope, has_direction(target))
+
+
+def counted_by_words(target: Target, k: int, words: str, scope: Scope | None) -> str:
+    """Return the SQL that counts the rows with one of the words, up to `k`."""
     attached = described(target)
-    words = f"${after_filter(scope):d}::text[]"
-    counts = []
-    if method != "lexical":
-        counts.append(f"({_counted(attached, k, scope, [has_direction(target)])})")
-    if method != "vector":
-        found = attached_words.matches(attached, f"({attached_words.any_of(attached, words)})")
-        counts.append(f"({_counted(attached, k, scope, [found])})")
-    return f"select greatest({', '.join(counts)}) where {words} is not null"
+    found = attached_words.matches(attached, f"({attached_words.any_of(attached, words)})")
+    return _counted(attached, k, scope, found)
 
 
 def described(target: Target) -> Attached:
@@ -86,19 +54,19 @@ def described(target: Target) -> Attached:
     return target.attached
 
 
-def has_direction(target: Target, alias: str = ALIAS) -> str:
+def has_direction(target: Target) -> str:
     """Return the condition that a row has a vector that can be found: none of nulls, or of length 0."""
     attached = described(target)
-    there = f"{attached_sql.column(attached.embedding, alias)} is not null"
+    there = f"{attached_sql.column(attached.embedding, ALIAS)} is not null"
     if target.metric != "cosine":
         return there
-    whole = whole_vector(target, alias)
+    whole = whole_vector(target)
     distance = f"({whole} {OPERATORS[target.metric]} {whole})"
     # Not `and`: what belongs to others may have other dimensions.
     return f"(case when {there} then {distance} <> 'NaN'::float8 else false end)"
 
 
-def whole_vector(target: Target, alias: str = ALIAS) -> str:
+def whole_vector(target: Target) -> str:
     """Return the vector of a row as the table holds it, with its dimension."""
     return attached_sql.vector(
         described(target),
@@ -106,7 +74,7 @@ def whole_vector(target: Target, alias: str = ALIAS) -> str:
         storage=target.storage,
         dimension=target.dimension,
         vector_schema=None,
-        alias=alias,
+        alias=ALIAS,
     )
 
 
@@ -121,11 +89,11 @@ def _version(target: Target) -> str:
                )"""  # noqa: S608 -- an integer and a quoted name
 
 
-def _counted(attached: Attached, k: int, scope: Scope | None, conditions: list[str]) -> str:
-    return f"""select pg_catalog.count(*) from (
+def _counted(attached: Attached, k: int, scope: Scope | None, condition: str) -> str:
+    return f"""(select pg_catalog.count(*) from (
             select 1 from {attached_sql.table(attached)} {ALIAS}
-            where {_among(attached, scope, conditions)} limit {k:d}
-        ) as counted"""  # noqa: S608 -- built from constants, integers and quoted names
+            where {_among(attached, scope, [condition])} limit {k:d}
+        ) as counted)"""  # noqa: S608 -- built from constants, integers and quoted names
 
 
 def _among(attached: Attached, scope: Scope | None, conditions: list[str]) -> str:
@@ -138,10 +106,13 @@ def _among(attached: Attached, scope: Scope | None, conditions: list[str]) -> st
     return " and ".join(part for part in (*said, *conditions) if part != "true") or "true"
 
 
-def _nearest(
+def nearest(
     target: Target, limit: int, mode: Iterative | None, *, is_exact: bool, scope: Scope | None
 ) -> str:
-    """The nearest vectors. Settings hold for this statement only: `true` makes them local to it."""
+    """Return the SQL of the nearest vectors, as chunk_id and distance.
+
+    Settings hold for this statement only: `true` makes them local to it.
+    """
     attached = described(target)
     at = after_filter(scope)
     if is_exact or (scope and scope.is_small):
@@ -233,8 +204,8 @@ def _in_order(rows: str, limit: int) -> str:
     """  # noqa: S608 -- built from constants, integers and quoted names
 
 
-def _best(
-    attached: Attached,
+def best(
+    target: Target,
     limit: int,
     early_exit: int | None,
     *,
@@ -242,7 +213,8 @@ def _best(
     is_exact: bool,
     scope: Scope | None,
 ) -> str:
-    """The best rows by their words: any of them, the rarer and the more often the better."""
+    """Return the SQL of the best rows by any of the words, the rarer and the more often the better."""
+    attached = described(target)
     return attached_words.best(
         attached,
         limit,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ragline.core.attached import Attached
 from ragline.db import attached_sql
-from ragline.db.statements import BM25_B, BM25_K1, LEXICAL_WEIGHED
+from ragline.db.targets import BM25_B, BM25_K1, LEXICAL_WEIGHED
 
 ALIAS = "w"
 """What plans call the table where it is read by words."""

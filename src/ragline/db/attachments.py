@@ -1,4 +1,4 @@
-"""Tables of somebody else's: looked at in the catalog, written down as collections, given back.
+"""Tables of somebody else's: written down as collections, and given back.
 
 All of it is done in sessions of the DSN's user, who may read the table and give rights on it; what is
 ours is written as its owner.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -17,43 +17,14 @@ import asyncpg
 from ragline.core import attached as descriptions
 from ragline.core import index_definition
 from ragline.core.attached import Attached
-from ragline.core.attached_layouts import Column, Table, VectorIndex, WordsIndex
 from ragline.core.attaching import Index
 from ragline.core.budget import ROLES
-from ragline.core.results import CollectionFacts
-from ragline.db import attached_sql, queries
+from ragline.db import queries
 from ragline.db.pool import Connection, quoted
-from ragline.errors import NotFound, PreconditionFailed, UsageError
+from ragline.errors import PreconditionFailed, UsageError
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
-# Up to so many rows are counted; beyond, the planner's estimate is close enough.
-COUNTED_ROWS = 10_000
-# Counted by the server, a moment later; after a crash it begins anew, which is a change like others.
-_WRITES = """
-    select pg_catalog.pg_stat_get_tuples_inserted(t.oid) + pg_catalog.pg_stat_get_tuples_updated(t.oid)
-         + pg_catalog.pg_stat_get_tuples_deleted(t.oid)
-    from (select $1::text::regclass::oid as oid) as t
-"""
-# The table was dropped or altered a moment ago, or its rights were taken.
-_ALTERED = (asyncpg.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError, asyncpg.DataError)
 _FILE = "attachments"
-# No model reads as much of a text; a row may hold a whole library.
-_READ_AT_MOST = 100_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """A relation of a name that was asked for, whether it can be attached or not."""
-
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    persistence: str
-    has_row_security: bool
-    has_children: bool
-    owner: str
-    may_read: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +36,6 @@ class Server:
     vector_schema: str
     user: str
     owner: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """What is in the rows of a collection. Dimensions are None where there are no vectors."""
-
-    count: int
-    without_vector: int
-    without_text: int
-    least_dimension: int | None
-    most_dimension: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +82,6 @@ class ChangeOf:
     keeps_what_was: bool
 
 
-# What is there.
-
-
 async def server(session: Session) -> Server:
     """Return what of the server matters here."""
     row = await session.fetchrow(queries.block(_FILE, "server"))
@@ -133,120 +90,6 @@ async def server(session: Session) -> Server:
             "this database has no vector extension: run `ragline migrate apply`"
         )
     return Server(**dict(row))
-
-
-async def named(session: Session, schema: str | None, name: str) -> list[Named]:
-    """Return all relations of a name, in all schemas where none is said."""
-    rows = await session.fetch(queries.block(_FILE, "tables_named"), schema, name)
-    return [Named(**dict(row)) for row in rows]
-
-
-async def table_names(session: Session) -> list[tuple[str, str, bool]]:
-    """Return schema and name of the tables there are, and whether they hold vectors; those first."""
-    rows = await session.fetch(queries.block(_FILE, "table_names"))
-    return [(row["schema"], row["name"], row["has_vectors"]) for row in rows]
-
-
-async def table(session: Session, found: Named) -> Table:
-    """Return a table with its columns, keys and the indexes that searches can use."""
-    columns = await session.fetch(queries.block(_FILE, "columns"), found.oid)
-    keys = await session.fetch(queries.block(_FILE, "keys"), found.oid)
-    indexes = await session.fetch(queries.block(_FILE, "vector_and_words_indexes"), found.oid)
-    return Table(
-        oid=found.oid,
-        schema=found.schema,
-        name=found.name,
-        columns=tuple(Column(**dict(row)) for row in columns),
-        keys=tuple(tuple(row["columns"]) for row in keys),
-        vector_indexes=tuple(_vector_index(row) for row in indexes if not row["is_of_words"]),
-        words_indexes=tuple(
-            WordsIndex(
-                name=row["name"], expression=row["expression"], columns=tuple(row["columns"])
-            )
-            for row in indexes
-            if row["is_of_words"] and not row["is_partial"]
-        ),
-    )
-
-
-def _vector_index(row: asyncpg.Record) -> VectorIndex:
-    options = dict(option.split("=", 1) for option in row["options"] or ())
-    return VectorIndex(
-        name=row["name"],
-        method=row["method"],
-        operator_class=row["operator_class"],
-        columns=tuple(row["columns"]),
-        is_partial=row["is_partial"],
-        options=options,
-    )
-
-
-async def rows(session: Session, attached: Attached, vector_schema: str) -> Rows:
-    """Look at every row of a collection: how many there are, and of which dimensions."""
-    vector = attached_sql.column(attached.embedding)
-    size = f"{quoted(vector_schema)}.vector_dims({vector})"
-    dimensions = (
-        "null::integer, null::integer" if attached.is_typed else f"min({size}), max({size})"
-    )
-    sql = f"""
-        select count(*), count(*) filter (where {vector} is null),
-               count(*) filter (where {attached_sql.column(attached.text)} is null), {dimensions}
-        from {attached_sql.table(attached)} t where {attached_sql.belongs(attached)}
-    """  # noqa: S608 -- identifiers and literals are quoted
-    try:
-        row = await session.fetchrow(sql, timeout=None)
-    except (asyncpg.DataError, asyncpg.UndefinedFunctionError) as error:
-        said = ", ".join(f"{name}={value}" for name, value in attached.only)
-        raise UsageError(
-            f"--only {said} cannot be compared with what table {attached.table} holds: {error}"
-        ) from error
-    if row is None:
-        raise NotFound(f"table {attached.table} was dropped meanwhile")
-    return Rows(
-        count=row[0],
-        without_vector=row[1],
-        without_text=row[2],
-        least_dimension=row[3],
-        most_dimension=row[4],
-    )
-
-
-async def sample(session: Session, attached: Attached, size: int) -> list[tuple[str, list[float]]]:
-    """Return texts with their vectors, from all over a small table, from the start of a large one."""
-    vector, text = attached_sql.column(attached.embedding), attached_sql.column(attached.text)
-    sql = f"""
-        select body, vector from (
-            select pg_catalog.left({text}::text, {_READ_AT_MOST:d}) as body, {vector}::real[] as vector
-            from {attached_sql.table(attached)} t
-            where {attached_sql.belongs(attached)} and {vector} is not null and {text} ~ '\\S'
-            limit 1000
-        ) as s
-        order by pg_catalog.hashtextextended(body, 0) limit {size:d}
-    """  # noqa: S608 -- as above
-    found = await session.fetch(sql, timeout=None)
-    return [(row["body"], row["vector"]) for row in found]
-
-
-async def as_stored(session: Session, column: Column, value: str) -> str:
-    """Return a value as its column's type writes it; raises UsageError for what it cannot read."""
-    sql = f"select {attached_sql.literal(value)}::{column.type}::text"
-    try:
-        found: str = await session.fetchval(sql)
-    except asyncpg.PostgresError as error:
-        raise UsageError(
-            f"--only {column.name}={value} cannot be compared with a column of type {column.type}: "
-            f"{error}"
-        ) from error
-    return found
-
-
-async def parts(session: Session, schema: str) -> dict[str, str]:
-    """Return the names of LangChain's collections of a schema by their ids, as text."""
-    where = f"{quoted(schema)}.langchain_pg_collection"
-    if not await session.fetchval("select pg_catalog.to_regclass($1) is not null", where):
-        return {}
-    sql = f"select uuid::text, name::text from {where} order by name limit 1000"  # noqa: S608
-    return {row[0]: row[1] for row in await session.fetch(sql)}
 
 
 async def attached_to(session: Session, oid: int) -> list[tuple[str, Attached]]:
@@ -268,9 +111,6 @@ async def lacking(session: Session, oid: int) -> list[Grant]:
     ]
     found = await session.fetch(queries.block(_FILE, "lacking"), roles, oid)
     return [Grant(role=row["role"], kind=row["kind"]) for row in found]
-
-
-# Writing it down and giving it back; each within a transaction of the caller's.
 
 
 async def one_at_a_time(session: Session) -> None:
@@ -447,63 +287,6 @@ async def indexes_of(session: Session, oid: int) -> list[tuple[str, str]]:
     """Return the names of a table's indexes, each with its definition."""
     found = await session.fetch(queries.block(_FILE, "indexes_of"), oid)
     return [(row["name"], row["definition"]) for row in found]
-
-
-# For searches and lists.
-
-
-async def why_not(connection: Connection, facts: CollectionFacts) -> str | None:
-    """Return why an attached table cannot be searched any more, and what to do; None when it can."""
-    if facts.attached is None:
-        return None
-    row = await connection.fetchrow(queries.block("collections", "attached_state"), facts.id)
-    name, where = facts.name, f"{facts.attached.schema}.{facts.attached.table}"
-    again = f"run `ragline detach {name} --yes`, then attach it again"
-    if row is None:
-        return f"collection {name!r} was detached meanwhile"
-    if not row["is_there"]:
-        if row["is_another"]:
-            return f"table {where} of collection {name!r} was dropped and made again: {again}"
-        return (
-            f"table {where} of collection {name!r} was dropped: run `ragline detach {name} --yes`"
-        )
-    if (row["schema"], row["table"]) != (facts.attached.schema, facts.attached.table):
-        moved = f"{row['schema']}.{row['table']}"
-        return f"table {where} of collection {name!r} is called {moved} now: {again}"
-    if not row["may_read"]:
-        return f"ragline's roles may no longer read table {where} of collection {name!r}: {again}"
-    if row["has_row_security"]:
-        return (
-            f"row-level security was switched on for table {where} of collection {name!r}, and searches "
-            "here are not those of a user of its application: switch it off, or run `ragline detach "
-            f"{name} --yes`"
-        )
-    return None
-
-
-async def counted(connection: Connection, facts: CollectionFacts) -> CollectionFacts:
-    """Return an attached collection with its number of rows: exact up to 10,000, else estimated.
-
-    Its epoch rises with every row that is written, as that of others does.
-    """
-    if facts.attached is None or await why_not(connection, facts) is not None:
-        return facts
-    from_ = attached_sql.table(facts.attached)
-    source = f"from {from_} t where {attached_sql.belongs(facts.attached)}"
-    sql = f"select count(*) from (select 1 {source} limit {COUNTED_ROWS + 1:d}) as s"  # noqa: S608
-    try:
-        count: int = await connection.fetchval(sql)
-        if count > COUNTED_ROWS:
-            count = max(count, await _estimate(connection, source))
-        writes: int = await connection.fetchval(_WRITES, from_)
-    except _ALTERED:
-        return facts  # a search says it in full
-    return replace(facts, documents=count, chunks=count, epoch=facts.epoch + writes)
-
-
-async def _estimate(connection: Connection, source: str) -> int:
-    plan = await connection.fetchval(f"explain (format json) select 1 {source}")
-    return int(json.loads(plan)[0]["Plan"]["Plan Rows"])
 
 
 def _description(row: asyncpg.Record) -> Attached:

@@ -15,8 +15,7 @@ import asyncpg
 
 from ragline.core.dsn import missing, nearest
 from ragline.db import queries
-from ragline.db.locks import Db
-from ragline.db.pool import quoted
+from ragline.db.pool import Db, quoted
 from ragline.errors import Conflict, NotFound, UsageError
 
 LOCK_WAIT_MS = 10_000

@@ -6,9 +6,7 @@ depends on it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 import asyncpg
 
@@ -21,14 +19,10 @@ from ragline.core.index_facts import (
     VectorColumn,
 )
 from ragline.db import queries
-from ragline.db.attached_sql import TRIAL_SLOT
-from ragline.db.pool import Connection, quoted
+from ragline.db.attached_sql import ON_TRIAL, TRIAL_SLOT
+from ragline.db.pool import Db, quoted
 from ragline.errors import RaglineError
 
-Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
-
-# As attached_sql.vector() writes what an index on trial holds.
-_ON_TRIAL = re.compile(r"(vector|halfvec)\([^()]+, \d+, false\)")
 _SLOTS = {"_0": 0, "": 1, "_2": 2}
 
 
@@ -37,19 +31,13 @@ async def locked(db: Db) -> list[LockedTable]:
     return [LockedTable(**row) for row in await db.fetch(queries.block("inventory", "locked"))]
 
 
-async def indexes(
-    db: Db, *, schemas: Sequence[str] | None = None, without: Sequence[LockedTable] = ()
-) -> list[IndexFacts]:
-    """Return every index outside the catalog, or of some schemas, in the order of their names.
+async def indexes(db: Db, *, without: Sequence[LockedTable] = ()) -> list[IndexFacts]:
+    """Return every index outside the catalog, in the order of their names.
 
     It waits for tables that are locked, unless they are left out. `cached_share` is None: looking into
     the cache costs more than all the rest; see `cached_blocks`.
     """
-    rows = await db.fetch(
-        queries.block("inventory", "indexes"),
-        None if schemas is None else list(schemas),
-        [table.oid for table in without],
-    )
+    rows = await db.fetch(queries.block("inventory", "indexes"), [table.oid for table in without])
     used = await _collections(db)
     return [_index(row, used.get(row["table_oid"], ())) for row in rows if _is_there(row)]
 
@@ -140,43 +128,19 @@ def _is_there(row: asyncpg.Record) -> bool:
 def _index(row: asyncpg.Record, used: Sequence[asyncpg.Record]) -> IndexFacts:
     is_vector = row["method"] in VECTOR_METHODS
     own = next((one for one in used if not one["is_attached"]), None)
-    slot = _slot(row["table_name"], row["name"]) if own and is_vector else None
+    slot = _slot(row["table"], row["name"]) if own and is_vector else None
     is_searched = None if own is None or slot is None else _is_searched(own, slot)
-    if used and own is None and _ON_TRIAL.search(row["keys"][0]):
+    if used and own is None and ON_TRIAL.search(row["keys"][0]):
         slot, is_searched = TRIAL_SLOT, False
+    facts = dict(row)
+    kind, modifier = facts.pop("key_type"), facts.pop("key_modifier")
+    for name in ("operator_classes", "keys", "key_rules", "included"):
+        facts[name] = tuple(facts[name])
+    facts["options"] = tuple(_pair(one) for one in facts["options"] or ())
     return IndexFacts(
-        oid=row["oid"],
-        table_oid=row["table_oid"],
-        schema=row["schema"],
-        table=row["table_name"],
-        name=row["name"],
-        method=row["method"],
-        operator_classes=tuple(row["operator_classes"]),
-        keys=tuple(row["keys"]),
-        key_rules=tuple(row["key_rules"]),
-        included=tuple(row["included"]),
-        definition=row["definition"],
-        options=tuple(_pair(one) for one in row["options"] or ()),
-        predicate=row["predicate"],
-        is_unique=row["is_unique"],
-        constraint=row["constraint_name"],
-        is_replica_identity=row["is_replica_identity"],
-        runs_foreign_code=row["runs_foreign_code"],
-        is_partitioned=row["is_partitioned"],
-        is_part=row["is_part"],
-        is_valid=row["is_valid"],
-        is_ready=row["is_ready"],
-        is_building=row["is_building"],
-        size_bytes=row["size_bytes"],
-        index_rows=row["index_rows"],
-        table_rows=row["table_rows"],
-        table_bytes=row["table_bytes"],
-        scans=row["scans"],
-        rows_read=row["rows_read"],
-        last_scan=row["last_scan"],
-        created_at=row["created_at"],
-        dimension=_dimension(row["key_modifier"]) if is_vector else None,
-        vector_type=row["key_type"] if is_vector else None,
+        **facts,
+        dimension=_dimension(modifier) if is_vector else None,
+        vector_type=kind if is_vector else None,
         collections=tuple(one["collection"] for one in used),
         metrics=tuple(one["metric"] for one in used if one["metric"]),
         slot=slot,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Session = asyncpg.Connection[asyncpg.Record]
 
 DATABASE = "postgres"
+_TABLE = "select pg_catalog.to_regclass('ragline_cluster.open_change')"
 _MAKE = """
 do $make$
 begin
@@ -88,10 +89,7 @@ async def _taken(session: Session, database: str, change_id: int, key: str) -> H
 
 async def holder(session: Session) -> Holder | None:
     """Return who holds the place; one whose database is gone holds nothing."""
-    if (
-        await session.fetchval("select pg_catalog.to_regclass('ragline_cluster.open_change')")
-        is None
-    ):
+    if await session.fetchval(_TABLE) is None:
         return None
     await session.execute(queries.block("cluster", "forget_dropped"))
     row = await session.fetchrow(queries.block("cluster", "holder"))
@@ -100,10 +98,7 @@ async def holder(session: Session) -> Holder | None:
 
 async def give_back(session: Session, key: str) -> None:
     """Give back a change's place; another's stays."""
-    if (
-        await session.fetchval("select pg_catalog.to_regclass('ragline_cluster.open_change')")
-        is None
-    ):
+    if await session.fetchval(_TABLE) is None:
         return
     await session.execute(queries.block("cluster", "give_back"), key)
 

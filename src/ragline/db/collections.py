@@ -10,22 +10,23 @@ from ragline.core import access, attached
 from ragline.core.access import Calibration
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.core.search_policy import SearchPolicy
-from ragline.db import attachments, locks, queries
+from ragline.db import attached_state, locks, queries
 from ragline.db.pool import Connection, quoted
+from ragline.db.texts import is_text
 
 
 async def one(connection: Connection, name: str) -> CollectionFacts | None:
     """Return a collection, or None where there is none of that name."""
-    if not _is_text(name):
+    if not is_text(name):
         return None
     row = await connection.fetchrow(queries.block("collections", "one_collection"), name)
-    return None if row is None else await attachments.counted(connection, _facts(row))
+    return None if row is None else await attached_state.counted(connection, _facts(row))
 
 
 async def every(connection: Connection) -> list[CollectionFacts]:
     """Return all collections by name."""
     rows = await connection.fetch(queries.block("collections", "all_collections"))
-    return [await attachments.counted(connection, _facts(row)) for row in rows]
+    return [await attached_state.counted(connection, _facts(row)) for row in rows]
 
 
 async def space(
@@ -47,16 +48,11 @@ async def add(
 
 async def remove(connection: Connection, name: str) -> bool:
     """Remove a collection with everything in it; False when there is none of that name."""
-    if not _is_text(name):
+    if not is_text(name):
         return False
     sql = queries.block("collections", "remove_collection")
     gone = await locks.again_after_a_deadlock(lambda: connection.fetchval(sql, name))
     return gone is not None
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be sent at all; PostgreSQL has no NUL, UTF-8 no halves of characters."""
-    return "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 async def add_space(
@@ -150,13 +146,7 @@ async def raise_epoch(connection: Connection, collection_id: int) -> None:
 
 async def analyze(connection: Connection, space_id: int | None) -> None:
     """Tell the planner what a large ingest brought, instead of waiting for autovacuum."""
-    tables = [
-        "attribute", "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk", "term",
-        "term_statistic", "collection_statistic",
-    ]  # fmt: skip
-    if space_id is not None:
-        tables.append(f"embedding_{space_id:d}")
-    await connection.execute("analyze " + ", ".join(tables))
+    await connection.execute(f"analyze {_written(space_id)}, term, collection_statistic")
 
 
 async def tidy(connection: Connection, space_id: int | None) -> None:
@@ -164,13 +154,12 @@ async def tidy(connection: Connection, space_id: int | None) -> None:
 
     Indexes alone answer only what is known to be visible to all.
     """
-    tables = [
-        "attribute", "chunk", "document", "posting_block", "fresh_chunk", "dead_chunk",
-        "term_statistic",
-    ]  # fmt: skip
-    if space_id is not None:
-        tables.append(f"embedding_{space_id:d}")
-    await connection.execute("vacuum (analyze) " + ", ".join(tables), timeout=None)
+    await connection.execute(f"vacuum (analyze) {_written(space_id)}", timeout=None)
+
+
+def _written(space_id: int | None) -> str:
+    tables = "attribute, chunk, document, posting_block, fresh_chunk, dead_chunk, term_statistic"
+    return tables if space_id is None else f"{tables}, embedding_{space_id:d}"
 
 
 def _facts(row: asyncpg.Record) -> CollectionFacts:

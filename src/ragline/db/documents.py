@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import numpy as np
@@ -25,6 +25,10 @@ _MOST_UNFOLDED = 500
 _FOLDED_AT_ONCE = 10_000
 # Two writers of the same source: the later one replaces what the earlier one wrote.
 _TRIES = 5
+
+
+ChunkText: TypeAlias = tuple[int, str | None, list[str], str]
+"""A chunk's id, the title above it, its headings and its text."""
 
 
 class SpaceChanged(RaglineError):
@@ -198,17 +202,23 @@ async def add_vectors(
 
 
 async def without_vector(
-    connection: Connection, collection_id: int, space_id: int, *, after: int, limit: int
-) -> list[tuple[int, str | None, list[str], str]]:
-    """Return id, title, headings and text of chunks that a space lacks, by id from `after`."""
+    connection: Connection, collection_id: int, space_id: int, *, after: int = 0, limit: int
+) -> list[ChunkText]:
+    """Return chunks that a space lacks, by id from `after`."""
+    # A subquery for each, and the limit written out: joined or guessed, all chunks would be read and
+    # sorted for each batch as long as the new table was never analysed.
     sql = f"""
         select c.id, d.title, c.headings, c.body
-        from chunk c join document d on d.id = c.document_id
-        where c.collection_id = $1 and c.id > $2
-          and not exists (select from embedding_{space_id:d} e where e.chunk_id = c.id)
-        order by c.id limit $3
-    """  # noqa: S608 -- an integer
-    rows = await connection.fetch(sql, collection_id, after, limit)
+        from (
+            select id, document_id, headings, body from ragline.chunk c
+            where c.collection_id = $1 and c.id > $2
+              and (select true from ragline.embedding_{space_id:d} e where e.chunk_id = c.id) is null
+            order by c.id limit {limit:d}
+        ) as c
+        join ragline.document d on d.id = c.document_id
+        order by c.id
+    """  # noqa: S608 -- integers
+    rows = await connection.fetch(sql, collection_id, after, timeout=None)
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
@@ -265,23 +275,18 @@ async def page(
 ) -> list[DocumentFacts]:
     """Return documents by id from `after`."""
     sql = queries.block("documents", "documents_page")
-    return [_facts(row) for row in await connection.fetch(sql, collection_id, after, limit)]
+    return [_facts(dict(row)) for row in await connection.fetch(sql, collection_id, after, limit)]
 
 
 async def one(connection: Connection, document_id: int) -> tuple[str, DocumentFacts, str] | None:
     """Return the collection's name, the facts and the text of a document, or None."""
     row = await connection.fetchrow(queries.block("documents", "one_document"), document_id)
-    return None if row is None else (row["collection"], _facts(row), row["body"])
+    if row is None:
+        return None
+    found = dict(row)
+    collection, body = found.pop("collection"), found.pop("body")
+    return collection, _facts(found), body
 
 
-def _facts(row: asyncpg.Record) -> DocumentFacts:
-    return DocumentFacts(
-        id=row["id"],
-        source=row["source"],
-        title=row["title"],
-        media_type=row["media_type"],
-        characters=row["characters"],
-        chunks=row["chunks"],
-        metadata=json.loads(row["metadata"]),
-        ingested_at=row["ingested_at"],
-    )
+def _facts(row: Mapping[str, Any]) -> DocumentFacts:
+    return DocumentFacts(**{**row, "metadata": json.loads(row["metadata"])})

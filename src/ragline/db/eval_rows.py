@@ -12,6 +12,7 @@ import asyncpg
 from ragline.core import run_json
 from ragline.core.cases import Case, DatasetFacts, case_to_json
 from ragline.core.runs import Baseline, CaseResult, Noise, Run
+from ragline.db.texts import storable
 from ragline.errors import Conflict, UsageError
 
 CASE_COLUMNS = (
@@ -28,17 +29,6 @@ _RUN_JSON = (
     *("settings", "provenance", "metrics", "errors", "phases_ms", "spent", "cache", "warnings"),
 )
 _PLAIN = "letters, digits, dot, dash and underscore, a letter or digit first, 100 at most"
-_NOT_IN_TEXT = {0: "\ufffd"} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-
-
-def is_text(name: str) -> bool:
-    """Whether a name can be sent at all; PostgreSQL has no NUL, UTF-8 no halves of characters."""
-    return name == storable(name)
-
-
-def storable(text: str) -> str:
-    """Return a text as PostgreSQL can hold it: U+FFFD for NUL and for halves of characters."""
-    return text.translate(_NOT_IN_TEXT)
 
 
 def as_json(value: object, where: str) -> str:
@@ -123,12 +113,13 @@ def result_row(result: CaseResult) -> tuple[Any, ...]:
 
 
 def result(row: asyncpg.Record) -> CaseResult:
-    return run_json.result_from_json(_unpacked(row, _RESULT_JSON))
+    return run_json.from_json(CaseResult, _unpacked(row, _RESULT_JSON), "case")
 
 
 def run(row: asyncpg.Record) -> Run:
     value = _unpacked(row, _RUN_JSON)
-    return run_json.run_from_json(value | {"started_at": row["started_at"].isoformat()})
+    value["started_at"] = row["started_at"].isoformat()
+    return run_json.from_json(Run, value, "run")
 
 
 def _unpacked(row: asyncpg.Record, packed: tuple[str, ...]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _DIGITS = 300
 SIGNS: dict[Order, str] = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # What is too long is cut on both sides, which makes equals of neighbours: more is found, never less.
 _SIGNS_OF_CUT: dict[Order, str] = {"eq": "=", "lt": "<=", "le": "<=", "gt": ">=", "ge": ">="}
-JSON_TYPES: dict[Kind, str] = {
+_JSON_TYPES: dict[Kind, str] = {
     "text": "string",
     "number": "number",
     "boolean": "boolean",
@@ -181,9 +181,9 @@ def _leaf(condition: Compare | In | Contains | Exists, bound: _Bound) -> _Leaf:
 def _compared(condition: Compare, key: str, bound: _Bound) -> _Leaf:
     kind, value = condition.kind, condition.value
     if kind == "null":
-        return _Leaf(condition.key, key, _by_type(key, {kind: "true"}), signs="?")
+        return _Leaf(condition.key, key, by_type(_value(key), {kind: "true"}), signs="?")
     place = bound.add(value, TYPES[kind])
-    holds = f"{_typed(key, kind)} {SIGNS[condition.op]} {place}"
+    holds = f"{typed(_value(key), _text(key), kind)} {SIGNS[condition.op]} {place}"
     is_whole = _are_held_whole(kind, [value])
     sign = (SIGNS if is_whole else _SIGNS_OF_CUT)[condition.op]
     row = f"{_COLUMN[kind]} {sign} {_cut(kind, place, [value])}"
@@ -191,7 +191,7 @@ def _compared(condition: Compare, key: str, bound: _Bound) -> _Leaf:
     return _Leaf(
         condition.key,
         key,
-        _by_type(key, {kind: holds}),
+        by_type(_value(key), {kind: holds}),
         signs="=~" if may_be_cut else "=",
         row=row,
         is_exact=is_whole,
@@ -213,13 +213,13 @@ def _listed(condition: In, key: str, bound: _Bound) -> _Leaf:
             continue
         values = [v for v, of in zip(condition.values, condition.kinds, strict=True) if of == kind]
         array = bound.add(values, f"{TYPES[kind]}[]")
-        holds[kind] = f"{_typed(key, kind)} = any ({array})"
+        holds[kind] = f"{typed(_value(key), _text(key), kind)} = any ({array})"
         rows.append(f"{_COLUMN[kind]} = any ({_cut_array(kind, array, values)})")
         if not _are_held_whole(kind, values):
             is_whole = False
             signs += "~" if kind == "text" else ""
     row = f"({' or '.join(rows) or 'false'})"
-    sql = _by_type(key, holds)
+    sql = by_type(_value(key), holds)
     return _Leaf(condition.key, key, sql, signs=signs, row=row, is_exact=is_whole)
 
 
@@ -231,7 +231,7 @@ def _contained(condition: Contains, key: str, bound: _Bound) -> _Leaf:
         return f"{_rows(bound.collection_id, name, key, sign, more=more)} and {holds}"
 
     if kind == "null":
-        sql = _by_type(key, {}, array=f"{_value(key)} @> 'null'::jsonb")
+        sql = by_type(_value(key), {}, array=f"{_value(key)} @> 'null'::jsonb")
         element = rows("[", "a.word is null and a.number is null")
         return _Leaf(name, key, sql, others=(element,), is_exact=True)
     place = bound.add(value, TYPES[kind])
@@ -239,10 +239,10 @@ def _contained(condition: Contains, key: str, bound: _Bound) -> _Leaf:
     element = rows("[", f"{_COLUMN[kind]} = {_cut(kind, place, [value])}")
     is_whole = _are_held_whole(kind, [value])
     if kind != "text":
-        sql = _by_type(key, {}, array=array)
+        sql = by_type(_value(key), {}, array=array)
         return _Leaf(name, key, sql, others=(element,), is_exact=is_whole)
-    sql = _by_type(
-        key, {kind: f"pg_catalog.strpos(d.metadata ->> {key}, {place}) > 0"}, array=array
+    sql = by_type(
+        _value(key), {kind: f"pg_catalog.strpos(d.metadata ->> {key}, {place}) > 0"}, array=array
     )
     part = rows("=", f"a.number is null and pg_catalog.strpos(a.word, {place}) > 0")
     part_of_cut = rows(
@@ -257,22 +257,27 @@ def _value(key: str) -> str:
     return f"(d.metadata -> {key})"
 
 
-def _typed(key: str, kind: Kind) -> str:
-    """The value as PostgreSQL's own type; only where it has that type."""
-    if kind == "text":
-        return f'(d.metadata ->> {key}) collate "C"'
-    return f"{_value(key)}::{TYPES[kind]}"
+def _text(key: str) -> str:
+    return f"(d.metadata ->> {key})"
 
 
-def _by_type(key: str, holds: Mapping[Kind, str], *, array: str | None = None) -> str:
-    """What must hold for each type of value; false for every other type, and for a missing key."""
-    branches = [(JSON_TYPES[kind], condition) for kind, condition in holds.items()]
+def typed(json: str, text: str, kind: Kind) -> str:
+    """Return a value as PostgreSQL's own type; only where it has that type."""
+    return f'{text} collate "C"' if kind == "text" else f"{json}::{TYPES[kind]}"
+
+
+def by_type(json: str, holds: Mapping[Kind, str], *, array: str | None = None) -> str:
+    """Return what must hold for each type of a value; false for every other type, and without one.
+
+    `json` is the value as jsonb, in parentheses.
+    """
+    branches = [(_JSON_TYPES[kind], condition) for kind, condition in holds.items()]
     if array is not None:
         branches.append(("array", array))
     if not branches:
-        return f"(false and {_value(key)} is null)"
+        return f"(false and {json} is null)"
     whens = " ".join(f"when '{name}' then {condition}" for name, condition in branches)
-    return f"case pg_catalog.jsonb_typeof{_value(key)} {whens} else false end"
+    return f"case pg_catalog.jsonb_typeof{json} {whens} else false end"
 
 
 def _cut(kind: Kind, place: str, values: Sequence[Scalar]) -> str:

@@ -23,7 +23,8 @@ from ragline.core import list_fit
 from ragline.core.index_facts import IndexFacts
 from ragline.core.index_sample import MARK
 from ragline.core.list_fit import ListFit
-from ragline.db.pool import quoted, vectors_in_binary
+from ragline.db import vectors as vector_codec
+from ragline.db.pool import quoted
 
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -106,7 +107,7 @@ def searched(index: IndexFacts, vector_schema: str) -> Searched:
 
 async def prepare(db: Db, vector_schema: str) -> None:
     """Have a session of ours send vectors as numbers, and hide no row without saying so."""
-    await vectors_in_binary(db, vector_schema)
+    await vector_codec.in_binary(db, vector_schema)
     # Planning a query runs a table's constraints, where they could tell that it has no rows.
     await db.execute("set row_security = off; set constraint_exclusion = off")
     # Where we may, so that our own searches do not count as those of an application.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import asyncpg
 
@@ -13,11 +12,8 @@ from ragline.core import hnsw
 from ragline.core.hnsw import Built, Graph, Storage
 from ragline.core.index_definition import IndexDefinition
 from ragline.db import queries
-from ragline.db.pool import Connection, quoted
+from ragline.db.pool import Db, quoted
 from ragline.errors import UsageError
-
-# Lent by a pool, or opened for one purpose.
-Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
 OWN_SCHEMA = "ragline"
 _SCHEMA = OWN_SCHEMA
@@ -173,16 +169,7 @@ async def ordinary(db: Db, name: str, schema: str = OWN_SCHEMA) -> OrdinaryIndex
     What its definition says depends on the search path: `db` has nothing but the catalog in it.
     """
     row = await db.fetchrow(queries.block("indexes", "ordinary_index"), name, schema)
-    if row is None:
-        return None
-    return OrdinaryIndex(
-        name=name,
-        table=row["table_name"],
-        is_valid=row["is_valid"],
-        definition=row["definition"],
-        constraint=row["constraint_name"],
-        size_bytes=row["size_bytes"],
-    )
+    return None if row is None else OrdinaryIndex(**row)
 
 
 async def names(db: Db, table: str, schema: str = OWN_SCHEMA) -> list[str]:
@@ -256,8 +243,9 @@ async def normalised(
         )
     definition: str = row["definition"]
     name, in_schema, table = names
-    probed = f"INDEX {_PROBE_INDEX} ON pg_temp.{_PROBE} "
-    return definition.replace(probed, f"INDEX {name} ON {in_schema}.{table} ", 1)
+    # PostgreSQL before 15 calls the schema by its number: pg_temp_3.
+    probed = rf"INDEX {_PROBE_INDEX} ON pg_temp(_[0-9]+)?\.{_PROBE} "
+    return re.sub(probed, lambda _: f"INDEX {name} ON {in_schema}.{table} ", definition, count=1)
 
 
 async def was_changed(db: Db, definition: str) -> bool:
@@ -373,9 +361,10 @@ def _graph(space: Space, row: asyncpg.Record) -> Graph | None:
         return None
     if row["is_cast"] != (storage != space.storage):
         return None
-    options = _DEFAULTS | {
-        name: int(value) for name, value in (one.split("=", 1) for one in row["options"] or ())
-    }
-    return Graph(
-        slot=slot, storage=storage, m=options["m"], ef_construction=options["ef_construction"]
-    )
+    return Graph(slot=slot, storage=storage, **built_with(row["options"]))
+
+
+def built_with(options: Sequence[str] | None) -> dict[str, int]:
+    """Return `m` and `ef_construction` of an HNSW index from its options."""
+    said = dict(option.split("=", 1) for option in options or ())
+    return {name: int(said.get(name, usual)) for name, usual in _DEFAULTS.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,8 @@ from ragline.core.change import Entry, HistoryLine, Part, State, Value
 from ragline.db import queries
 from ragline.db.pool import Connection
 from ragline.errors import Conflict, NotFound
+
+_IN_JSON = ("parts", "plan", "asked", "snapshot", "before", "verdict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,34 +276,11 @@ def _json(value: object) -> str | None:
 
 
 def _entry(row: asyncpg.Record) -> Entry:
-    def loaded(name: str) -> Any:
-        return None if row[name] is None else json.loads(row[name])
-
-    snapshot = loaded("snapshot")
-    return Entry(
-        id=row["id"],
-        key=str(row["key"]),
-        title=row["title"],
-        state=row["state"],
-        parts=tuple(Part(**part) for part in loaded("parts")),
-        plan=loaded("plan"),
-        plan_hash=row["plan_hash"],
-        asked=loaded("asked"),
-        is_cluster_wide=row["is_cluster_wide"],
-        snapshot=None if snapshot is None else tuple(snapshot),
-        before=loaded("before"),
-        verdict=loaded("verdict"),
-        reason=row["reason"],
-        waits_for=row["waits_for"],
-        undo=row["undo"],
-        undoes=row["undoes"],
-        undone_by=row["undone_by"],
-        keep_for_s=row["keep_for_s"],
-        retire_at=row["retire_at"],
-        undo_ms=row["undo_ms"],
-        planned_at=row["planned_at"],
-        expires_at=row["expires_at"],
-        opened_at=row["opened_at"],
-        applied_at=row["applied_at"],
-        closed_at=row["closed_at"],
-    )
+    found = {field.name: row[field.name] for field in fields(Entry)}
+    for name in _IN_JSON:
+        found[name] = None if found[name] is None else json.loads(found[name])
+    found["key"] = str(found["key"])
+    found["parts"] = tuple(Part(**part) for part in found["parts"])
+    if found["snapshot"] is not None:
+        found["snapshot"] = tuple(found["snapshot"])
+    return Entry(**found)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import asyncpg
 
-from ragline.db.pool import Connection
-
-Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
+from ragline.db.pool import Connection, Db
 
 _PAUSE_S = 0.1
 _TRIES = 5
@@ -25,18 +24,8 @@ async def held(connection: Connection, what: str, number: int) -> AsyncIterator[
 
     The server gives it back when the connection ends, whatever became of this process.
     """
-    name = f"ragline.{what}"
-    sql = "select pg_try_advisory_lock(hashtext($1), $2)"
-    # Asked again and again: a statement that waits holds a snapshot, and an index that is built
-    # concurrently waits for every snapshot, so the two would wait for each other.
-    while not await connection.fetchval(sql, name, number):  # noqa: ASYNC110 - in other processes
-        await asyncio.sleep(_PAUSE_S)
-    try:
+    async with tried(connection, what, number, patience_s=math.inf):
         yield
-    finally:
-        # A connection that broke gave it back already, and its error is on its way.
-        with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
-            await connection.execute("select pg_advisory_unlock(hashtext($1), $2)", name, number)
 
 
 @asynccontextmanager
@@ -45,8 +34,10 @@ async def tried(
 ) -> AsyncIterator[bool]:
     """Hold the lock of one thing where it is free, or becomes free soon; say whether it is held."""
     name = f"ragline.{what}"
-    sql = "select pg_try_advisory_lock(hashtext($1), $2)"
+    sql = "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext($1), $2)"
     until = time.monotonic() + patience_s
+    # Asked again and again: a statement that waits holds a snapshot, and an index that is built
+    # concurrently waits for every snapshot, so the two would wait for each other.
     while not (is_held := bool(await connection.fetchval(sql, name, number))):
         if time.monotonic() >= until:
             break
@@ -54,11 +45,11 @@ async def tried(
     try:
         yield is_held
     finally:
+        # A connection that broke gave it back already, and its error is on its way.
         if is_held:
+            sql = "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtext($1), $2)"
             with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
-                await connection.execute(
-                    "select pg_advisory_unlock(hashtext($1), $2)", name, number
-                )
+                await connection.execute(sql, name, number)
 
 
 async def again_after_a_deadlock(ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -82,9 +82,7 @@ def apply(dsn: Dsn, *, lock_timeout_ms: int, role_secret: Secret | None) -> Sche
         _check_schema_is_ours(connection)
         _check_vector_schema_is_closed(connection)
     with _explained(dsn, lock_timeout_ms):
-        _in_one_transaction(
-            dsn, lambda bind: _upgrade(dsn, bind, lock_timeout_ms, role_secret), tries=_TRIES
-        )
+        _in_one_transaction(dsn, lambda bind: _upgrade(dsn, bind, lock_timeout_ms, role_secret))
     after = status(dsn)
     if not after.is_current:
         raise SchemaMismatch(
@@ -268,9 +266,7 @@ def _alembic() -> AlembicConfig:
     return config
 
 
-def _in_one_transaction(
-    dsn: Dsn, work: Callable[[sqlalchemy.Connection], None], *, tries: int
-) -> None:
+def _in_one_transaction(dsn: Dsn, work: Callable[[sqlalchemy.Connection], None]) -> None:
     """Do all of `work` or nothing; again where another database's migration made the roles first."""
     import psycopg
     import sqlalchemy
@@ -280,7 +276,7 @@ def _in_one_transaction(
         creator=lambda: _login(dsn, autocommit=False),
         poolclass=sqlalchemy.pool.NullPool,
     )
-    for left in reversed(range(tries)):
+    for left in reversed(range(_TRIES)):
         try:
             with engine.begin() as bind:
                 work(bind)

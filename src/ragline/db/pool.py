@@ -18,20 +18,20 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from ragline.core.budget import ROLES, Workload, connection_budget
+from ragline.core.budget import ROLES, Workload
 from ragline.core.dsn import Dsn, Secret
-from ragline.db import unreachable
-from ragline.db.vectors import decode_halfvec, decode_vector, encode_halfvec, encode_vector
+from ragline.db import first_contact, unreachable, vectors
+from ragline.db.first_contact import ServerFacts
 from ragline.errors import (
     DatabaseUnreachable,
-    LockTimeout,
     PoolTimeout,
     PreconditionFailed,
-    RaglineError,
 )
 
 # Quoted: asyncpg's classes take a parameter in their stubs only.
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+# Lent by a pool, or opened for one purpose.
+Db: TypeAlias = "Connection | asyncpg.Connection[asyncpg.Record]"
 
 _Init: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
@@ -141,7 +141,7 @@ class Lease:
         await self._pool.release(self._connection)
         # An OSError on a good connection is the caller's own: a file, a time limit.
         if isinstance(error, _BROKEN) or (is_lost and isinstance(error, OSError)):
-            raise _ours(self._pool.dsn, error) from error
+            raise unreachable.lost(self._pool.dsn, error) from error
 
 
 async def open_pool(
@@ -160,23 +160,19 @@ async def open_pool(
     """
     as_role = dsn.login(ROLES[workload], password)
     why = None
-    try:
-        facts = await _first_contact(as_role, workload, timeout_s)
-        if not facts.may_use_schema:
-            why = f"role {ROLES[workload]} has no access to the schema of this database"
-    except _REFUSED_LOGIN as error:
-        why = f"role {ROLES[workload]} cannot log in: {error}"
-    except _LOST as error:
-        raise await unreachable.explain(dsn, error, _connect) from error
-    if why is not None:
-        as_role = dsn
+    async with _explained(dsn):
         try:
+            facts = await _first_contact(as_role, workload, timeout_s)
+            if not facts.may_use_schema:
+                why = f"role {ROLES[workload]} has no access to the schema of this database"
+        except _REFUSED_LOGIN as error:
+            why = f"role {ROLES[workload]} cannot log in: {error}"
+        if why is not None:
+            as_role = dsn
             facts = await _first_contact(dsn, workload, timeout_s)
-        except _LOST as error:
-            raise await unreachable.explain(dsn, error, _connect) from error
-        if facts.has_roles:
-            # Without roles that is how this server is; with them somebody should know.
-            _log.warning("workload %s is not isolated: %s", workload, why)
+    if why is not None and facts.has_roles:
+        # Without roles that is how this server is; with them somebody should know.
+        _log.warning("workload %s is not isolated: %s", workload, why)
     if facts.vector_schema is None:
         raise PreconditionFailed(
             "this database has no vector extension yet: run `ragline migrate apply`"
@@ -194,7 +190,7 @@ async def open_pool(
         "plan_cache_mode": "force_generic_plan",
         **login["server_settings"],
         "search_path": f"ragline, {quoted(facts.vector_schema)}, pg_temp",
-        **_statement_timeout(facts, query_timeout_s),
+        **first_contact.statement_timeout(facts, query_timeout_s),
     }
     pool = await asyncpg.create_pool(
         **login,
@@ -215,23 +211,17 @@ async def open_pool(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _ServerFacts:
-    vector_schema: str | None
-    has_roles: bool
-    may_use_schema: bool
-    statement_timeout_ms: int
-    connection_limit: int
-    budget: int
-
-
-async def _first_contact(dsn: Dsn, workload: Workload, timeout_s: float) -> _ServerFacts:
+async def _first_contact(dsn: Dsn, workload: Workload, timeout_s: float) -> ServerFacts:
     """Ask the server, waiting for a connection while others hold all of them."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.01
     while True:
         try:
-            return await _ask_server(dsn, workload)
+            connection = await _connect(dsn, workload)
+            try:
+                return await first_contact.asked(connection)
+            finally:
+                await connection.close()
         except asyncpg.TooManyConnectionsError as error:
             if time.monotonic() + pause_s > deadline:
                 raise PoolTimeout(
@@ -240,54 +230,6 @@ async def _first_contact(dsn: Dsn, workload: Workload, timeout_s: float) -> _Ser
                 ) from error
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.5)
-
-
-def _statement_timeout(facts: _ServerFacts, query_timeout_s: float | None) -> dict[str, str]:
-    """Return the limit of a statement, unless the role or the database has a stricter one.
-
-    Kept by the server, which costs nothing; a timer of ours costs a fortieth of each search.
-    """
-    wanted_ms = round((query_timeout_s or 0) * 1000)
-    if 0 < facts.statement_timeout_ms <= wanted_ms:
-        return {}
-    return {"statement_timeout": f"{wanted_ms}ms"}
-
-
-async def _ask_server(dsn: Dsn, workload: Workload) -> _ServerFacts:
-    connection = await _connect(dsn, workload)
-    try:
-        row = await connection.fetchrow(
-            """
-            select
-                (select n.nspname::text from pg_catalog.pg_extension e
-                 join pg_catalog.pg_namespace n on n.oid = e.extnamespace
-                 where e.extname = 'vector'),
-                exists (select from pg_catalog.pg_roles where rolname = 'ragline_owner'),
-                coalesce(pg_catalog.has_schema_privilege(
-                    (select oid from pg_catalog.pg_namespace where nspname = 'ragline'), 'usage'
-                ), true),
-                (select setting::int from pg_catalog.pg_settings where name = 'statement_timeout'),
-                (select nullif(rolconnlimit, -1) from pg_catalog.pg_roles
-                 where rolname = current_user),
-                current_setting('max_connections')::int,
-                current_setting('superuser_reserved_connections')::int
-                + coalesce(current_setting('reserved_connections', true), '0')::int
-            """
-        )
-    finally:
-        await connection.close()
-    if row is None:
-        raise DatabaseUnreachable("the server did not say which role it let in")
-    schema, has_roles, may_use, timeout_ms, limit, max_connections, reserved = row
-    budget = connection_budget(max_connections, reserved)
-    return _ServerFacts(
-        vector_schema=schema,
-        has_roles=has_roles,
-        may_use_schema=may_use,
-        statement_timeout_ms=timeout_ms,
-        connection_limit=budget if limit is None else limit,
-        budget=budget,
-    )
 
 
 @asynccontextmanager
@@ -305,19 +247,17 @@ async def session(
         "search_path": "pg_catalog, pg_temp",
         **(settings or {}),
     }
-    try:
+    async with _explained(dsn):
         connection = await asyncpg.connect(**login)
-    except _LOST as error:
-        raise await unreachable.explain(dsn, error, _connect) from error
     try:
         yield connection
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         if _is_ours(error) or connection.is_closed():
-            raise _ours(dsn, error) from error
+            raise unreachable.lost(dsn, error) from error
         raise
     except OSError as error:
         if connection.is_closed():
-            raise _ours(dsn, error) from error
+            raise unreachable.lost(dsn, error) from error
         raise
     finally:
         # One that broke would wait for an answer that never comes.
@@ -330,23 +270,23 @@ async def ask_once(dsn: Dsn, workload: Workload, sql: str, *, unless: str | None
 
     `unless` is asked first; what it answers is the reason not to go on.
     """
-    try:
-        connection = await _connect(dsn, workload)
+    async with _explained(dsn):
         try:
-            if unless is not None and (complaint := await connection.fetchval(unless)) is not None:
-                raise PreconditionFailed(complaint)
-            return await connection.fetchval(sql)
-        finally:
-            await connection.close()
-    except asyncpg.UndefinedTableError:
-        return None
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PreconditionFailed(
-            f"user {dsn.user!r} may not read ragline's schema: {error}. Use the user who ran "
-            "`ragline migrate apply`, or ask them for access"
-        ) from error
-    except _LOST as error:
-        raise await unreachable.explain(dsn, error, _connect) from error
+            connection = await _connect(dsn, workload)
+            try:
+                complaint = None if unless is None else await connection.fetchval(unless)
+                if complaint is not None:
+                    raise PreconditionFailed(complaint)
+                return await connection.fetchval(sql)
+            finally:
+                await connection.close()
+        except asyncpg.UndefinedTableError:
+            return None
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PreconditionFailed(
+                f"user {dsn.user!r} may not read ragline's schema: {error}. Use the user who ran "
+                "`ragline migrate apply`, or ask them for access"
+            ) from error
 
 
 async def look_up(dsn: Dsn) -> None:
@@ -354,10 +294,8 @@ async def look_up(dsn: Dsn) -> None:
 
     The passwords of our own environment are never sent there.
     """
-    try:
+    async with _explained(dsn, _connect_alone):
         connection = await _connect_alone(dsn, "read")
-    except _LOST as error:
-        raise await unreachable.explain(dsn, error, _connect_alone) from error
     await connection.close(timeout=_CLOSING_S)
 
 
@@ -370,45 +308,24 @@ async def _connect(dsn: Dsn, workload: Workload) -> asyncpg.Connection[asyncpg.R
     return await asyncpg.connect(**dsn.for_asyncpg(workload))
 
 
-def _prepared(facts: _ServerFacts, *, takes_a_slot: bool) -> _Init:
+@asynccontextmanager
+async def _explained(dsn: Dsn, connect: unreachable.Connect = _connect) -> AsyncIterator[None]:
+    """Say what of the DSN is wrong where there is no connection to be had."""
+    try:
+        yield
+    except _LOST as error:
+        raise await unreachable.explain(dsn, error, connect) from error
+
+
+def _prepared(facts: ServerFacts, *, takes_a_slot: bool) -> _Init:
     """Return what is done to each new connection."""
 
     async def init(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         if takes_a_slot:
-            await _take_slot(connection, facts.budget)
-        await vectors_in_binary(connection, facts.vector_schema or "public")
+            await first_contact.take_slot(connection, facts.budget)
+        await vectors.in_binary(connection, facts.vector_schema or "public")
 
     return init
-
-
-async def vectors_in_binary(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
-    """Have a connection exchange vectors as numbers: sent as text, one costs as much as a search."""
-    for name, encoder, decoder in (
-        ("vector", encode_vector, decode_vector),
-        ("halfvec", encode_halfvec, decode_halfvec),
-    ):
-        with contextlib.suppress(ValueError):  # before 0.7 pgvector has no halfvec
-            await connection.set_type_codec(
-                name, schema=schema, format="binary", encoder=encoder, decoder=decoder
-            )
-
-
-async def _take_slot(connection: asyncpg.Connection[asyncpg.Record], budget: int) -> None:
-    """Hold one of the slots that all ragline processes share, for as long as the connection lives.
-
-    Workloads with roles of their own have the roles' connection limits, which the server keeps; all
-    others log in as one user, and nothing but these locks keeps them below `max_connections`.
-    """
-    slot = await connection.fetchval(
-        """
-        select slot from generate_series(1, $1::int) as slot
-        where pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('ragline.connection'), slot)
-        limit 1
-        """,
-        budget,
-    )
-    if slot is None:
-        raise asyncpg.TooManyConnectionsError(f"all {budget} connections of ragline are in use")
 
 
 def _is_ours(error: Exception) -> bool:
@@ -434,15 +351,6 @@ def _is_lost(connection: Connection) -> bool:
 
 async def _keep_as_it_is(_connection: object) -> None:
     return
-
-
-def _ours(dsn: Dsn, error: Exception) -> RaglineError:
-    """Turn a driver's error into ours; a mistake in our SQL stays what it is."""
-    if isinstance(error, asyncpg.LockNotAvailableError):
-        return LockTimeout(f"{error}; nothing was changed, it is safe to repeat")
-    if isinstance(error, asyncpg.QueryCanceledError):
-        return DatabaseUnreachable(f"the query was cancelled: {error}; ask for less, or try again")
-    return unreachable.lost(dsn, error)
 
 
 def quoted(identifier: str) -> str:

@@ -10,11 +10,6 @@ from types import MappingProxyType
 
 _SQL = Path(__file__).parent / "sql"
 _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
-FILES = (
-    "attachments", "backups", "catalog", "cluster", "collections", "doctor", "documents",
-    "evals", "evidence", "indexes", "inventory", "ledger", "lexical", "policies", "relevance",
-    "server", "snapshots", "spaces", "trial_tables", "tuning",
-)  # fmt: skip
 
 
 @cache

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import asyncpg
 import numpy as np
 import numpy.typing as npt
 
 from ragline.db import attached_samples
+from ragline.db.own_statements import table
 from ragline.db.pool import Connection
-from ragline.db.statements import Target, table
+from ragline.db.targets import Target
 
 # Pages are drawn whole, and neighbours are alike: many more than are needed, then few of each.
 _SPARE = 20
@@ -84,18 +86,11 @@ async def passages(
         return await attached_samples.passages(
             connection, target, percent=_percent(size, chunks), size=size
         )
-    for percent in (_percent(size, chunks), 100.0):  # pages drawn may hold too few
-        rows = await connection.fetch(
-            """
-            select id, body from chunk tablesample system ($2) where collection_id = $1
-            order by pg_catalog.random() limit $3
-            """,
-            target.collection_id,
-            percent,
-            size,
-        )
-        if len(rows) >= size:
-            break
+    sql = """
+        select id, body from chunk tablesample system ($2) where collection_id = $1
+        order by pg_catalog.random() limit $3
+    """
+    rows = await _drawn(connection, sql, target, chunks, size)
     return [(row[0], row[1]) for row in rows]
 
 
@@ -109,24 +104,27 @@ async def headed(
     if target.attached is not None:
         rows = await passages(connection, target, chunks=chunks, size=size)
         return [("", body) for _, body in rows]
-    for percent in (_percent(size, chunks), 100.0):
-        found = await connection.fetch(
-            """
-            select coalesce(drawn.headings[cardinality(drawn.headings)], d.title, ''), drawn.body
-            from (
-                select document_id, headings, body from chunk tablesample system ($2)
-                where collection_id = $1
-                order by pg_catalog.random() limit $3
-            ) as drawn
-            join document d on d.id = drawn.document_id
-            """,
-            target.collection_id,
-            percent,
-            size,
-        )
-        if len(found) >= size:
-            break
+    sql = """
+        select coalesce(drawn.headings[cardinality(drawn.headings)], d.title, ''), drawn.body
+        from (
+            select document_id, headings, body from chunk tablesample system ($2)
+            where collection_id = $1
+            order by pg_catalog.random() limit $3
+        ) as drawn
+        join document d on d.id = drawn.document_id
+    """
+    found = await _drawn(connection, sql, target, chunks, size)
     return [(row[0], row[1]) for row in found]
+
+
+async def _drawn(
+    connection: Connection, sql: str, target: Target, chunks: int, size: int
+) -> list[asyncpg.Record]:
+    """Return what a statement draws; of all pages where those drawn hold too few."""
+    rows = await connection.fetch(sql, target.collection_id, _percent(size, chunks), size)
+    if len(rows) < size:
+        rows = await connection.fetch(sql, target.collection_id, 100.0, size)
+    return rows
 
 
 def _percent(size: int, chunks: int) -> float:

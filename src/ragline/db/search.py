@@ -15,7 +15,7 @@ from ragline.core.results import Hit, Method
 from ragline.core.search_policy import DEFAULT, SearchPolicy
 from ragline.db import attached_rows, attached_statements, attached_words, statements
 from ragline.db.pool import Connection
-from ragline.db.statements import Scope, Target
+from ragline.db.targets import Scope, Target
 
 __all__ = [
     "Ask", "Found", "Scope", "Target", "count_matches", "explained", "run", "shape", "stages_ms",

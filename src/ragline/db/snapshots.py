@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from ragline.core import guc_values, snapshots
+from ragline.core import guc_numbers, guc_values, snapshots
 from ragline.core.dsn import missing
 from ragline.core.snapshots import CONNECTION_LIMIT, Contents, Fact, Group, Snapshot
 from ragline.db import queries
@@ -85,7 +85,7 @@ def _in_base_unit(row: asyncpg.Record, text: str) -> str:
     """Return a value of a file as pg_settings would show it."""
     if row["vartype"] in ("integer", "real"):
         is_whole = row["vartype"] == "integer"
-        found = guc_values.number(text, row["unit"], is_whole=is_whole)
+        found = guc_numbers.number(text, row["unit"], is_whole=is_whole)
         return text if found is None else f"{found:.15g}"
     if row["vartype"] == "bool" and (truth := guc_values.truth(text)) is not None:
         return "on" if truth else "off"

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import asyncpg
 import numpy as np
 import numpy.typing as npt
 
-from ragline.db import documents, locks, queries
+from ragline.db import locks, queries
+from ragline.db.documents import ChunkText
 from ragline.db.pool import Connection
 from ragline.errors import LockTimeout
 
 _T = TypeVar("_T")
-Chunk: TypeAlias = tuple[int, str | None, list[str], str]
-"""Id, title, headings and text."""
 
 # A waiting lock on `chunk` holds up every search behind it: briefly, and again.
 _SHORT_MS = 200
@@ -148,34 +147,6 @@ async def missing(connection: Connection, space: Space) -> int:
     return count
 
 
-async def lacking(
-    connection: Connection, space: Space, *, after: int = 0, limit: int
-) -> list[Chunk]:
-    """Return chunks that a space lacks, by id from `after`."""
-    # A subquery for each, and the limit written out: joined or guessed, all chunks would be read and
-    # sorted for each batch as long as the new table was never analysed.
-    sql = f"""
-        select c.id, d.title, c.headings, c.body
-        from (
-            select id, document_id, headings, body from ragline.chunk c
-            where c.collection_id = $1 and c.id > $2
-              and (select true from {_table(space)} e where e.chunk_id = c.id) is null
-            order by c.id limit {limit:d}
-        ) as c
-        join ragline.document d on d.id = c.document_id
-        order by c.id
-    """  # noqa: S608 -- integers
-    rows = await connection.fetch(sql, space.collection_id, after, timeout=None)
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
-
-
-async def fill(
-    connection: Connection, space: Space, chunks: list[Chunk], vectors: npt.NDArray[np.float32]
-) -> None:
-    """Write the vectors of chunks."""
-    await documents.add_vectors(connection, space.id, [chunk[0] for chunk in chunks], vectors)
-
-
 async def lock(connection: Connection, collection_id: int) -> bool:
     """Keep all writers of a collection out for this transaction; False where there is none.
 
@@ -196,10 +167,9 @@ async def drop(connection: Connection, space: Space, *, lock_timeout_ms: int) ->
 
     For a moment nobody reads or writes chunks: their table loses a foreign key.
     """
-    sql = "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('ragline.space'), $1)"
-    if not await connection.fetchval(sql, space.id):
-        return False
-    try:
+    async with locks.tried(connection, "space", space.id) as is_ours:
+        if not is_ours:
+            return False
         statement = queries.block("spaces", "drop_space")
         done = await at_a_good_moment(
             connection,
@@ -207,9 +177,6 @@ async def drop(connection: Connection, space: Space, *, lock_timeout_ms: int) ->
             lock_timeout_ms=lock_timeout_ms,
         )
         return done == "DELETE 1"
-    finally:
-        sql = "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtext('ragline.space'), $1)"
-        await connection.execute(sql, space.id)
 
 
 async def sample(
@@ -231,7 +198,7 @@ async def tokens_and_chunks(connection: Connection, collection_id: int) -> tuple
     return (0, 0) if row is None else (row["tokens"], row["chunks"])
 
 
-async def some_chunks(connection: Connection, collection_id: int, size: int) -> list[Chunk]:
+async def some_chunks(connection: Connection, collection_id: int, size: int) -> list[ChunkText]:
     """Return the first chunks of a collection."""
     sql = queries.block("spaces", "sample_chunks")
     rows = await connection.fetch(sql, collection_id, size)

@@ -22,11 +22,9 @@ import numpy.typing as npt
 from ragline.core import hnsw
 from ragline.core.dsn import Dsn
 from ragline.core.frontier import Design
-from ragline.db import attached_sql, locks, pool, queries
-from ragline.db.locks import Db
-from ragline.db.pool import quoted
-from ragline.db.statements import Target
-from ragline.db.vectors import decode_halfvec, decode_vector, encode_halfvec, encode_vector
+from ragline.db import attached_sql, locks, pool, queries, vectors
+from ragline.db.pool import Db, quoted
+from ragline.db.targets import FAR, OPERATORS, Target
 from ragline.errors import Conflict, PreconditionFailed, RaglineError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -37,9 +35,6 @@ _INDEX = "tried"
 # No chunk has this number, or one of the next: a search says which of several indexes is its own.
 _NOBODY = -9_223_372_036_854_775_800
 _ROWS_AT_ONCE = 1_000
-_OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-_FAR = """|| pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
-                || pg_catalog.set_config('hnsw.scan_mem_multiplier', '16', true)"""
 _DROPPED_WITHIN_S = 20.0
 
 
@@ -141,14 +136,7 @@ async def _end_with_us(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def _speak_vectors(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
-    for name, encoder, decoder in (
-        ("vector", encode_vector, decode_vector),
-        ("halfvec", encode_halfvec, decode_halfvec),
-    ):
-        with contextlib.suppress(ValueError):  # an old pgvector has no halfvec
-            await connection.set_type_codec(
-                name, schema=schema, format="binary", encoder=encoder, decoder=decoder
-            )
+    await vectors.in_binary(connection, schema)
     # Settings of a library that is not loaded yet take any value, and keep none.
     await connection.fetchval("select '[1]'::vector")
 
@@ -279,10 +267,9 @@ def index_statement(table: TrialTable, design: Design, slot: int = 1) -> str:
     if design.storage == "bit":
         of = f"({schema}.binary_quantize(embedding)::bit({target.dimension:d})) {schema}.bit_hamming_ops"
     else:
-        cast = f"(embedding::{schema}.{design.storage}({target.dimension:d}))"
+        cast = f"((embedding::{schema}.{design.storage}({target.dimension:d})))"
         column = "embedding" if design.storage == target.storage else cast
-        of = f"({column}) {schema}.{hnsw.operator_class(design.storage, target.metric)}"
-        of = of if column != "embedding" else of.replace("(embedding)", "embedding", 1)
+        of = f"{column} {schema}.{hnsw.operator_class(design.storage, target.metric)}"
     options = (
         f"lists = {design.lists:d}"
         if design.method == "ivfflat"
@@ -324,7 +311,7 @@ def search_statement(
     passes = ""
     if filtered:
         settings += (
-            f"|| pg_catalog.set_config('hnsw.iterative_scan', '{filtered.mode}', true) {_FAR}"
+            f"|| pg_catalog.set_config('hnsw.iterative_scan', '{filtered.mode}', true) {FAR}"
         )
         passes = f"""and (select {filtered.condition}
                 from chunk c join document d on d.id = c.document_id where c.id = e.chunk_id)"""  # noqa: S608
@@ -333,7 +320,7 @@ def search_statement(
     cast = f"(embedding::{design.storage}({target.dimension:d}))"
     column = "embedding" if design.storage == target.storage else cast
     distance = (
-        f"{column} {_OPERATORS[target.metric]} ${at:d}::{design.storage}({target.dimension:d})"
+        f"{column} {OPERATORS[target.metric]} ${at:d}::{design.storage}({target.dimension:d})"
     )
     walked = f"""
         select e.chunk_id, {distance} as distance
@@ -353,7 +340,7 @@ def _reranked(table: TrialTable, k: int, breadth: int, settings: str, slot: int)
     bits = f"bit({target.dimension:d})"
     asked = f"$1::{target.storage}({target.dimension:d})"
     return f"""
-        select chunk_id, embedding {_OPERATORS[target.metric]} {asked} as distance
+        select chunk_id, embedding {OPERATORS[target.metric]} {asked} as distance
         from (
             select e.chunk_id, e.embedding
             from {table.full_name} e
@@ -371,7 +358,7 @@ def exact_statement(table: TrialTable, k: int) -> str:
     target = table.target
     return f"""
         select chunk_id, distance from (
-            select e.chunk_id, e.embedding {_OPERATORS[target.metric]}
+            select e.chunk_id, e.embedding {OPERATORS[target.metric]}
                    $1::{target.storage}({target.dimension:d}) as distance
             from {table.full_name} e offset 0
         ) as compared

@@ -11,13 +11,26 @@ import asyncpg
 
 from ragline.core.budget import Workload
 from ragline.core.dsn import Dsn, missing
-from ragline.errors import ConfigError, DatabaseUnreachable, PreconditionFailed, RaglineError
+from ragline.errors import (
+    ConfigError,
+    DatabaseUnreachable,
+    LockTimeout,
+    PreconditionFailed,
+    RaglineError,
+)
 
 Connect = Callable[[Dsn, Workload], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 
 
 def lost(dsn: Dsn, error: Exception) -> RaglineError:
-    """Return the error for a connection that broke while it was in use, or that may not write."""
+    """Return the error for a connection that broke while it was in use, may not write, or waited.
+
+    A mistake in our SQL stays what it is.
+    """
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return LockTimeout(f"{error}; nothing was changed, it is safe to repeat")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return DatabaseUnreachable(f"the query was cancelled: {error}; ask for less, or try again")
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
         return PreconditionFailed(
             f"{dsn.redacted()} lets nothing be written: {error}. It is a replica, or "

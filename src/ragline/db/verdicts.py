@@ -9,8 +9,8 @@ from datetime import datetime
 from itertools import pairwise
 
 from ragline.db import queries
-from ragline.db.eval_rows import storable
 from ragline.db.pool import Connection
+from ragline.db.texts import storable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,15 +22,13 @@ async def keep(app: App, run: str, name: str, note: str | None = None) -> Baseli
             "are there, so nothing can be measured against it; finish it with "
             f"`ragline eval run {found.dataset} --resume {found.id}`"
         )
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return await rows.set_baseline(connection, name, found.id, note)
 
 
 async def every(app: App, dataset: str | None = None) -> tuple[Baseline, ...]:
     """Return the baselines of a dataset or of all, the newest first, also those that ended."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return tuple(await rows.baselines(connection, dataset))
 
 
@@ -38,8 +36,7 @@ async def one(app: App, name: str, dataset: str | None = None) -> Run:
     """Return the run that a baseline is now; NotFound says which baselines there are."""
     if dataset is None:
         return await loading.one(app, f"{loading.BASELINE}{name}")
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         found = await rows.baseline(connection, name, dataset)
         if found is None:
             kept = [

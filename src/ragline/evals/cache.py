@@ -70,15 +70,13 @@ async def memory(app: App) -> DatabaseMemory:
 
 async def facts(app: App) -> verdicts.Facts:
     """Return how much is kept, since when, and how often it was of use."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return await verdicts.facts(connection)
 
 
 async def verify(app: App) -> Verification:
     """Hold every kept answer against its checksum. A damaged one is never used: it is asked again."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         kept = await verdicts.facts(connection)
         damaged = await verdicts.damaged(connection)
     return Verification(entries=kept.entries, damaged=tuple(key.hex() for key in damaged))
@@ -86,6 +84,5 @@ async def verify(app: App) -> Verification:
 
 async def clear(app: App, judge_id: str | None = None) -> int:
     """Forget the answers of one judge, or of all; return how many there were."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return await verdicts.clear(connection, judge_id)

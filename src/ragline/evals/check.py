@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from ragline.core import comparing, redline
-from ragline.core.redline import Policy, Verdict
+from ragline.core.policies import Policy
+from ragline.core.redline import Verdict
 from ragline.core.runs import Run
 from ragline.errors import UsageError
 from ragline.evals import compare, loading

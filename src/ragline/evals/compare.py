@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ragline.core import comparing, redline, stats
 from ragline.core.cases import Case
 from ragline.core.comparing import Changes, Pair
-from ragline.core.redline import Line, Policy, Verdict
+from ragline.core.policies import Line, Policy
+from ragline.core.redline import Verdict
 from ragline.core.runs import CaseResult, Figure, Run
 from ragline.core.stats import Outcome
 from ragline.errors import UsageError
@@ -20,8 +21,6 @@ from ragline.rag.app import App
 MARGIN = 0.01
 """What a metric of quality may lose where no policy says otherwise: one point of a hundred."""
 _LATENCY = "search_ms"
-# As many resamples for each line as its share of the false alarms can be told from none by.
-_DRAWS_PER_LINE = 20
 _COST = "eval_cost_micro_usd"
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95}
 
@@ -169,17 +168,15 @@ def default_policy(
             "the two runs have no metric in common; run both on a dataset with relevant documents or "
             "gold answers, or with `--against-exact`"
         )
-    lines = tuple(
+    lines = [
         Line(
             metric=name,
             margin=MARGIN,
             better="lower" if comparing.is_lower_better(name) else "higher",
         )
         for name in judged
-    )
-    drawn = Policy(lines=lines, source="default margin")
-    needed = math.ceil(_DRAWS_PER_LINE * len(lines) / drawn.alpha)
-    return replace(drawn, resamples=max(drawn.resamples, needed))
+    ]
+    return Policy(lines=(), source="default margin").of(lines)
 
 
 def _differences(together: Sequence[Pair], policy: Policy) -> tuple[Difference, ...]:

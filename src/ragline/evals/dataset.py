@@ -6,7 +6,7 @@ import re
 
 from ragline.core import case_faults, json_fields
 from ragline.core.cases import Dataset, DatasetFacts, content_hash
-from ragline.db import evals as rows
+from ragline.db import datasets as dataset_rows
 from ragline.errors import NotFound, UsageError
 from ragline.evals.formats.entries import DatasetRefused
 from ragline.rag.app import App
@@ -22,9 +22,8 @@ async def add(app: App, dataset: Dataset, *, replace: bool = False) -> DatasetFa
     that cannot be kept or would measure nothing, Conflict when the name has other cases.
     """
     _check(dataset)
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        return await rows.add_dataset(connection, dataset, content_hash(dataset), replace)
+    async with app.connection("eval") as connection:
+        return await dataset_rows.add(connection, dataset, content_hash(dataset), replace)
 
 
 async def differs(app: App, dataset: Dataset) -> bool:
@@ -38,27 +37,24 @@ async def differs(app: App, dataset: Dataset) -> bool:
 
 async def every(app: App) -> tuple[DatasetFacts, ...]:
     """Return every dataset by name."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        return tuple(await rows.datasets(connection))
+    async with app.connection("eval") as connection:
+        return tuple(await dataset_rows.every(connection))
 
 
 async def one(app: App, name: str) -> tuple[DatasetFacts, Dataset]:
     """Return a dataset with its cases in order; NotFound says which there are."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        found = await rows.dataset(connection, name)
+    async with app.connection("eval") as connection:
+        found = await dataset_rows.one(connection, name)
         if found is None:
-            raise NotFound(_not_there(name, await rows.datasets(connection)))
+            raise NotFound(_not_there(name, await dataset_rows.every(connection)))
     return found
 
 
 async def remove(app: App, name: str) -> None:
     """Remove a dataset; NotFound says which there are, Conflict which runs need it."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        if not await rows.remove_dataset(connection, name):
-            raise NotFound(_not_there(name, await rows.datasets(connection)))
+    async with app.connection("eval") as connection:
+        if not await dataset_rows.remove(connection, name):
+            raise NotFound(_not_there(name, await dataset_rows.every(connection)))
 
 
 def _check(dataset: Dataset) -> None:

@@ -28,7 +28,7 @@ from ragline.core.stats import MINIMUM
 from ragline.errors import PreconditionFailed, RaglineError
 from ragline.evals import gate_dataset, gate_questions, gate_searches
 from ragline.evals.gate_pair import Pair
-from ragline.evals.gate_searches import Arm, Clock
+from ragline.evals.gate_searches import Advance, Arm, Clock, Say
 from ragline.models.embed import Vector
 from ragline.rag.app import App
 from ragline.rag.filtering import Documents
@@ -55,9 +55,9 @@ class Gate:
     def __init__(
         self,
         open_app: OpenApp,
-        say: Callable[[str], None] = lambda _line: None,
-        reached: Callable[[str], None] = lambda _point: None,
-        advance: Callable[[str, int, int], None] | None = None,
+        say: Say = lambda _line: None,
+        reached: Say = lambda _point: None,
+        advance: Advance | None = None,
     ) -> None:
         self._open = open_app
         self._say = say
@@ -153,10 +153,10 @@ class Gate:
             arm = Arm(app=app, hits=asked.k, samples=dict(before["samples"]))
             await arm.learn(groups)
             left, said = _still_there(arm, groups)
-            is_too_little = _share_gone(groups, left) > _MOST_GONE
+            is_too_little = 1 - gate_searches.count(left) / gate_searches.count(groups) > _MOST_GONE
             began = time.monotonic()
             answers = await self._again(arm, left, was, started + asked.budget_s)
-            left = _answered(left, answers)
+            left = gate_searches.answered(left, answers)
             was = _only(was, left)
             now = Side(
                 answers=answers,
@@ -206,18 +206,14 @@ class Gate:
         """Return what all questions find, and the groups without those that there was no time for."""
         answers: dict[str, dict[str, Seen]] = {group.name: {} for group in groups}
         turns = gate_searches.by_turns(groups)
-        for number, (group, question) in enumerate(turns):
-            if time.monotonic() > until and number >= gate_searches.FEWEST_QUESTIONS * len(groups):
-                break
-            self._advance("answers", number + 1, len(turns))
+        fewest = gate_searches.FEWEST_QUESTIONS * len(groups)
+        for group, question in gate_searches.in_time(
+            turns, until=until, fewest=fewest, advance=self._advance
+        ):
             found = await arm.found(group, question)
             exact = await arm.exact(group, question)
             answers[group.name][question.id] = gate_searches.seen(group, question, found, exact)
-        gone = {
-            group.name: {one.id for one in group.questions} - answers[group.name].keys()
-            for group in groups
-        }
-        return gate_searches.without(groups, gone), answers
+        return gate_searches.answered(groups, answers), answers
 
     async def _again(
         self, arm: Arm, groups: Sequence[Group], was: Side, until: float
@@ -229,10 +225,9 @@ class Gate:
         answers: dict[str, dict[str, Seen]] = {group.name: {} for group in groups}
         is_same_content = gate_searches.contents(arm) == was.contents
         turns = gate_searches.by_turns(groups)
-        for number, (group, question) in enumerate(turns):
-            if time.monotonic() > until and number >= MINIMUM:
-                break
-            self._advance("answers", number + 1, len(turns))
+        for group, question in gate_searches.in_time(
+            turns, until=until, fewest=MINIMUM, advance=self._advance
+        ):
             found = await arm.found(group, question)
             known = was.answers[group.name][question.id]
             if is_same_content and _is_same(known, found, group.k):
@@ -323,23 +318,6 @@ def _still_there(arm: Arm, groups: Sequence[Group]) -> tuple[tuple[Group, ...], 
     if not left:
         raise PreconditionFailed(f"{said}, and no question is left: measure again")
     return left, [said]
-
-
-def _answered(
-    groups: Sequence[Group], answers: Mapping[str, Mapping[str, Seen]]
-) -> tuple[Group, ...]:
-    return gate_searches.without(
-        groups,
-        {
-            group.name: {one.id for one in group.questions} - answers[group.name].keys()
-            for group in groups
-        },
-    )
-
-
-def _share_gone(groups: Sequence[Group], left: Sequence[Group]) -> float:
-    asked, still = (sum(len(group.questions) for group in some) for some in (groups, left))
-    return 1 - still / asked
 
 
 def _only(side: Side, groups: Sequence[Group]) -> Side:

@@ -6,14 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import get_args
+from typing import cast, get_args
 
 from ragline.core import asking, comparing, gating, redline
 from ragline.core.asking import Group
 from ragline.core.gate import Asked, Judgement, Rung
 from ragline.core.gating import Terms
-from ragline.core.policies import LATENCY, Line
-from ragline.core.redline import Policy
+from ragline.core.policies import LATENCY, Line, Policy, policy
 from ragline.core.runs import AnswerKind, JudgeKind, Limits, Settings
 from ragline.errors import PreconditionFailed, UsageError
 from ragline.evals import compare, loading
@@ -28,7 +27,7 @@ def floors(asked: Asked) -> Policy | None:
     if asked.policy is None:
         return None
     if "[[" in asked.policy:
-        return redline.policy(asked.policy, "the policy of this change")
+        return policy(asked.policy, "the policy of this change")
     return policies.load(asked.policy)
 
 
@@ -77,8 +76,8 @@ async def run(
     settings = Settings(
         collections=tuple(dict.fromkeys(group.collection for group in groups)),
         k=max(group.k for group in groups),
-        answers=_answers(asked),
-        judge=_judge(asked),
+        answers=cast(AnswerKind, asked.answers),
+        judge=cast(JudgeKind, asked.judge),
     )
 
     def progress(one: Progress) -> None:
@@ -98,16 +97,6 @@ async def run(
             f"run {found.name} of dataset {found.dataset!r} is partial: {said}"
         )
     return found.id
-
-
-def _answers(asked: Asked) -> AnswerKind:
-    found: AnswerKind = next(kind for kind in get_args(AnswerKind) if kind == asked.answers)
-    return found
-
-
-def _judge(asked: Asked) -> JudgeKind:
-    found: JudgeKind = next(kind for kind in get_args(JudgeKind) if kind == asked.judge)
-    return found
 
 
 async def compared(app: App, asked: Asked, baseline: int | None, after: int | None) -> Comparison:
@@ -149,7 +138,7 @@ def joined(asked: Asked, judgement: Judgement, found: Comparison, seconds: float
         rung = "identical"
     return replace(
         judgement,
-        status=gating.worst((judgement.status, found.status)),
+        status=redline.worst((judgement.status, found.status)),
         reason="; ".join([*said[:3], runs, judgement.reason]),
         rung=rung,
         rows=(*judgement.rows, *(asdict(row) for row in rows)),

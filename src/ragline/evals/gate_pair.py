@@ -96,18 +96,14 @@ class Pair:
         ]
         began = time.monotonic()
         until = self.started + self.asked.budget_s * gate_searches.PART_FOR_ANSWERS
-        for number, (group, question) in enumerate(turns):
-            if time.monotonic() > until and number >= gate_searches.FEWEST_QUESTIONS * len(groups):
-                break
-            self.advance("answers", number + 1, len(turns))
+        fewest = gate_searches.FEWEST_QUESTIONS * len(groups)
+        for group, question in gate_searches.in_time(
+            turns, until=until, fewest=fewest, advance=self.advance
+        ):
             await self._both(group, question)
         self.answers_s += time.monotonic() - began
         gate_searches.check(self.was)
-        gone = {
-            group.name: {one.id for one in group.questions} - self.was.get(group.name, {}).keys()
-            for group in groups
-        }
-        return gate_searches.without(groups, gone)
+        return gate_searches.answered(groups, self.was)
 
     async def _both(self, group: Group, question: Question) -> None:
         one, other = self.arms[0], self.arms[2]

@@ -70,8 +70,7 @@ async def _chosen(app: App, asked: Asked) -> tuple[list[CollectionFacts], list[s
     """Return the collections that were named, or else the largest that can be measured."""
     if asked.collections:
         return [await app.collection(name, fresh=True) for name in asked.collections], []
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         every = await collections.every(connection)
     able = sorted((one for one in every if one.chunks), key=lambda one: (-one.chunks, one.name))
     with_vectors = [one for one in able if one.space and one.chunks >= FEWEST_VECTORS]
@@ -141,8 +140,7 @@ async def _midway(
 ) -> tuple[list[Group], list[str]]:
     if facts.space is None:
         return [], []
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         target = target_of(facts)
         # Twice as many: whatever is asked later in addition comes of other pairs.
         ids, _ = await samples.vectors(
@@ -187,8 +185,7 @@ async def _of_texts(
         questions=_worded(texts),
         is_given=is_given,
     )
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         documents = await samples.metadata(
             connection, target_of(facts), chunks=facts.chunks, size=_SAMPLED
         )
@@ -237,8 +234,7 @@ async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question
         new = [one for one in known if (one.chunks, one.text) not in asked][:count]
         first = len(group.questions)
         return tuple(replace(one, id=f"w{number:06}") for number, one in enumerate(new, first))
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         ids, _ = await samples.vectors(
             connection, target_of(facts), chunks=facts.chunks, size=2 * count
         )
@@ -251,8 +247,7 @@ async def _more(app: App, group: Group, count: int, seed: int) -> tuple[Question
 
 async def _known(app: App, facts: CollectionFacts, count: int) -> list[Question]:
     """Return questions in the words of chunks drawn at random: one sentence of each."""
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         passages = await samples.passages(
             connection, target_of(facts), chunks=facts.chunks, size=count
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from ragline.core import asking, languages, paired_times
+from ragline.core import asking, languages, measuring, paired_times
 from ragline.core.asking import Group, Question, Seen
 from ragline.core.filters import Filter, from_text
 from ragline.core.measuring import Found
@@ -81,8 +81,7 @@ class Arm:
                 for chunk in question.chunks
                 if (name, chunk) not in self.vectors
             }
-            pool = await self.app.pool(self.app.search_workload)
-            async with pool.connection() as connection:
+            async with self.app.connection(self.app.search_workload) as connection:
                 found = await samples.vectors_of(connection, target_of(facts), sorted(wanted))
                 if name not in self.samples:
                     self.samples[name] = await filtering.drawn(connection, target_of(facts), facts)
@@ -123,17 +122,14 @@ class Arm:
             return group.is_worded
         return all((group.collection, chunk) in self.vectors for chunk in question.chunks)
 
-    async def found(self, group: Group, question: Question) -> list[Found] | str:
-        """Return what production finds, or the error that it fails with."""
-        return await self._asked(group, question)
-
     async def exact(self, group: Group, question: Question) -> list[Found] | str:
         """Return what is there to be found, or the error that looking for it fails with."""
-        return await self._asked(group, question, is_exact=True)
+        return await self.found(group, question, is_exact=True)
 
-    async def _asked(
+    async def found(
         self, group: Group, question: Question, *, is_exact: bool = False
     ) -> list[Found] | str:
+        """Return what production finds, or the error that it fails with."""
         if self.failed >= _GIVE_UP_AFTER:
             return self.last_error
         if not self.can_ask(group, question):
@@ -145,7 +141,7 @@ class Arm:
             found = await search_collections(self.app, asked)
         except ERRORS as error:
             return self._failed(error)
-        return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in found.hits]
+        return measuring.chunks(found.hits)
 
     async def timed(self, group: Group, question: Question) -> float | None:
         """Return the milliseconds of one search; None where it fails."""
@@ -163,8 +159,7 @@ class Arm:
     async def witness_ms(self) -> float | None:
         """Return what a question takes that no change concerns; None where it fails."""
         try:
-            pool = await self.app.pool(self.app.search_workload)
-            async with pool.connection() as connection:
+            async with self.app.connection(self.app.search_workload) as connection:
                 started = time.perf_counter()
                 await connection.fetchval("select 1")
                 return (time.perf_counter() - started) * 1000
@@ -330,6 +325,17 @@ def by_turns(groups: Sequence[Group]) -> list[tuple[Group, Question]]:
     ]
 
 
+def in_time(
+    turns: Sequence[tuple[Group, Question]], *, until: float, fewest: int, advance: Advance
+) -> Iterator[tuple[Group, Question]]:
+    """Yield the questions to be answered until the time is over, but `fewest` in any case."""
+    for number, turn in enumerate(turns):
+        if time.monotonic() > until and number >= fewest:
+            return
+        advance("answers", number + 1, len(turns))
+        yield turn
+
+
 def timed(groups: Sequence[Group], floors: Policy | None) -> tuple[Group, ...]:
     """Return the groups with the questions whose times are taken: all where a policy limits times.
 
@@ -338,8 +344,7 @@ def timed(groups: Sequence[Group], floors: Policy | None) -> tuple[Group, ...]:
     is_limited = any(LATENCY.fullmatch(line.metric) for line in floors.lines) if floors else False
     at_most = None if is_limited else TIMED
     cut = [replace(group, questions=group.questions[:at_most]) for group in groups]
-    count = sum(len(group.questions) for group in cut)
-    times = -(-TIMED // count) if count else 1
+    times = -(-TIMED // (count(cut) or TIMED))
     return tuple(
         replace(
             group,
@@ -358,13 +363,15 @@ def askable(arms: Sequence[Arm], groups: Sequence[Group]) -> tuple[tuple[Group, 
 
     Documents come and go: a space beside the one in use lacks what was written a moment ago.
     """
-    gone = {
-        group.name: {
-            one.id for one in group.questions if not all(arm.can_ask(group, one) for arm in arms)
-        }
-        for group in groups
-    }
-    return without(groups, gone), sum(map(len, gone.values()))
+    left = _only(groups, lambda group, one: all(arm.can_ask(group, one) for arm in arms))
+    return left, count(groups) - count(left)
+
+
+def answered(
+    groups: Sequence[Group], answers: Mapping[str, Mapping[str, Seen]]
+) -> tuple[Group, ...]:
+    """Return the groups with those questions only that were answered."""
+    return _only(groups, lambda group, one: one.id in answers.get(group.name, ()))
 
 
 def affordable(groups: Sequence[Group], each_s: float, left_s: float) -> tuple[Group, ...]:
@@ -374,22 +381,18 @@ def affordable(groups: Sequence[Group], each_s: float, left_s: float) -> tuple[G
     """
     most = max(MINIMUM, int(left_s / each_s)) if each_s > 0 else None
     kept = {(group.name, question.id) for group, question in by_turns(groups)[:most]}
-    gone = {
-        group.name: {one.id for one in group.questions if (group.name, one.id) not in kept}
-        for group in groups
-    }
-    return without(groups, gone)
+    return _only(groups, lambda group, one: (group.name, one.id) in kept)
 
 
-def without(groups: Sequence[Group], gone: Mapping[str, set[str]]) -> tuple[Group, ...]:
-    """Return the groups without these questions, and without groups that have none left."""
+def count(groups: Sequence[Group]) -> int:
+    """Return how many questions there are in all."""
+    return sum(len(group.questions) for group in groups)
+
+
+def _only(groups: Sequence[Group], is_kept: Callable[[Group, Question], bool]) -> tuple[Group, ...]:
+    """Return the groups with some of their questions, and without groups that have none left."""
     left = (
-        replace(
-            group,
-            questions=tuple(
-                one for one in group.questions if one.id not in gone.get(group.name, ())
-            ),
-        )
+        replace(group, questions=tuple(one for one in group.questions if is_kept(group, one)))
         for group in groups
     )
     return tuple(group for group in left if group.questions)

@@ -118,8 +118,7 @@ async def usual(app: App, facts: CollectionFacts, wanted: Wanted) -> tuple[tuple
         )
     if wanted.filters:
         return wanted.filters, "as named"
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         documents = await samples.metadata(
             connection, target_of(facts), chunks=facts.chunks, size=_SAMPLED
         )
@@ -152,8 +151,7 @@ async def _with_filter(
     """Search within a filter as production would once the proposal is applied."""
     k, app = work.wanted.k, work.app
     target = target_of(work.facts)
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         plan = await filtering.plan(
             app.samples,
             connection,

@@ -13,7 +13,7 @@ import numpy as np
 from asyncpg import Record
 from asyncpg.prepared_stmt import PreparedStatement
 
-from ragline.core import frontier, hnsw, stats
+from ragline.core import frontier, hnsw, index_sweep, stats
 from ragline.core.frontier import Design, Point, Trial
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import trial_tables
@@ -104,8 +104,8 @@ async def build(
     work: Work, design: Design, upcoming: Sequence[Design] = (), *, slot: int = 1
 ) -> tuple[float, int]:
     """Build one index, saying now and then how far the whole is."""
-    expected = frontier.expected_s(design, work.trials)
-    after = [frontier.expected_s(one, work.trials) for one in upcoming[1:]]
+    expected = index_sweep.expected_s(design, work.trials)
+    after = [index_sweep.expected_s(one, work.trials) for one in upcoming[1:]]
     building = asyncio.ensure_future(
         trial_tables.build(work.table, design, memory=_memory(work, design), slot=slot)
     )
@@ -221,16 +221,30 @@ async def searched(
 
 
 async def exact_ms(work: Work) -> float:
-    """Return the middle time of comparing every vector of the copy."""
+    """Return what comparing every vector of the copy takes, at the pace of the indexes' times.
+
+    Beside searches of the first index, and by the least of both: what else the machine does is not
+    taken for what the one or the other costs.
+    """
     times = []
     statement = await work.table.searcher.prepare(
         trial_tables.exact_statement(work.table, work.wanted.k)
     )
-    for vector in work.seen[: _EXACT_TIMES + 1]:
+    beside = None
+    if work.trials:
+        first = work.trials[0].design
+        beside = await Search.of(
+            work, first, _REFERENCE_BREADTH, work.seen[0], slot=_REFERENCE_SLOT
+        )
+    for number, vector in enumerate(work.seen[: _EXACT_TIMES + 1]):
         started = time.perf_counter()
         await statement.fetch(vector)
         times.append((time.perf_counter() - started) * 1000)
-    return stats.quantile(times[1:], 0.5)
+        if beside is not None:
+            await beside.ask(vector, number, work.truth_seen)
+    if beside is None or work.pace_ms is None:
+        return stats.quantile(times[1:], 0.5)
+    return min(times) * work.pace_ms / min(beside.times)
 
 
 def interval(values: Sequence[float], seed: int) -> tuple[float, float, float]:

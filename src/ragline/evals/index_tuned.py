@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragline.core.frontier import Design, Place, Point, Skipped, Trial
+from ragline.core.frontier import Design, Place, Point, Trial
 from ragline.core.gate import Sampled
+from ragline.core.index_sweep import Skipped
 from ragline.evals import production
 
 

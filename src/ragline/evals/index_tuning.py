@@ -16,12 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ragline.core import filters, frontier, stats
-from ragline.core.frontier import Design, Limits, Skipped, Trial
+from ragline.core import filters, frontier, index_sweep, stats
+from ragline.core.frontier import Design, Trial
+from ragline.core.index_sweep import Limits, Skipped
 from ragline.core.results import CollectionFacts, SpaceFacts
 from ragline.db import trial_tables
 from ragline.errors import Conflict, PreconditionFailed, UsageError
-from ragline.evals import exact_truth, index_proposal, index_trials, production, tuning_questions
+from ragline.evals import (
+    exact_truth,
+    index_proposal,
+    index_trials,
+    production,
+    recall,
+    tuning_questions,
+)
 from ragline.evals.exact_truth import Nearest
 from ragline.evals.index_trials import Work
 from ragline.evals.index_tuned import Now, Progress, Proposal, Tuned, Wanted
@@ -53,8 +61,8 @@ async def tune(
     """
     started = time.monotonic()
     _check(wanted)
-    facts, space = await _looked(app, collection)
-    if facts.chunks < frontier.FEWEST_CHUNKS:
+    facts, space = await recall.embedded(app, collection)
+    if facts.chunks < index_sweep.FEWEST_CHUNKS:
         return _too_small(facts, wanted)
     warnings = _room(facts, space, folder)
     texts = await tuning_questions.texts(app, facts, space, wanted)
@@ -68,7 +76,7 @@ async def tune(
         work_mem = await connection.fetchval("select pg_catalog.current_setting('work_mem')")
     show(Progress(what="copying the vectors", done_s=0.0, left_s=None))
     async with trial_tables.copied(admin.dsn, target_of(facts), work_mem=work_mem) as table:
-        if table.rows < frontier.FEWEST_CHUNKS:
+        if table.rows < index_sweep.FEWEST_CHUNKS:
             return _too_small(replace(facts, chunks=table.rows), wanted)
         seen_at = facts
         facts = replace(facts, chunks=table.rows)
@@ -103,16 +111,9 @@ async def tune(
             )
 
 
-async def _looked(app: App, collection: str) -> tuple[CollectionFacts, SpaceFacts]:
-    facts = await app.collection(collection, fresh=True)
-    if facts.space is None:
-        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
-    return facts, facts.space
-
-
 async def _meanwhile(app: App, before: CollectionFacts, space: SpaceFacts) -> tuple[str, ...]:
     """Return a warning where the contents changed meanwhile. Raises Conflict for other vectors."""
-    now, other = await _looked(app, before.name)
+    now, other = await recall.embedded(app, before.name)
     if (now.id, other.id) != (before.id, space.id):
         raise Conflict(
             f"collection {before.name!r} was embedded anew while its index was tuned: what was measured "
@@ -177,7 +178,7 @@ async def _tuned(work: Work, texts: Texts, warnings: tuple[str, ...]) -> Tuned:
 
 async def _sweep(work: Work, limits: Limits) -> tuple[Skipped, ...]:
     """Build and search one design after the other, until none is left that may be worth it."""
-    while upcoming := (left := frontier.outlook(work.trials, limits)).upcoming:
+    while upcoming := (left := index_sweep.outlook(work.trials, limits)).upcoming:
         await work.watch.rest()
         trial = await index_trials.tried(work, upcoming[0], upcoming)
         work.trials.append(trial)
@@ -236,7 +237,7 @@ def _design_now(work: Work) -> Design | None:
 
 def _limits(work: Work) -> Limits:
     possible = trial_tables.storages(work.table)
-    storages = tuple(one for one in frontier.STORAGES if possible[one])
+    storages = tuple(one for one in index_sweep.STORAGES if possible[one])
     if "vector" not in storages and "halfvec" not in storages:
         raise UsageError(
             f"no index of this pgvector holds {work.space.dimension:,} dimensions: searches of "
@@ -261,7 +262,7 @@ def _why_none(trials: Sequence[Trial], wanted: Wanted) -> str:
     if held:
         least = min(held, key=lambda t: t.size_bytes)
         return (
-            f"no index of at most {(wanted.max_bytes or 0) / _MIB:,.0f} MB holds {wanted.recall:g}; the "
+            f"no index of at most {(wanted.max_bytes or 0) / _MIB:,.1f} MB holds {wanted.recall:g}; the "
             f"least that does takes {least.size_bytes / _MIB:,.1f} MB ({least.design})"
         )
     best = min(applicable, key=lambda t: (-t.best.recall, t.best.p50_ms))
@@ -278,7 +279,7 @@ def _too_small(facts: CollectionFacts, wanted: Wanted) -> Tuned:
         chunks=facts.chunks, questions="none were asked", sampled="all", n_seen=0, n_unseen=0, now=None,
         exact_p50_ms=None, trials=(), frontier=(), skipped=(), proposal=None,
         reason=f"collection {facts.name!r} has {facts.chunks:,} vectors: comparing them all is exact, "
-        f"and as quick as an index below about {frontier.FEWEST_CHUNKS:,}; no index is proposed",
+        f"and as quick as an index below about {index_sweep.FEWEST_CHUNKS:,}; no index is proposed",
     )  # fmt: skip
 
 
@@ -291,7 +292,7 @@ def _room(facts: CollectionFacts, space: SpaceFacts, folder: Path | None) -> tup
         m=32,
         ef_construction=64,
     )
-    index = frontier.index_bytes(largest, space.dimension, facts.chunks)
+    index = index_sweep.index_bytes(largest, space.dimension, facts.chunks)
     needed = math.ceil((each * facts.chunks + frontier.FINALISTS * index) * _HEADROOM)
     free = None
     if folder is not None:

@@ -29,8 +29,7 @@ async def likely(
     Every other one is of what stands above a chunk, as far as there is such a thing; the rest are the
     first words of a sentence within.
     """
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         drawn = await samples.headed(
             connection, target_of(facts), chunks=facts.chunks, size=_SPARE * (count + len(but))
         )

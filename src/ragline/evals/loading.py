@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ragline.core.cases import Case
 from ragline.core.runs import CaseResult, Run
+from ragline.db import datasets as dataset_rows
 from ragline.db import evals as rows
 from ragline.db.pool import Connection
 from ragline.errors import NotFound, UsageError
@@ -17,8 +18,7 @@ _MOST_LISTED = 10
 
 async def one(app: App, reference: str) -> Run:
     """Return the run that is meant; NotFound says which there are."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         found = await _candidates(connection, reference)
     return _only(reference, found)
 
@@ -27,8 +27,7 @@ async def both(app: App, a: str, b: str) -> tuple[Run, Run]:
     """Return the two runs that are meant. A baseline's name may be kept for several datasets: then
     it means that of the other run's.
     """
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         first, second = await _candidates(connection, a), await _candidates(connection, b)
     if len(second) == 1:
         first = _of_dataset(first, second[0])
@@ -39,16 +38,14 @@ async def both(app: App, a: str, b: str) -> tuple[Run, Run]:
 
 async def results(app: App, run: Run) -> tuple[CaseResult, ...]:
     """Return a run's cases in order."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return tuple(await rows.results(connection, run.id))
 
 
 async def cases(app: App, run: Run) -> Mapping[str, Case]:
     """Return the cases that a run was measured with, by id."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        found = await rows.dataset_of_run(connection, run.id)
+    async with app.connection("eval") as connection:
+        found = await dataset_rows.of_run(connection, run.id)
     return {case.id: case for case in found[1].cases} if found else {}
 
 
@@ -58,11 +55,10 @@ async def noise(app: App, *runs: Run) -> dict[str, float]:
     It is measured for the settings of a run; of several runs with other settings, the largest counts.
     """
     largest: dict[str, float] = {}
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         for run in runs:
             settings_hash = run.provenance.get("settings_hash")
-            found = await rows.dataset_of_run(connection, run.id)
+            found = await dataset_rows.of_run(connection, run.id)
             if found is None or not isinstance(settings_hash, str):
                 continue
             for metric, one in (await rows.noise(connection, found[0].id, settings_hash)).items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ragline.core import stats
 from ragline.core.runs import Limits, Noise, Run, Settings
+from ragline.db import datasets as dataset_rows
 from ragline.db import evals as rows
 from ragline.errors import Inconclusive, UsageError
 from ragline.evals.run import Progress, evaluate
@@ -94,9 +95,8 @@ def _check(one: Run, first: Run) -> None:
 
 async def _store(app: App, runs: Sequence[Run]) -> int:
     """Store the noise, and return the dataset's number."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        found = await rows.dataset_of_run(connection, runs[0].id)
+    async with app.connection("eval") as connection:
+        found = await dataset_rows.of_run(connection, runs[0].id)
         if found is None:
             raise UsageError(f"dataset {runs[0].dataset!r} was removed while it was measured")
         await rows.save_noise(
@@ -112,8 +112,7 @@ async def _store(app: App, runs: Sequence[Run]) -> int:
 async def _stored(app: App, dataset_id: int, runs: Sequence[Run], seconds: float) -> NoiseReport:
     """Return what was stored, read back."""
     settings_hash = runs[0].provenance["settings_hash"]
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         noise = await rows.noise(connection, dataset_id, settings_hash)
     return NoiseReport(
         dataset=runs[0].dataset,
@@ -127,8 +126,7 @@ async def _stored(app: App, dataset_id: int, runs: Sequence[Run], seconds: float
 
 
 async def _remove(app: App, runs: Sequence[Run]) -> None:
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         for run in runs:
             await rows.remove_run(connection, run.id)
 

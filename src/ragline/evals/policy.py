@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from ragline.core.redline import PRESETS, Policy, policy
+from ragline.core.policies import PRESETS, Policy, policy
 from ragline.errors import NotFound, UsageError
 
 

@@ -13,7 +13,7 @@ from ragline.core.cases import Dataset, DatasetFacts, labels_hash
 from ragline.core.remote import Endpoint
 from ragline.core.results import CollectionFacts
 from ragline.core.runs import Limits, Settings
-from ragline.db import evals as rows
+from ragline.db import datasets as dataset_rows
 from ragline.db import relevance
 from ragline.db.pool import Pool
 from ragline.errors import (
@@ -170,9 +170,9 @@ def _odd_limits(limits: Limits) -> Iterator[str]:
 
 async def _dataset(pool: Pool, name: str) -> tuple[DatasetFacts, Dataset]:
     async with pool.connection() as connection:
-        if (found := await rows.dataset(connection, name)) is not None:
+        if (found := await dataset_rows.one(connection, name)) is not None:
             return found
-        known = ", ".join(facts.name for facts in await rows.datasets(connection))
+        known = ", ".join(facts.name for facts in await dataset_rows.every(connection))
     there = (
         f"there are: {known}" if known else "and no other: `ragline eval dataset import` adds one"
     )

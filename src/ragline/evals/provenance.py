@@ -10,11 +10,10 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from ragline.core import prompts, run_json, search_policy
+from ragline.core import hnsw, prompts, run_json, search_policy
 from ragline.core.measuring import Way
 from ragline.core.results import CollectionFacts
 from ragline.core.runs import Settings
-from ragline.db.statements import HNSW_LARGEST_VECTOR
 from ragline.models.embed import ModelFacts
 from ragline.models.llm import ChatFacts
 from ragline.rag.generate import Limits
@@ -40,13 +39,17 @@ def provenance(
     named. `chat` and `limits` are None where nothing is
     generated.
     """
-    models = {"embedding": _embedding(embedding), "chat": _chat(chat), "judge": judge_id}
+    models = {
+        "embedding": _parts(embedding, "model_id", "weights_hash"),
+        "chat": _parts(chat, "model_id", "provider", "base_url"),
+        "judge": judge_id,
+    }
     chosen = {
-        "settings": run_json.settings_to_json(settings),
+        "settings": run_json.plain(settings, "settings"),
         "models": models,
         "spaces": {facts.name: _space(facts) for facts in collections},
         "prompt": prompts.PROMPT_VERSION if chat else None,
-        "limits": _limits(limits),
+        "limits": _parts(limits, "passages", "context_tokens", "max_tokens"),
         "match": way,
     }
     policies = {facts.name: _policy(facts) for facts in collections}
@@ -111,16 +114,7 @@ def _files(folder: Traversable, path: str) -> Iterable[tuple[str, bytes]]:
 
 
 def _space(facts: CollectionFacts) -> dict[str, Any] | None:
-    space = facts.space
-    if space is None:
-        return None
-    return {
-        "model_id": space.model_id,
-        "weights_hash": space.weights_hash,
-        "dimension": space.dimension,
-        "metric": space.metric,
-        "storage": space.storage,
-    }
+    return _parts(facts.space, "model_id", "weights_hash", "dimension", "metric", "storage")
 
 
 def _policy(facts: CollectionFacts) -> dict[str, Any]:
@@ -145,31 +139,9 @@ def _has_unusual_index(facts: CollectionFacts) -> bool:
     if space is None:
         return False
     # Beyond 2,000 dimensions an index holds halves in any case.
-    usual = "halfvec" if space.dimension > HNSW_LARGEST_VECTOR else space.storage
+    usual = "halfvec" if space.dimension > hnsw.LARGEST["vector"] else space.storage
     return (space.index_storage, space.index_m, space.index_ef_construction) != (usual, 16, 64)
 
 
-def _embedding(facts: ModelFacts | None) -> dict[str, Any] | None:
-    if facts is None:
-        return None
-    return {"model_id": facts.model_id, "weights_hash": facts.weights_hash}
-
-
-def _chat(facts: ChatFacts | None) -> dict[str, Any] | None:
-    if facts is None:
-        return None
-    return {
-        "model_id": facts.model_id,
-        "provider": facts.provider,
-        "base_url": facts.base_url,
-    }
-
-
-def _limits(limits: Limits | None) -> dict[str, int] | None:
-    if limits is None:
-        return None
-    return {
-        "passages": limits.passages,
-        "context_tokens": limits.context_tokens,
-        "max_tokens": limits.max_tokens,
-    }
+def _parts(facts: object, *names: str) -> dict[str, Any] | None:
+    return None if facts is None else {name: getattr(facts, name) for name in names}

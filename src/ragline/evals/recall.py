@@ -10,8 +10,7 @@ import numpy as np
 
 from ragline.core import measuring, stats
 from ragline.core.index_sample import Sample
-from ragline.core.measuring import Found
-from ragline.core.results import SearchResult
+from ragline.core.results import CollectionFacts, SearchResult, SpaceFacts
 from ragline.db import attached_rows, samples
 from ragline.errors import RaglineError, UsageError
 from ragline.evals.run import Progress
@@ -70,11 +69,8 @@ async def recall(
     chunks are drawn by the database.
     """
     _check(n, k)
-    facts = await app.collection(collection, fresh=True)
-    if facts.space is None:
-        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    facts, space = await embedded(app, collection)
+    async with app.connection(app.search_workload) as connection:
         has_index = bool(await attached_rows.index_state(connection, facts))
         ids, vectors = await samples.vectors(
             connection, target_of(facts), chunks=facts.chunks, size=n
@@ -84,12 +80,11 @@ async def recall(
             f"collection {collection!r} has {len(ids)} vectors: too few to measure with, every search "
             "compares them all"
         )
-    is_unit = facts.space.normalised
     questions: list[_Question] = []
     used: int | None = None
     for number, vector in enumerate(vectors, start=1):
         # The one before it, and before the first the last: they come in no order.
-        between = midway(vectors[number - 2], vector, is_unit=is_unit)
+        between = midway(vectors[number - 2], vector, is_unit=space.normalised)
         asked = query("", collection, k=k, method="vector", ef_search=ef_search, vector=between)
         found = await search_collections(app, asked)
         exact = await search_collections(app, replace(asked, exact=True))
@@ -98,6 +93,14 @@ async def recall(
         if on_progress:
             on_progress(_progress(number, len(ids), questions))
     return _summed(collection, k, questions, used, seed, _warnings(n, len(ids), has_index))
+
+
+async def embedded(app: App, collection: str) -> tuple[CollectionFacts, SpaceFacts]:
+    """Return a collection and its vectors' space as they are now; UsageError where it has none."""
+    facts = await app.collection(collection, fresh=True)
+    if facts.space is None:
+        raise UsageError(f"collection {collection!r} has no vectors: ingest it with a model first")
+    return facts, facts.space
 
 
 async def sample(
@@ -146,7 +149,7 @@ class _Question:
 
 
 def _question(k: int, found: SearchResult, exact: SearchResult) -> _Question:
-    ours, best = _chunks(found), _chunks(exact)
+    ours, best = measuring.chunks(found.hits), measuring.chunks(exact.hits)
     value = measuring.ann_recall(k, ours, best)
     if value is None:
         raise RaglineError("an exact search found nothing in a collection that has vectors")
@@ -157,10 +160,6 @@ def _question(k: int, found: SearchResult, exact: SearchResult) -> _Question:
         ms=found.timings_ms["total"],
         exact_ms=exact.timings_ms["total"],
     )
-
-
-def _chunks(found: SearchResult) -> list[Found]:
-    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in found.hits]
 
 
 def _summed(

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from ragline.core import run_json
 from ragline.core.comparing import CaseChange
-from ragline.core.redline import Policy, Verdict
+from ragline.core.policies import Policy
+from ragline.core.redline import Verdict
 from ragline.core.runs import Run
 from ragline.errors import PreconditionFailed, UsageError
 from ragline.evals import (

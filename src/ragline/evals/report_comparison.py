@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ragline.core.comparing import CaseChange, has_direction, is_lower_better
-from ragline.core.redline import Line, Row
-from ragline.core.runs import Run
+from ragline.core.policies import Line
+from ragline.core.redline_rows import Row
 from ragline.evals import report_cases, report_verdict
 from ragline.evals.compare import Comparison, Difference
 from ragline.evals.report_content import (
-    Bars,
     Content,
     Interval,
-    Panel,
     Table,
+    bars,
     columns,
     direction,
     effort,
@@ -60,9 +59,9 @@ def content(comparison: Comparison) -> Content:
         marks=_marks(comparison),
         tables=tuple(table for table in listed if table is not None),
         intervals=_intervals(comparison),
-        bars=_bars(runs),
+        bars=bars(runs),
         bar_names=("baseline", "run"),
-        panels=_panels(changes.regressed),
+        panels=tuple(map(report_cases.compared, changes.regressed[:_MOST_PANELS])),
         panels_title="Worst regressions, side by side",
         panels_after="regressed",
     )
@@ -163,20 +162,6 @@ def _counts(comparison: Comparison) -> Table:
 
 def _changed(key: str, title: str, listed: Sequence[CaseChange]) -> Table | None:
     return report_cases.changes(key, title, listed, MOST_LISTED) if listed else None
-
-
-def _panels(regressed: Sequence[CaseChange]) -> tuple[Panel, ...]:
-    return tuple(report_cases.compared(change) for change in regressed[:_MOST_PANELS])
-
-
-def _bars(runs: Sequence[Run]) -> tuple[Bars, ...]:
-    names = sorted(
-        {name for run in runs for name in run.phases_ms},
-        key=lambda name: -max(run.phases_ms.get(name, 0.0) for run in runs),
-    )
-    return tuple(
-        Bars(phase=name, ms=tuple(run.phases_ms.get(name) for run in runs)) for name in names
-    )
 
 
 def _intervals(comparison: Comparison) -> tuple[Interval, ...]:

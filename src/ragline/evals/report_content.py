@@ -15,7 +15,7 @@ _ESCAPED = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _MICRO = 1_000_000
-_PERCENT = 100
+_LONGEST = 90
 UNKNOWN = "unknown"
 NOT_MEASURED = "not measured"
 
@@ -215,22 +215,14 @@ def marks_of(run: Run) -> Iterator[str]:
 
 def phases(runs: Sequence[Run]) -> Table:
     """Return where the time of one run went, or that of two beside each other."""
-    names = sorted(
-        {name for run in runs for name in run.phases_ms},
-        key=lambda name: -max(run.phases_ms.get(name, 0.0) for run in runs),
-    )
     totals = [sum(run.phases_ms.values()) for run in runs]
     heads = ("#baseline | #share | #run | #share" if len(runs) > 1 else "#time | #share").split("|")
     rows = tuple(
         (
-            name,
-            *(
-                cell
-                for run, total in zip(runs, totals, strict=True)
-                for cell in _phase(run.phases_ms.get(name), total)
-            ),
+            one.phase,
+            *(cell for ms, total in zip(one.ms, totals, strict=True) for cell in _phase(ms, total)),
         )
-        for name in names
+        for one in bars(runs)
     )
     return Table(
         key="phases",
@@ -238,6 +230,17 @@ def phases(runs: Sequence[Run]) -> Table:
         columns=columns(" | ".join(["phase", *heads])),
         rows=rows,
         note="Summed over the cases, which run side by side; rest is what no phase claims.",
+    )
+
+
+def bars(runs: Sequence[Run]) -> tuple[Bars, ...]:
+    """Return what each phase took in each run, the longest first."""
+    names = sorted(
+        dict.fromkeys(name for run in runs for name in run.phases_ms),
+        key=lambda name: -max(run.phases_ms.get(name, 0.0) for run in runs),
+    )
+    return tuple(
+        Bars(phase=name, ms=tuple(run.phases_ms.get(name) for run in runs)) for name in names
     )
 
 
@@ -349,7 +352,7 @@ def side_by_side(
     return Table(key=key, title=title, columns=columns(heads), rows=tuple(rows))
 
 
-def shortened(text: str, length: int = 90) -> str:
+def shortened(text: str) -> str:
     """Return the beginning of `text` on one line."""
     line = " ".join(text.split())
-    return Foreign(line if len(line) <= length else f"{line[: length - 2]} …")
+    return Foreign(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 2]} …")

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from ragline.core import comparing
 from ragline.core.cases import Case
-from ragline.core.redline import Policy, Verdict
+from ragline.core.policies import Policy
+from ragline.core.redline import Verdict
 from ragline.core.runs import CaseResult, Run
 from ragline.evals import report_cases, report_verdict
 from ragline.evals.report_content import (
-    Bars,
     Content,
     Panel,
     Table,
+    bars,
     columns,
     direction,
     effort,
@@ -64,7 +65,7 @@ def content(report: RunReport) -> Content:
         summary=_summary(report),
         marks=tuple(marks_of(run)),
         tables=tuple(table for table in listed if table is not None),
-        bars=tuple(Bars(phase=name, ms=(ms,)) for name, ms in _by_size(run.phases_ms)),
+        bars=bars([run]),
         bar_names=("run",),
         panels=_weakest(report, metric) if metric else (),
         panels_title=f"Weakest cases by {metric}",
@@ -92,10 +93,6 @@ def _metrics(run: Run) -> Table:
         rows=rows,
         note="n is the number of cases that a value rests on; missing ones failed, and are in none.",
     )
-
-
-def _by_size(phases_ms: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(phases_ms.items(), key=lambda item: -item[1])
 
 
 def _weakest(report: RunReport, metric: str) -> tuple[Panel, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ragline.core.redline import Policy, Row, Verdict
+from ragline.core.policies import Policy
+from ragline.core.redline import Verdict
+from ragline.core.redline_rows import Row
 from ragline.evals.report_content import (
     Foreign,
     Table,

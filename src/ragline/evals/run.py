@@ -364,19 +364,10 @@ def _spent_before(run: Run, results: list[CaseResult]) -> Spent:
 
 
 def _spent_in_all(session: _Session, *, has_died: bool) -> Spent:
-    spent = summary.spent([session.spent_before, _spent(session.taken)])
+    spent = summary.spent([session.spent_before, summary.taken(session.taken)])
     settings = session.ready.job.settings
     asks_models = spent.calls or settings.answers == "generated" or settings.judge == "llm"
     if has_died and asks_models:
         # What that process asked for last may be billed, and stands in no case.
         return replace(spent, input_tokens=None, output_tokens=None, cost_micro_usd=None)
     return spent
-
-
-def _spent(taken: Usage) -> Spent:
-    return Spent(
-        calls=taken.calls,
-        input_tokens=taken.input_tokens,
-        output_tokens=taken.output_tokens,
-        cost_micro_usd=taken.cost_micro_usd,
-    )

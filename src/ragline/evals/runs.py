@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from ragline.core.cases import Dataset
 from ragline.core.measuring import WAYS, Way, named
 from ragline.core.runs import CaseResult, Run
+from ragline.db import datasets as dataset_rows
 from ragline.db import evals as rows
 from ragline.errors import Inconclusive, NotFound, UsageError
 from ragline.evals import formats, loading
@@ -26,8 +27,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 async def every(app: App, dataset: str | None = None, limit: int | None = None) -> tuple[Run, ...]:
     """Return the runs of a dataset or of all, newest first."""
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         return tuple(await rows.runs(connection, dataset, limit))
 
 
@@ -37,8 +37,7 @@ async def remove(app: App, reference: str) -> Run:
     NotFound says which there are; Conflict while it is a baseline, or somebody works on it.
     """
     found = await loading.one(app, reference)
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
+    async with app.connection("eval") as connection:
         if not await rows.remove_run(connection, found.id):
             raise NotFound(f"run {found.id} ({found.name}) is gone already")
     return found
@@ -81,9 +80,8 @@ def _naming(run: Run) -> Callable[[str], str]:
 
 
 async def _dataset(app: App, run: Run) -> Dataset:
-    pool = await app.pool("eval")
-    async with pool.connection() as connection:
-        found = await rows.dataset_of_run(connection, run.id)
+    async with app.connection("eval") as connection:
+        found = await dataset_rows.of_run(connection, run.id)
     if found is None:
         raise NotFound(f"run {run.id} ({run.name}) is gone")
     return found[1]

@@ -9,6 +9,8 @@ from statistics import fmean
 from ragline.core import reading, stats
 from ragline.core.cases import Case
 from ragline.core.runs import CaseResult, Figure, Spent
+from ragline.signals import usage
+from ragline.signals.usage import Usage
 
 LATENCY = "search_ms"
 _MOST_WARNINGS = 5
@@ -80,14 +82,24 @@ def warned(results: Iterable[CaseResult]) -> list[str]:
     return [*lines, *([f"cases have {more} other warnings: see each"] if more else [])]
 
 
+def taken(counted: Usage) -> Spent:
+    """Return what was counted while something was measured."""
+    return Spent(
+        calls=counted.calls,
+        input_tokens=counted.input_tokens,
+        output_tokens=counted.output_tokens,
+        cost_micro_usd=counted.cost_micro_usd,
+    )
+
+
 def spent(several: Iterable[Spent]) -> Spent:
     """Return the sum; what is unknown in a part is unknown in the whole."""
     some = list(several)
     return Spent(
         calls=sum(one.calls for one in some),
-        input_tokens=_sum([one.input_tokens for one in some]),
-        output_tokens=_sum([one.output_tokens for one in some]),
-        cost_micro_usd=_sum([one.cost_micro_usd for one in some]),
+        input_tokens=usage.total(one.input_tokens for one in some),
+        output_tokens=usage.total(one.output_tokens for one in some),
+        cost_micro_usd=usage.total(one.cost_micro_usd for one in some),
     )
 
 
@@ -109,8 +121,3 @@ def _abstention(cases: Mapping[str, Case], results: Iterable[CaseResult]) -> dic
         for name, (value, n, missing) in named.items()
         if value is not None
     }
-
-
-def _sum(parts: Sequence[int | None]) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from types import TracebackType
 from typing import Any
 
 from ragline.core import measuring, phases
 from ragline.core.cases import Case
 from ragline.core.claims import ClaimLabels
-from ragline.core.measuring import Found, Way
+from ragline.core.measuring import Way
 from ragline.core.results import Answer, Hit, SearchResult
-from ragline.core.runs import CaseError, CaseResult, RunHit, Settings, Spent
+from ragline.core.runs import CaseError, CaseResult, RunHit, Settings, text_hash
 from ragline.db import evals
 from ragline.db.pool import Pool
 from ragline.errors import ModelError, RaglineError, UsageError
+from ragline.evals import summary
 from ragline.evals.provenance import digest
 from ragline.models import judge as judges
 from ragline.models.judge import Judge
@@ -25,7 +24,8 @@ from ragline.rag.answer import answer_from
 from ragline.rag.app import App
 from ragline.rag.generate import Limits, generated_from
 from ragline.rag.query import Query
-from ragline.rag.search import Asked, search_with_vector
+from ragline.rag.questions import Asked
+from ragline.rag.search import search_with_vector
 from ragline.signals import spans, usage
 
 IMPORTED = ""
@@ -83,12 +83,7 @@ async def one(job: Job, ordinal: int, case: Case) -> CaseResult:
         warnings=tuple(dict.fromkeys(work.warnings)),
         phases_ms=phases_ms,
         total_ms=sum(phases_ms.values()),
-        spent=Spent(
-            calls=taken.calls,
-            input_tokens=taken.input_tokens,
-            output_tokens=taken.output_tokens,
-            cost_micro_usd=taken.cost_micro_usd,
-        ),
+        spent=summary.taken(taken),
         reuse_key=work.reuse_key,
         is_reused=work.is_reused,
     )
@@ -119,12 +114,7 @@ class _Phase:
     def __enter__(self) -> None:
         return
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
         if not isinstance(error, RaglineError):
             return False
         is_of_model = isinstance(error, ModelError)
@@ -204,7 +194,9 @@ def _searched(work: _Work, found: SearchResult) -> None:
     work.metrics["search_ms"] = found.timings_ms["total"]
     work.metrics["rows"] = len(found.hits) / job.settings.k
     if job.way is not None:
-        work.metrics |= measuring.retrieval(work.case, _chunks(found.hits), job.settings.k, job.way)
+        work.metrics |= measuring.retrieval(
+            work.case, measuring.chunks(found.hits), job.settings.k, job.way
+        )
 
 
 async def _held_against_exact(
@@ -217,7 +209,7 @@ async def _held_against_exact(
     k = work.job.settings.k
     with work.phase("database.exact", of_models="embed"):
         best, _ = await search_with_vector(work.job.app, exact)
-        recall = measuring.ann_recall(k, _chunks(hits), _chunks(best.hits))
+        recall = measuring.ann_recall(k, measuring.chunks(hits), measuring.chunks(best.hits))
         if recall is not None:
             work.metrics[f"ann_recall@{k}"] = recall
 
@@ -328,7 +320,7 @@ def _reuse_key(work: _Work, contexts: Sequence[tuple[str, str]]) -> str:
             "is_answerable": case.is_answerable,
             "cited": _cited_by(work),
             "response": case.response if work.job.query is None else None,
-            "contexts": [[title, _hash(text)] for title, text in contexts],
+            "contexts": [[title, text_hash(text)] for title, text in contexts],
             **work.job.made_with,
         }
     )
@@ -350,14 +342,6 @@ def _run_hit(hit: Hit) -> RunHit:
         collection=hit.collection,
         chunk_id=hit.chunk_id,
         source=hit.source,
-        hash=_hash(hit.body),
+        hash=text_hash(hit.body),
         score=hit.score,
     )
-
-
-def _chunks(hits: Sequence[Hit]) -> list[Found]:
-    return [Found(h.collection, h.chunk_id, h.source, h.body, h.score) for h in hits]
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -94,14 +94,11 @@ def install(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     async def of_ours(request: Request, error: Exception) -> Response:
         return ours(request, error)
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        return _invalid(request, error)
-
     async def http(request: Request, error: Exception) -> Response:
         return _http(request, error, routes)
 
     app.add_exception_handler(RaglineError, of_ours)
-    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, http)
     # FastAPI's own way to change its page is to replace this method.
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -133,7 +130,7 @@ def _detail(error: RaglineError) -> str:
     return f"{said}; the server's log tells more by request_id"
 
 
-def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     found = error.errors()

@@ -71,9 +71,9 @@ class Spending:
             retries=self.retries + other.retries,
             failures=self.failures + other.failures,
             uncounted=self.uncounted + other.uncounted,
-            input_tokens=_sum(self.input_tokens, other.input_tokens),
-            output_tokens=_sum(self.output_tokens, other.output_tokens),
-            cost_micro_usd=_sum(self.cost_micro_usd, other.cost_micro_usd),
+            input_tokens=usage.total((self.input_tokens, other.input_tokens)),
+            output_tokens=usage.total((self.output_tokens, other.output_tokens)),
+            cost_micro_usd=usage.total((self.cost_micro_usd, other.cost_micro_usd)),
             limiter_wait_s=self.limiter_wait_s + other.limiter_wait_s,
             retry_wait_s=self.retry_wait_s + other.retry_wait_s,
         )
@@ -176,10 +176,6 @@ class Account:
         if not input_tokens and not output_tokens:
             return Decimal(0)
         return self.price.micro_usd(input_tokens, output_tokens) if self.price else None
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
 
 
 def prices(own: Path | None) -> tuple[Price, ...]:

@@ -15,12 +15,20 @@ from urllib.parse import urlsplit
 from ragline.core.pacing import retry_after_s
 from ragline.core.remote import Endpoint, is_loopback, is_readable_on_the_way
 from ragline.errors import ModelError, UsageError
-from ragline.models.calls import Kind, RequestFailed, kind_of_status, may_be_billed, quoted
+from ragline.models.calls import (
+    CONNECT_TIMEOUT_S,
+    MOST_BYTES,
+    Kind,
+    RequestFailed,
+    invalid,
+    kind_of_status,
+    may_be_billed,
+    quoted,
+    too_long,
+)
 
 _Result = TypeVar("_Result")
 
-_MOST_BYTES = 64 * 1024 * 1024
-_CONNECT_TIMEOUT_S = 10.0
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".amazonaws.eu")
 # Spare connections, so that a question does not wait for passages.
 _SPARE = 4
@@ -153,7 +161,7 @@ class Runtime:
             region_name=self._endpoint.region,
             endpoint_url=url,
             config=config.Config(
-                connect_timeout=min(limits.timeout_s, _CONNECT_TIMEOUT_S),
+                connect_timeout=min(limits.timeout_s, CONNECT_TIMEOUT_S),
                 read_timeout=limits.timeout_s,
                 # Repeating is ours, so that it is counted, and bounded by one deadline.
                 retries={"total_max_attempts": 1, "mode": "standard"},
@@ -175,13 +183,9 @@ def base_model(model: str) -> str:
 
 def body_of(answer: Any) -> bytes:
     """Return the bytes of an answer of `invoke_model`."""
-    data: bytes = answer["body"].read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
-        raise RequestFailed(
-            "invalid",
-            f"the answer is longer than {_MOST_BYTES // 1024 // 1024} MiB",
-            may_be_billed=True,
-        )
+    data: bytes = answer["body"].read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise too_long()
     return data
 
 
@@ -211,9 +215,7 @@ def _named(timeout_s: float) -> Iterator[None]:
         # Credentials, regions, profiles, parameters: nothing was sent. Some are ValueErrors, too.
         raise RequestFailed("refused", quoted(str(error))) from error
     except (frames.ParserError, parsers.ResponseParserError, ValueError) as error:
-        raise RequestFailed(
-            "invalid", f"an answer that cannot be read ({quoted(str(error))})", may_be_billed=True
-        ) from error
+        raise invalid(f"an answer that cannot be read ({quoted(str(error))})") from error
 
 
 def _refusal(response: Any) -> RequestFailed:

@@ -23,6 +23,9 @@ Kind = Literal[
 ]
 _Result = TypeVar("_Result")
 
+MOST_BYTES = 64 * 1024 * 1024
+"""No reply is read any further."""
+CONNECT_TIMEOUT_S = 10.0
 _LONGEST_QUOTE = 300
 # As much of a key in one piece is a part of it, and not a word that it shares with a message.
 _PIECE_OF_A_KEY = 8
@@ -44,7 +47,6 @@ class RequestFailed(Exception):
         asked_s: float | None = None,
         may_be_billed: bool = False,
         parameter: str | None = None,
-        at: str | None = None,
     ) -> None:
         super().__init__(what)
         self.kind = kind
@@ -53,7 +55,7 @@ class RequestFailed(Exception):
         self.may_be_billed = may_be_billed
         self.parameter = parameter
         """The parameter of ours that the provider does not know."""
-        self.at = at
+        self.at: str | None = None
         """Where it was, if not where the endpoint says."""
         self.is_adapted = False
         """The next request will be without what this one was refused for."""
@@ -87,12 +89,11 @@ class Line:
         endpoint: Endpoint,
         account: Account,
         *,
-        limiter: Limiter | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.endpoint = endpoint
         self.account = account
-        self._limiter = limiter or Limiter(endpoint.limits)
+        self._limiter = Limiter(endpoint.limits)
         self._sleep = sleep
         self._secret = endpoint.key.reveal() if endpoint.key else None
 
@@ -171,9 +172,7 @@ class Line:
             try:
                 return source, await anext(source)
             except StopAsyncIteration:
-                raise RequestFailed(
-                    "invalid", "the answer ended before it began", may_be_billed=True
-                ) from None
+                raise invalid("the answer ended before it began") from None
             except BaseException:
                 await source.aclose()
                 raise
@@ -286,6 +285,16 @@ _ERRORS: dict[Kind, type[RemoteModelError]] = {
     "unusable": ModelRefused,
     "invalid": ModelReplyInvalid,
 }
+
+
+def invalid(what: str) -> RequestFailed:
+    """Return what a reply is that nobody can use; it is billed all the same."""
+    return RequestFailed("invalid", what, may_be_billed=True)
+
+
+def too_long() -> RequestFailed:
+    """Return what a reply is of more than MOST_BYTES."""
+    return invalid(f"the answer is longer than {MOST_BYTES // 1024 // 1024} MiB")
 
 
 def quoted(text: str) -> str:

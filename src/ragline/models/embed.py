@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from ragline.core.remote import EmbeddingEndpoint
+    from ragline.config import Config
 
 Vector = npt.NDArray[np.float32]
 """One embedding, of shape (dimension,)."""
@@ -71,51 +71,7 @@ class Embedder(Protocol):
         """Give back threads and memory; the embedder cannot be used afterwards."""
 
 
-class ModelConfig(Protocol):
-    """The part of the configuration that names a model."""
-
-    @property
-    def data_dir(self) -> Path:
-        """The folder that holds `models/`."""
-
-    @property
-    def model_dir(self) -> Path | None:
-        """A folder with a model of the user's own."""
-
-    @property
-    def model_precision(self) -> Precision:
-        """Which form of the default model: whole, or in 8 bits."""
-
-    @property
-    def threads(self) -> int:
-        """How many threads one computation may use."""
-
-
-class RemoteConfig(ModelConfig, Protocol):
-    """The part of the configuration that names a model on this machine or elsewhere."""
-
-    @property
-    def embedding(self) -> EmbeddingEndpoint | None:
-        """The remote model; None is the one on this machine."""
-
-    @property
-    def prices(self) -> Path | None:
-        """A file of the user's own with prices of models."""
-
-    @property
-    def query_timeout_s(self) -> float:
-        """How long a question may take."""
-
-
-class SeveralConfig(RemoteConfig, Protocol):
-    """The part of the configuration that names models besides the first one."""
-
-    @property
-    def model_dirs(self) -> tuple[Path, ...]:
-        """All folders with models of the user's own."""
-
-
-def model_folder(config: ModelConfig) -> Path | None:
+def model_folder(config: Config) -> Path | None:
     """Return the folder of the configured model; None when nothing was fetched or named."""
     if config.model_dir is not None:
         return config.model_dir
@@ -124,13 +80,13 @@ def model_folder(config: ModelConfig) -> Path | None:
     return default if default.is_dir() else None
 
 
-def open_embedder(config: ModelConfig) -> Embedder | None:
+def open_embedder(config: Config) -> Embedder | None:
     """Return the configured model; None when there are no weights (search is lexical then)."""
     folder = model_folder(config)
     return None if folder is None else _open_local(folder, config.threads)
 
 
-async def open_configured_embedder(config: RemoteConfig) -> Embedder | None:
+async def open_configured_embedder(config: Config) -> Embedder | None:
     """Return the configured model, on this machine or elsewhere; None without weights.
 
     A remote one is asked once what it is, unless the configuration says its dimension and whether
@@ -143,7 +99,7 @@ async def open_configured_embedder(config: RemoteConfig) -> Embedder | None:
     return await embed_remote.open_embedder(config)
 
 
-def other_models(config: SeveralConfig) -> list[Callable[[], Awaitable[Embedder | None]]]:
+def other_models(config: Config) -> list[Callable[[], Awaitable[Embedder | None]]]:
     """Return what opens each model on this machine that is configured besides the first one.
 
     These are the other folders that are named, and the default model in both its forms; None is what

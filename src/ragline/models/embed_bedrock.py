@@ -9,7 +9,7 @@ from typing import Any
 from ragline.core.remote import EmbeddingEndpoint
 from ragline.errors import ConfigError
 from ragline.models.bedrock import Runtime, base_model, body_of
-from ragline.models.calls import RequestFailed
+from ragline.models.calls import invalid
 from ragline.models.embed_remote import Reply, counted_tokens, stacked, vector_of
 from ragline.models.wire import parsed
 
@@ -87,7 +87,7 @@ class BedrockEmbeddings:
 
     def _reply(self, answer: Any, headers: Mapping[str, str]) -> Reply:
         if not isinstance(answer, dict):
-            raise RequestFailed("invalid", "an answer that is not an object", may_be_billed=True)
+            raise invalid("an answer that is not an object")
         counted = answer.get("inputTextTokenCount")
         if counted is None:
             said = headers.get("x-amzn-bedrock-input-token-count", "")
@@ -99,7 +99,7 @@ class BedrockEmbeddings:
         found = answer.get("embeddings")
         vectors = found.get("float") if isinstance(found, dict) else found
         if not isinstance(vectors, list):
-            raise RequestFailed("invalid", "an answer without `embeddings`", may_be_billed=True)
+            raise invalid("an answer without `embeddings`")
         return Reply(
             vectors=stacked([vector_of(vector) for vector in vectors]),
             tokens=counted_tokens(counted),

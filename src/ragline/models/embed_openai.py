@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ragline.core.remote import EmbeddingEndpoint
-from ragline.models.calls import RequestFailed
+from ragline.models.calls import RequestFailed, invalid
 from ragline.models.embed import Vector
 from ragline.models.embed_remote import Reply, counted_tokens, stacked, vector_of
 from ragline.models.wire import Wire
@@ -67,14 +67,14 @@ class OpenAIEmbeddings:
 def _reply(answer: Any, count: int) -> Reply:
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
-        raise _invalid("an answer without `data`")
+        raise invalid("an answer without `data`")
     if len(data) != count:
-        raise _invalid(f"{len(data)} vectors for {count} texts")
+        raise invalid(f"{len(data)} vectors for {count} texts")
     placed: dict[int, Vector] = {}
     for item in data:
         place = item.get("index") if isinstance(item, dict) else None
         if type(place) is not int or not 0 <= place < count or place in placed:
-            raise _invalid(f"a vector whose index is {place!r}, of {count} texts")
+            raise invalid(f"a vector whose index is {place!r}, of {count} texts")
         placed[place] = _vector(item.get("embedding"))
     usage = answer.get("usage")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
@@ -90,8 +90,4 @@ def _vector(embedding: object) -> Vector:
         data = base64.b64decode(embedding, validate=True)
         return np.frombuffer(data, dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:
-        raise _invalid("an embedding that is not base64 of 32-bit numbers") from error
-
-
-def _invalid(what: str) -> RequestFailed:
-    return RequestFailed("invalid", what, may_be_billed=True)
+        raise invalid("an embedding that is not base64 of 32-bit numbers") from error

@@ -11,19 +11,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ragline.config import Config
 from ragline.core.remote import EmbeddingEndpoint
-from ragline.core.tokens import count_tokens, units
+from ragline.core.tokens import count_tokens, first_tokens
 from ragline.errors import ConfigError, RemoteModelError, first
 from ragline.models.accounting import Account, Spending, price_of, prices
-from ragline.models.calls import Deadline, Line, RequestFailed
+from ragline.models.calls import Deadline, Line, invalid
 from ragline.models.embed import (
     Embedded,
     ModelFacts,
-    RemoteConfig,
     Vector,
     Vectors,
     checked_texts,
 )
+from ragline.signals import usage
 
 # Providers limit a request's size as well as its texts; the smallest such limit known is 300,000.
 _MOST_TOKENS_OF_A_REQUEST = 50_000
@@ -155,7 +156,7 @@ class RemoteEmbedder:
                 [np.empty((0, self._facts.dimension), np.float32), *(r.vectors for r in replies)]
             ),
             truncated=sum(was_cut for _, was_cut in cut),
-            tokens=_total(reply.tokens for reply in replies),
+            tokens=usage.total(reply.tokens for reply in replies),
         )
 
     async def close(self) -> None:
@@ -181,17 +182,13 @@ class RemoteEmbedder:
         """Refuse vectors that are not like those which were stored before."""
         name = self._settings.endpoint.variables
         if vectors.shape[1] != self._facts.dimension:
-            raise RequestFailed(
-                "invalid",
+            raise invalid(
                 f"vectors of {vectors.shape[1]} numbers, where {self._facts.dimension} are "
-                f"expected ({name}_DIMENSION, or the first answer)",
-                may_be_billed=True,
+                f"expected ({name}_DIMENSION, or the first answer)"
             )
         if self._facts.normalised and not _is_of_length_one(vectors):
-            raise RequestFailed(
-                "invalid",
-                f"vectors whose length is not 1, as {name}_NORMALISED or the first answer had it",
-                may_be_billed=True,
+            raise invalid(
+                f"vectors whose length is not 1, as {name}_NORMALISED or the first answer had it"
             )
 
     def _cut(self, text: str) -> tuple[str, bool]:
@@ -200,7 +197,7 @@ class RemoteEmbedder:
         kept = text if most is None else text[:most]
         # A token is at least a character in this estimate, so most texts need no counting.
         if len(kept) > self._settings.max_tokens:
-            kept = _first_tokens(kept, self._settings.max_tokens)
+            kept = first_tokens(kept, self._settings.max_tokens)
         return kept, len(kept) < len(text)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
@@ -222,7 +219,7 @@ class RemoteEmbedder:
             yield batch
 
 
-async def open_embedder(config: RemoteConfig) -> RemoteEmbedder:
+async def open_embedder(config: Config) -> RemoteEmbedder:
     """Return the configured remote model; see `RemoteEmbedder.open`."""
     settings = config.embedding
     if settings is None:
@@ -259,11 +256,9 @@ async def _probe(
         reply = checked(await api.ask([_PROBE], is_query=False), 1)
         found = reply.vectors.shape[1]
         if settings.dimension not in (None, found):
-            raise RequestFailed(
-                "invalid",
+            raise invalid(
                 f"vectors of {found} numbers, where {settings.endpoint.variables}_DIMENSION asks "
-                f"for {settings.dimension}",
-                may_be_billed=True,
+                f"for {settings.dimension}"
             )
         return reply
 
@@ -296,30 +291,26 @@ def checked(reply: Reply, count: int) -> Reply:
     elif not vectors.any(axis=1).all():
         problem = "a vector of zeros"
     if problem:
-        raise RequestFailed("invalid", problem, may_be_billed=True)
+        raise invalid(problem)
     return reply
 
 
 def vector_of(numbers: object) -> Vector:
     """Return a list of numbers as a vector; raise RequestFailed for anything else."""
     if not isinstance(numbers, list) or not all(type(n) in (int, float) for n in numbers):
-        raise RequestFailed(
-            "invalid", "an embedding that is not a list of numbers", may_be_billed=True
-        )
+        raise invalid("an embedding that is not a list of numbers")
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
             return np.asarray(numbers, dtype=np.float64).astype(np.float32)
     except OverflowError:
-        raise RequestFailed("invalid", "a vector that is not finite", may_be_billed=True) from None
+        raise invalid("a vector that is not finite") from None
 
 
 def stacked(vectors: Sequence[Vector]) -> Vectors:
     """Return vectors of one length as an array; raise RequestFailed when they differ."""
     if lengths := {len(vector) for vector in vectors}:
         if len(lengths) > 1:
-            raise RequestFailed(
-                "invalid", f"vectors of different lengths: {sorted(lengths)}", may_be_billed=True
-            )
+            raise invalid(f"vectors of different lengths: {sorted(lengths)}")
         return np.stack(vectors)
     return np.empty((0, 1), dtype=np.float32)
 
@@ -330,24 +321,9 @@ def counted_tokens(value: object) -> int | None:
     return value if is_count else None  # type: ignore[return-value]
 
 
-def _total(counts: Iterator[int | None]) -> int | None:
-    total = 0
-    for count in counts:
-        if count is None:
-            return None
-        total += count
-    return total
-
-
 def _is_of_length_one(vectors: Vectors) -> bool:
     lengths = np.linalg.norm(np.atleast_2d(vectors), axis=1)
     return bool((np.abs(lengths - 1) < _LENGTH_TOLERANCE).all())
-
-
-def _first_tokens(text: str, most: int) -> str:
-    found = units(text, [(0, len(text))])
-    kept = sum(before <= most for before in found.before[1:])
-    return text if kept == len(found.ends) else text[: found.ends[kept - 1]]
 
 
 def _weights_hash(settings: EmbeddingEndpoint, base_model: str, dimension: int) -> str:

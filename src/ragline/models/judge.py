@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+from ragline.config import Config
 from ragline.core import judging
 from ragline.core.claims import Claim, ClaimLabels, Label
-from ragline.core.remote import Endpoint
 from ragline.core.runs import JudgeKind
 from ragline.errors import ModelError
 from ragline.models.accounting import Spending
@@ -96,22 +95,6 @@ class OpenJudge(Protocol):
         """Return the judge, with a memory of its own or none; see `open_judge`."""
 
 
-class JudgeConfig(Protocol):
-    """The part of the configuration that names a judge."""
-
-    @property
-    def judge(self) -> Endpoint | None:
-        """The model that judges, and where it is; None when none is configured."""
-
-    @property
-    def judge_max_tokens(self) -> int | None:
-        """How long one of its answers may be; None is what the form asked for needs."""
-
-    @property
-    def prices(self) -> Path | None:
-        """A file of the user's own with prices of models."""
-
-
 async def labels(
     judge: Judge,
     question: str,
@@ -142,7 +125,7 @@ async def labels(
 
 
 def open_judge(
-    config: JudgeConfig, kind: JudgeKind, memory: Memory | None, *, language: str = "english"
+    config: Config, kind: JudgeKind, memory: Memory | None, *, language: str = "english"
 ) -> Judge | None:
     """Return a judge of this kind; None where labels come from elsewhere, or from nobody.
 

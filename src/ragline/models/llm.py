@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from ragline.config import Config
     from ragline.core.remote import Endpoint
 
 __all__ = [
-    "ChatConfig",
     "ChatFacts",
     "ChatModel",
     "Message",
@@ -74,19 +74,7 @@ class ChatModel(Protocol):
         """Give back connections; the model cannot be used afterwards."""
 
 
-class ChatConfig(Protocol):
-    """The part of the configuration that names a chat model."""
-
-    @property
-    def chat(self) -> Endpoint | None:
-        """The model and where it is; None when none is configured."""
-
-    @property
-    def prices(self) -> Path | None:
-        """A file of the user's own with prices of models."""
-
-
-def open_chat_model(config: ChatConfig) -> ChatModel | None:
+def open_chat_model(config: Config) -> ChatModel | None:
     """Return the configured chat model; None when none is configured (answers are extractive)."""
     return None if config.chat is None else open_model(config.chat, config.prices)
 

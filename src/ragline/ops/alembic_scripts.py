@@ -7,7 +7,6 @@ read from its text; naming conventions and hooks of it are not known here.
 from __future__ import annotations
 
 import ast
-import configparser
 import hashlib
 import io
 import logging
@@ -21,17 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ragline.core import migration_locks, migration_statements
 from ragline.core.migration_statements import Loss, OutsideIndex, Statement
+from ragline.db.pool import quoted
 from ragline.errors import NotFound, PreconditionFailed, RaglineError, UsageError
+from ragline.ops import alembic_config
 
 if TYPE_CHECKING:
-    from alembic.config import Config as AlembicConfig
     from alembic.runtime.migration import RevisionStep
     from alembic.script import Script, ScriptDirectory
 
 Direction = Literal["up", "down"]
 # Alembic keeps the migration that runs in its module's own names.
 ONE_AT_A_TIME = threading.RLock()
-_OPTIONS = ("version_table", "version_table_schema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +45,12 @@ class Scripts:
     """Each revision with those it builds on."""
     paths: tuple[str, ...] = ()
     """Where Python of the revisions imports from, beside where ours does."""
+
+    @property
+    def version_name(self) -> str:
+        """The name of the version table, as SQL reads it."""
+        schema = f"{quoted(self.version_schema)}." if self.version_schema else ""
+        return f"{schema}{quoted(self.version_table)}"
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -69,14 +74,13 @@ class Scripts:
 
     def below(self, heads: Iterable[str]) -> set[str]:
         """Return revisions with all that came before them."""
-        down = self.before
         found: set[str] = set()
         left = list(heads)
         while left:
             one = left.pop()
             if one not in found:
                 found.add(one)
-                left += down[one]
+                left += self.before[one]
         return found
 
     def path(self, now: Sequence[str], want: Sequence[str]) -> list[tuple[Direction, str]]:
@@ -89,22 +93,20 @@ class Scripts:
 
     def _ordered(self, revisions: set[str]) -> list[str]:
         """Return revisions so that each comes after those it builds on; always in the same order."""
-        down = self.before
         found: list[str] = []
         while len(found) < len(revisions):
             found.append(
                 min(
                     one
                     for one in revisions
-                    if one not in found and not set(down[one]) & revisions - set(found)
+                    if one not in found and not set(self.before[one]) & revisions - set(found)
                 )
             )
         return found
 
     def heads_of(self, applied: set[str]) -> tuple[str, ...]:
         """Return those of some revisions on which none of the others builds."""
-        down = self.before
-        under = {before for one in applied for before in down[one]}
+        under = {before for one in applied for before in self.before[one]}
         return tuple(sorted(applied - under))
 
     def children(self, heads: Sequence[str]) -> list[str]:
@@ -175,7 +177,7 @@ def read(target: str) -> Scripts:
             f"{target} is not there: name an alembic.ini, or the folder with versions/"
         )
     ini = path if path.is_file() else None
-    config, folder = _configured(path)
+    config, folder = alembic_config.configured(path)
     if not (folder / "env.py").is_file() and not (folder / "versions").is_dir():
         raise UsageError(
             f"{folder} is no folder of Alembic migrations: it has neither env.py nor versions/. Make "
@@ -183,7 +185,7 @@ def read(target: str) -> Scripts:
         )
     if ini is None and not (folder / "versions").is_dir():
         raise UsageError(f"{folder} has no folder versions/: nothing could be run from it")
-    if _is_ours(folder):
+    if alembic_config.is_ours(folder):
         raise UsageError(
             "these are ragline's own migrations, which are no change of yours: `ragline migrate plan` "
             "shows them and `ragline migrate apply` runs them"
@@ -195,7 +197,7 @@ def read(target: str) -> Scripts:
         directory = ScriptDirectory.from_config(config)
         paths = tuple(one for one in sys.path if one not in known)
         before = {one.revision: _before(directory, one) for one in directory.walk_revisions()}
-    table, schema = _version_table(target, config, folder)
+    table, schema = alembic_config.version_table(target, config, folder)
     return Scripts(
         target=target,
         directory=directory,
@@ -291,108 +293,9 @@ def rendered(scripts: Scripts, direction: Direction, revision: str) -> Rendered:
     )
 
 
-# Reading.
-
-
-def _configured(path: Path) -> tuple[AlembicConfig, Path]:
-    from alembic.config import Config as AlembicConfig
-
-    if path.is_file():
-        return _of_ini(path)
-    # Its alembic.ini is usually beside it, and knows more than the folder does.
-    ini = path.parent / "alembic.ini"
-    if ini.is_file():
-        config, folder = _of_ini(ini)
-        if folder.resolve() == path.resolve():
-            return config, folder
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(path).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config, path
-
-
-def _of_ini(path: Path) -> tuple[AlembicConfig, Path]:
-    from alembic.config import Config as AlembicConfig
-
-    config = AlembicConfig(str(path))
-    try:
-        location = config.get_main_option("script_location")
-        paths = config.get_main_option("prepend_sys_path")
-        separator = config.get_main_option("path_separator")
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if location is None:
-        raise UsageError(f"{path} has no script_location in section [alembic]; add it")
-    folder = path.parent / location
-    if not folder.is_dir():
-        raise UsageError(f"{path} names the folder {folder}, which is not there")
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    if separator is None:
-        config.set_main_option("path_separator", "os")
-    if paths is not None:
-        # Alembic means the folder it is run in, which is that of the file.
-        config.set_main_option("prepend_sys_path", str(path.parent / paths).replace("%", "%%"))
-    return config, folder
-
-
 def _before(directory: ScriptDirectory, script: Script) -> tuple[str, ...]:
     named = (*_many(script.down_revision), *_many(script.dependencies))
     return tuple(dict.fromkeys(directory.get_revision(name).revision for name in named))
-
-
-def _version_table(target: str, config: AlembicConfig, folder: Path) -> tuple[str, str | None]:
-    """Return where the place is noted: as alembic.ini says, else as env.py's text does."""
-    found: dict[str, str | None] = {
-        "version_table": "alembic_version",
-        "version_table_schema": None,
-    }
-    in_env = _in_env(folder / "env.py")
-    for name in _OPTIONS:
-        said = config.get_main_option(name)
-        if said is not None:
-            found[name] = said
-        elif name in in_env:
-            value = in_env[name]
-            if not isinstance(value, str | None):
-                raise UsageError(
-                    f"env.py of {target} computes {name}, which cannot be read from its text: write "
-                    f"`{name} = …` in section [alembic] of alembic.ini"
-                )
-            found[name] = value
-    return found["version_table"] or "alembic_version", found["version_table_schema"]
-
-
-def _in_env(path: Path) -> dict[str, Any]:
-    """Return what `context.configure(…)` in an env.py says; a value that is no text is computed."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return {}
-    names = {
-        node.targets[0].id: node.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and isinstance(node.value, ast.Constant)
-    }
-    found: dict[str, Any] = {}
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        if node.func.attr != "configure":
-            continue
-        for keyword in node.keywords:
-            if keyword.arg in _OPTIONS:
-                found[keyword.arg] = _constant(keyword.value, names)
-    return found
-
-
-def _constant(node: ast.expr, names: dict[str, Any]) -> Any:
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        return names.get(node.id, ...)
-    return ...
 
 
 def _operations(path: Path, direction: Direction) -> tuple[str, ...]:
@@ -417,12 +320,6 @@ def _many(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _is_ours(folder: Path) -> bool:
-    from ragline.db import schema
-
-    return folder.resolve() == (Path(schema.__file__).parent / "migrations").resolve()
 
 
 @contextmanager

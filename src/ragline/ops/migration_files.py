@@ -32,8 +32,6 @@ class Files:
 class Folder:
     """Where revisions are: the folders of their files, and what their imports need."""
 
-    config: Path | None
-    script_location: Path | None
     versions: tuple[Path, ...]
     imports: tuple[Path, ...] = ()
 
@@ -74,26 +72,15 @@ def find(path: Path) -> Folder:
             "migrate new PATH MESSAGE --init` makes a folder"
         )
     if path.is_file() and path.suffix == ".py":
-        return Folder(config=None, script_location=None, versions=(path.parent,))
+        return Folder(versions=(path.parent,))
     if path.is_file():
         return _of_ini(path)
     if (path / "alembic.ini").is_file():
         return _of_ini(path / "alembic.ini")
     if (path / "versions").is_dir():
-        config = path.parent / "alembic.ini"
-        return Folder(
-            config=config if config.is_file() else None,
-            script_location=path,
-            versions=(path / "versions",),
-            imports=(path.parent,),
-        )
+        return Folder(versions=(path / "versions",), imports=(path.parent,))
     if path.name == "versions" or any(path.glob("*.py")):
-        return Folder(
-            config=None,
-            script_location=path.parent if path.name == "versions" else None,
-            versions=(path,),
-            imports=(path.parent.parent,),
-        )
+        return Folder(versions=(path,), imports=(path.parent.parent,))
     raise UsageError(
         f"{path} holds neither {' nor '.join(_NAMED)} nor revisions; name the folder of an Alembic "
         "environment, or make one with `ragline migrate new PATH MESSAGE --init`"
@@ -115,12 +102,9 @@ def _of_ini(path: Path) -> Folder:
         raise UsageError(f"{path} cannot be read as an alembic.ini: {said}") from error
     if location is None:
         raise UsageError(f"{path} names no script_location in its section [alembic]; add it")
-    scripts = path.parent / location
-    versions = tuple(path.parent / one for one in named or ()) or (scripts / "versions",)
+    versions = tuple(path.parent / one for one in named or ())
     return Folder(
-        config=path,
-        script_location=scripts,
-        versions=versions,
+        versions=versions or (path.parent / location / "versions",),
         imports=tuple(path.parent / one for one in imports or ()),
     )
 

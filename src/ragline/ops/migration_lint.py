@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ragline.core import baselines
+from ragline.core.baselines import Key
 from ragline.core.migration_lint import LintFinding, judging, lint, linting
-from ragline.core.migration_lint.judging import Allowed, Key
+from ragline.core.migration_lint.judging import Allowed
 from ragline.errors import UsageError
 from ragline.ops import migration_files, squawk
 
@@ -57,7 +59,7 @@ def run(
     findings = sorted((*ours, *theirs), key=lambda one: (one.path, one.line, one.rule))
     return Linted(
         revisions=len(sources),
-        findings=judging.judged(findings, allowed, known),
+        findings=baselines.judged(findings, allowed, known),
         not_rendered={path: why for one in read for path, why in one.not_rendered.items()},
         squawk=outcome.version,
         squawk_not_run=outcome.why_not,
@@ -81,7 +83,7 @@ def write_baseline(file: Path, found: Linted) -> None:
     """Write what was found to a file, whole or not at all."""
     temporary = file.with_name(f".{file.name}.new")
     try:
-        temporary.write_text(judging.as_baseline(found.findings), encoding="utf-8")
+        temporary.write_text(baselines.written(found.findings, "rule"), encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
         temporary.unlink(missing_ok=True)

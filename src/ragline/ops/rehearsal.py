@@ -19,8 +19,16 @@ import psycopg
 
 from ragline.core.dsn import Dsn
 from ragline.db import user_session
+from ragline.db.pool import quoted
 from ragline.errors import PreconditionFailed, RaglineError
-from ragline.ops import alembic_scripts, programs, refused_revisions, revisions, scratch
+from ragline.ops import (
+    alembic_scripts,
+    programs,
+    refused_revisions,
+    revision_place,
+    revisions,
+    scratch,
+)
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
 
 _Session = psycopg.Connection[Any]
@@ -85,7 +93,7 @@ async def rehearse(
     and for whatever `alembic_scripts.resolved` refuses.
     """
     scripts = await asyncio.to_thread(alembic_scripts.read, target)
-    place = await asyncio.to_thread(revisions.place, dsn, scripts)
+    place = await asyncio.to_thread(revision_place.place, dsn, scripts)
     heads = alembic_scripts.resolved(scripts, to, place.heads)
     there = scripts.path(place.heads, heads)
     back = scripts.path(heads, place.heads)
@@ -205,7 +213,7 @@ def _rows(dsn: Dsn) -> dict[str, int]:
     found = {}
     with user_session.looking(dsn) as session:
         for _, schema, name, *_rest in session.execute(_TABLES).fetchall():
-            table = _quoted(schema, name)
+            table = f"{quoted(schema)}.{quoted(name)}"
             row = session.execute(f"select count(*) from {table}".encode()).fetchone()  # noqa: S608
             found[f"{schema}.{name}"] = row[0] if row else 0
     return {name: count for name, count in found.items() if not name.endswith(".alembic_version")}
@@ -238,7 +246,7 @@ def _to_copy(dsn: Dsn, path: Sequence[Rendered], max_bytes: int) -> tuple[int, l
             f"the tables that this would copy take {max(size, sum(sizes.values())) / 1e9:.1f} GB, and "
             f"the limit is {max_bytes / 1e9:.1f} GB: raise --max-size where the disk has room"
         )
-    without = [_quoted(row[0], row[1]) for oid, *row in tables if oid not in touched]
+    without = [f"{quoted(row[0])}.{quoted(row[1])}" for oid, *row in tables if oid not in touched]
     return (
         size,
         without,
@@ -268,7 +276,7 @@ def _same_path(dsn: Dsn, copy: Dsn) -> None:
         row = session.execute("show search_path").fetchone()
     with user_session.looking(copy) as session:
         if row is not None and row[0]:
-            name = _quoted(copy.database)
+            name = quoted(copy.database)
             session.execute(f"alter database {name} set search_path = {row[0]}".encode())
 
 
@@ -279,7 +287,7 @@ async def _schema(copy: Dsn, scripts: Scripts) -> list[str]:
         programs.program("pg_dump", await asyncio.to_thread(_major, copy)),
         [
             "--schema-only", "--no-owner", "--no-acl",
-            f"--exclude-table={schema}{_quoted(scripts.version_table)}",
+            f"--exclude-table={schema}{quoted(scripts.version_table)}",
         ],
         copy,
     )  # fmt: skip
@@ -303,7 +311,3 @@ def _difference(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
 def _major(dsn: Dsn) -> int:
     with user_session.looking(dsn) as session:
         return session.info.server_version // 10000
-
-
-def _quoted(*parts: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

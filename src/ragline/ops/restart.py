@@ -18,13 +18,12 @@ from ragline.config import Config
 from ragline.core.dsn import Dsn
 from ragline.db import pool, server
 from ragline.errors import DatabaseUnreachable, PreconditionFailed, RaglineError
-from ragline.ops import embedded
+from ragline.ops import embedded, machine
 
 _COMMAND_TIMEOUT_S = 300.0
 _READY_WAIT_S = 60.0
 _PAUSE_S = 0.1
 _SHOWN_LINES = 8
-_SAME_START_S = 120
 
 
 class Restart(Protocol):
@@ -167,15 +166,10 @@ async def _started_at(dsn: Dsn) -> datetime | None:
 
 def _is_here(folder: Path, started: datetime) -> bool:
     try:
-        lines = (folder / "postmaster.pid").read_text(errors="replace").splitlines()
-        probe = folder / "postgresql.auto.conf"
-        with probe.open("r+b"):
-            pass
+        with (folder / "postgresql.auto.conf").open("r+b"):
+            return machine.is_data_directory(folder, started)
     except OSError:
         return False
-    if len(lines) < 3 or not lines[2].strip().isdigit():
-        return False
-    return abs(int(lines[2]) - started.timestamp()) <= _SAME_START_S
 
 
 def _last_lines(said: bytes) -> str:

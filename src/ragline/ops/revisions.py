@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy
-import sqlalchemy.exc
 
 from ragline.core import migration_locks, migration_sql, migration_statements
 from ragline.core.dsn import Dsn
 from ragline.core.migration_statements import Loss, OutsideIndex, Statement
 from ragline.db import user_session
-from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed, RaglineError
+from ragline.errors import DatabaseUnreachable, LockTimeout, PreconditionFailed
 from ragline.ops import alembic_scripts, old_transactions, refused_revisions
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
+from ragline.ops.revision_errors import explained
+from ragline.ops.revision_place import index_name, index_state
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -50,17 +50,6 @@ class Limits:
     old_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a database stands: its revisions, and indexes that are not as those say.
-
-    `begun` are indexes that a broken-off revision built or dropped outside of its transaction.
-    """
-
-    heads: tuple[str, ...]
-    begun: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class Ran:
     """What was seen while a revision ran."""
@@ -68,151 +57,6 @@ class Ran:
     statements: list[tuple[str, float]] = field(default_factory=list)
     attempts: int = 0
     waited_s: float = 0.0
-
-
-# Where it stands.
-
-
-def place(dsn: Dsn, scripts: Scripts) -> Place:
-    """Return where the database is; refuse one that is at a revision the folder does not have."""
-    with _explained(dsn, "reading the version table"), user_session.looking(dsn) as session:
-        heads = _heads(session, scripts)
-        strange = [one for one in heads if not scripts.knows(one)]
-        if strange:
-            raise PreconditionFailed(
-                f"the database is at revision {', '.join(strange)}, which {scripts.target} does not "
-                "have: use the folder that it was migrated with, or `alembic stamp` the right one"
-            )
-        return Place(heads=heads, begun=tuple(sorted(_deviating(session, scripts, heads))))
-
-
-def _heads(session: _Session, scripts: Scripts) -> tuple[str, ...]:
-    name = _version_name(session, scripts)
-    if name is None:
-        return ()
-    rows = session.execute(f"select version_num from {name}".encode()).fetchall()  # noqa: S608
-    return tuple(sorted(row[0] for row in rows))
-
-
-def _version_name(session: _Session, scripts: Scripts) -> str | None:
-    parts = [scripts.version_schema] if scripts.version_schema else []
-    said = ".".join(_quoted(part) for part in (*parts, scripts.version_table))
-    found = session.execute("select to_regclass(%s)::text", [said]).fetchone()
-    return None if found is None else found[0]
-
-
-def _deviating(session: _Session, scripts: Scripts, heads: Sequence[str]) -> dict[str, str | None]:
-    """Return indexes that are not as the place says, each with the statement that builds it.
-
-    None: it should not be there. Only what a revision does outside of its transaction can be so.
-    """
-    found: dict[str, str | None] = {}
-    for one in scripts.children(heads):
-        _compare(session, scripts, one, is_applied=False, found=found)
-    for one in heads:
-        _compare(session, scripts, one, is_applied=True, found=found)
-    return found
-
-
-def _compare(
-    session: _Session,
-    scripts: Scripts,
-    revision: str,
-    *,
-    is_applied: bool,
-    found: dict[str, str | None],
-) -> None:
-    up = alembic_scripts.rendered(scripts, "up", revision)
-    down = alembic_scripts.rendered(scripts, "down", revision)
-    # What leads to where it should be, and what leads away from there.
-    there, away = (up, down) if is_applied else (down, up)
-    building = {index.name: index for index in there.indexes if index.action == "create"}
-    for index in [*there.indexes, *away.indexes]:
-        state = _index_state(session, index)
-        leads_there = index in there.indexes
-        should_be = (index.action == "create") == leads_there
-        if should_be and state != "valid" and index.name in building:
-            found[index.name] = there.statement_of(building[index.name])
-        elif not should_be and (state == "invalid" or (state == "valid" and not index.is_lenient)):
-            found[index.name] = None
-
-
-def _index_state(session: _Session, index: OutsideIndex) -> str:
-    row = session.execute(
-        """
-        select i.indisvalid and i.indisready, exists (
-            select from pg_catalog.pg_stat_progress_create_index p
-            where p.index_relid = i.indexrelid
-        )
-        from pg_catalog.pg_index i where i.indexrelid = to_regclass(%s)
-        """,
-        [_index_name(session, index)],
-    ).fetchone()
-    if row is None:
-        return "missing"
-    if row[1]:
-        return "building"
-    return "valid" if row[0] else "invalid"
-
-
-def _index_name(session: _Session, index: OutsideIndex) -> str:
-    """An index lies in the schema of its table, wherever the search path leads."""
-    schema, name = migration_sql.parted(index.name)
-    if schema is None and index.table is not None:
-        row = session.execute(
-            "select relnamespace::regnamespace::text from pg_catalog.pg_class "
-            "where oid = to_regclass(%s)",
-            [index.table],
-        ).fetchone()
-        if row is not None:
-            return f"{row[0]}.{_quoted(name)}"
-    return _quoted(name) if schema is None else f"{_quoted(schema)}.{_quoted(name)}"
-
-
-def clean(
-    dsn: Dsn, scripts: Scripts, names: Sequence[str], limits: Limits, reached: Callable[[str], None]
-) -> None:
-    """Put indexes right that a broken-off revision left half done; done before, it does nothing."""
-    with _explained(dsn, "cleaning up"), user_session.looking(dsn) as session:
-        session.execute(f"set lock_timeout = {limits.outside_lock_ms}")
-        wrong = _deviating(session, scripts, _heads(session, scripts))
-        for name in names:
-            if name not in wrong:
-                continue
-            reached("migration:cleaning")
-            build = wrong[name]
-            _drop(session, scripts, name)
-            if build is not None:
-                session.execute(build.encode())
-
-
-def refuse_built(dsn: Dsn, scripts: Scripts, place: Place, first: Rendered) -> None:
-    """Refuse a revision whose index is there already, whole: nobody knows whose it is."""
-    with user_session.looking(dsn) as session:
-        for index in first.indexes:
-            if index.name not in place.begun or index.is_lenient:
-                continue
-            if index.action == "create" and _index_state(session, index) == "valid":
-                raise PreconditionFailed(
-                    f"index {index.name}, which revision {first.revision} builds, is there already: "
-                    f"drop it (`drop index concurrently {index.name}`), or `alembic stamp "
-                    f"{first.revision}` where it is the one"
-                )
-
-
-def _drop(session: _Session, scripts: Scripts, name: str) -> None:
-    for revision in scripts.before:
-        for direction in ("up", "down"):
-            one = alembic_scripts.rendered(scripts, direction, revision)
-            for index in one.indexes:
-                if index.name == name and index.table is not None:
-                    full = _index_name(session, index)
-                    session.execute(f"drop index concurrently if exists {full}".encode())
-                    return
-    session.execute(f"drop index concurrently if exists {name}".encode())
-
-
-# Running.
 
 
 def run(
@@ -247,7 +91,7 @@ def run(
         ran.attempts += 1
         ran.statements.clear()
         try:
-            with _explained(dsn, f"revision {revision}, {direction}"):
+            with explained(dsn, f"revision {revision}, {direction}"):
                 _once(dsn, scripts, limits, inside, ran)
         except LockTimeout:
             # All at once again would meet all at once again.
@@ -436,55 +280,11 @@ def _shorten(session: _Session, limits: Limits) -> None:
 def _unless_done(dsn: Dsn, text: str, index: OutsideIndex, attempt: int) -> str:
     """Return a statement, or one that does nothing where an earlier attempt did it already."""
     with user_session.looking(dsn) as session:
-        state = _index_state(session, index)
+        state = index_state(session, index)
         if index.action == "create" and state == "invalid":
             session.execute(
-                f"drop index concurrently if exists {_index_name(session, index)}".encode()
+                f"drop index concurrently if exists {index_name(session, index)}".encode()
             )
             return text
     is_done = state == ("valid" if index.action == "create" else "missing")
     return "select 1" if is_done and attempt > 1 else text
-
-
-@contextmanager
-def _explained(dsn: Dsn, what: str) -> Iterator[None]:
-    """Turn what PostgreSQL, or the user's own code, refuses into our errors."""
-    try:
-        yield
-    except RaglineError:
-        raise
-    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as raised:
-        error = raised.orig if isinstance(raised, sqlalchemy.exc.DBAPIError) else raised
-        raise _ours(dsn, what, error) from raised
-    except Exception as error:
-        raise PreconditionFailed(
-            f"{what}: {type(error).__name__}: {error}; nothing of it was changed"
-        ) from error
-
-
-def _ours(dsn: Dsn, what: str, error: BaseException | None) -> RaglineError:
-    said = str(error).strip()
-    if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
-        return LockTimeout(f"{what}: {said}; nothing of it was changed, it is safe to repeat")
-    if isinstance(error, psycopg.errors.QueryCanceled):
-        return PreconditionFailed(
-            f"{what}: {said}; nothing of it was changed. Where it has to take this long, let the "
-            "revision say so: op.execute(\"set local statement_timeout = '2h'\")"
-        )
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return PreconditionFailed(
-            f"{what}: user {dsn.user!r} may not do this: {said}; nothing of it was changed. Use the "
-            "user who owns the tables"
-        )
-    if isinstance(error, psycopg.OperationalError) and getattr(error, "sqlstate", None) in (
-        None,
-        "57P01",
-        "57P02",
-        "57P03",
-    ):
-        return DatabaseUnreachable(f"the connection to {dsn.redacted()} was lost: {said}")
-    return PreconditionFailed(f"{what}: {said}; nothing of it was changed")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

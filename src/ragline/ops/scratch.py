@@ -47,8 +47,8 @@ async def database(dsn: Dsn, purpose: str, *, takes_bytes: int = 0) -> AsyncIter
         try:
             await session.execute(
                 f"create database {pool.quoted(name)} template template0"
-                f" encoding {_text(here['encoding'])} lc_collate {_text(here['collate'])}"
-                f" lc_ctype {_text(here['ctype'])}"
+                f" encoding {literal(here['encoding'])} lc_collate {literal(here['collate'])}"
+                f" lc_ctype {literal(here['ctype'])}"
             )
             # What is restored has not the privileges it had: nobody else comes in.
             await session.execute(f"revoke all on database {pool.quoted(name)} from public")
@@ -64,11 +64,11 @@ def _check_disk(here: asyncpg.Record, purpose: str, needed: int) -> None:
         Path(here["folder"]), here["started"]
     ):
         return
-    room = machine.free_and_size(Path(here["folder"]))
-    if room is not None and room[0] < needed:
+    free = machine.free_disk_bytes(Path(here["folder"]))
+    if free is not None and free < needed:
         raise PreconditionFailed(
             f"{purpose} may need {needed // 2**20} MiB where the database lies ({here['folder']}), and "
-            f"{room[0] // 2**20} are free: free some first"
+            f"{free // 2**20} are free: free some first"
         )
 
 
@@ -94,5 +94,6 @@ async def sweep(dsn: Dsn) -> list[str]:
     return dropped
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
+    """Return a text as SQL reads it."""
     return "'" + value.replace("'", "''") + "'"

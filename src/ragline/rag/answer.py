@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragline.core import extraction, lexical
-from ragline.core.extraction import Scored, Window
+from ragline.core.extraction import Window
 from ragline.core.plaintext import settled, unmarked
 from ragline.core.results import Answer, Citation, CollectionFacts, Hit, SearchResult, SpaceFacts
 from ragline.core.sentences import sentences
@@ -18,7 +18,8 @@ from ragline.db import samples, statistics
 from ragline.db.pool import Connection
 from ragline.models.embed import Embedder, Vector
 from ragline.rag.app import App
-from ragline.rag.search import Asked, Query, search_with_vector, target_of
+from ragline.rag.questions import Asked
+from ragline.rag.search import Query, search_with_vector, target_of
 from ragline.signals import spans
 
 NOT_FOUND = "Not found in the documents."
@@ -58,7 +59,9 @@ async def _extracted(app: App, query: Query, found: SearchResult, asked: Asked |
     best_first = extraction.ranked(candidates, weights) if is_found else []
     picked = extraction.chosen(best_first, _MOST_CITATIONS)
     citations = tuple(
-        _citation(number, item, hits[item.window.hit])
+        citation(
+            number, hits[item.window.hit], item.window.start, item.window.end, score=item.score
+        )
         for number, item in enumerate(picked, start=1)
     )
     extract_ms = (time.perf_counter() - started) * 1000
@@ -85,8 +88,8 @@ def _words(text: str) -> str:
     return settled(" ".join(text.split()), unmarked)
 
 
-def _citation(number: int, item: Scored, hit: Hit) -> Citation:
-    start, end = item.window.start, item.window.end
+def citation(number: int, hit: Hit, start: int, end: int, score: float) -> Citation:
+    """Return the citation of a piece of a hit, with its score."""
     return Citation(
         number=number,
         collection=hit.collection,
@@ -97,7 +100,7 @@ def _citation(number: int, item: Scored, hit: Hit) -> Citation:
         start=start,
         end=end,
         text=hit.body[start - hit.start : end - hit.start],
-        score=item.score,
+        score=score,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from ragline.config import Config
@@ -74,6 +75,13 @@ class App:
                 self.pools[workload] = await self.open_pool(workload)
             return self.pools[workload]
 
+    @asynccontextmanager
+    async def connection(self, workload: Workload) -> AsyncIterator[Connection]:
+        """Lend a connection of a workload's pool."""
+        pool = await self.pool(workload)
+        async with pool.connection() as connection:
+            yield connection
+
     async def embedder(self) -> Embedder | None:
         """Return the configured model, loading it at its first use; None without weights."""
         self._check_open()
@@ -139,8 +147,7 @@ class App:
         known = None if fresh else self.known.get(name)
         if known is not None and self._tried.get(name) == self.trials.get(name):
             return known
-        pool = await self.pool(self.search_workload)
-        async with pool.connection() as connection:
+        async with self.connection(self.search_workload) as connection:
             facts = await self.look(connection, name)
             if facts is None:
                 names = [c.name for c in await collections.every(connection)]

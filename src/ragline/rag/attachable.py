@@ -9,8 +9,9 @@ from difflib import get_close_matches
 
 from ragline.core import attaching, languages
 from ragline.core.attaching import Choice, Index
-from ragline.db import attachments
-from ragline.db.attachments import Named, Rows, Server, Session
+from ragline.db import attachable_tables
+from ragline.db.attachable_tables import Named, Rows
+from ragline.db.attachments import Server, Session
 from ragline.errors import NotFound, PreconditionFailed, UsageError
 
 _WHAT = {"v": "a view", "m": "a materialized view"}
@@ -20,13 +21,13 @@ async def found(session: Session, said: str) -> Named:
     """Return the one relation of a name; raises NotFound with the nearest one."""
     schema, name = attaching.table_name(said)
     for variant in dict.fromkeys([(schema, name), (schema and schema.lower(), name.lower())]):
-        tables = await attachments.named(session, *variant)
+        tables = await attachable_tables.named(session, *variant)
         if len(tables) == 1:
             return tables[0]
         if tables:
             where = ", ".join(f"{one.schema}.{one.name}" for one in tables)
             raise UsageError(f"there are several tables {name!r}: say which of {where}")
-    names = await attachments.table_names(session)
+    names = await attachable_tables.table_names(session)
     raise NotFound(_no_table(said, name, names))
 
 
@@ -89,7 +90,7 @@ async def part_chosen(session: Session, chosen: Choice) -> tuple[Choice, str | N
     attached = chosen.attached
     if attached.layout != "LangChain PGVector":
         return chosen, None
-    names = await attachments.parts(session, attached.schema)
+    names = await attachable_tables.parts(session, attached.schema)
     said = dict(attached.only).get("collection_id")
     if said is not None:
         ids = [id_ for id_, name in names.items() if said in (id_, name)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragline.core.attaching import Choice
-from ragline.db import attachments
+from ragline.db import attachable_tables
 from ragline.db.attachments import Session, Space
 from ragline.errors import ModelError, NotFound, UsageError
 from ragline.models.embed import Embedder
@@ -31,7 +31,7 @@ async def space_of(
 ) -> tuple[Space, float | None, list[str]]:
     """Return what the vectors are, the likeness by which that is known, and what to be warned of."""
     attached = chosen.attached
-    found = await attachments.sample(session, attached, SAMPLE)
+    found = await attachable_tables.sample(session, attached, SAMPLE)
     stored = np.asarray([vector for _, vector in found], dtype=np.float32)
     unknown = Space(
         model_id=UNKNOWN,

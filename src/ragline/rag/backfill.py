@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ragline.core.results import SpaceFacts
-from ragline.db import locks, spaces
+from ragline.db import documents, locks, spaces
+from ragline.db.documents import ChunkText
 from ragline.db.pool import Connection
-from ragline.db.spaces import Chunk, NewSpace, Space
+from ragline.db.spaces import NewSpace, Space
 from ragline.errors import Conflict, LockTimeout, ModelError, NotFound
 from ragline.models.embed import Embedder
 from ragline.rag.app import App
@@ -142,11 +143,13 @@ def no_model(facts: NewSpace, missing: int) -> ModelError:
 
 async def _one_batch(
     connection: Connection, space: Space, model: Embedder, after: int
-) -> list[Chunk]:
+) -> list[ChunkText]:
     """Embed the next chunks that are missing, and return them; none are left when there are none."""
     while True:
         try:
-            chunks = await spaces.lacking(connection, space, after=after, limit=BATCH_CHUNKS)
+            chunks = await documents.without_vector(
+                connection, space.collection_id, space.id, after=after, limit=BATCH_CHUNKS
+            )
             if not chunks:
                 return []
             vectors = await _vectors(model, chunks)
@@ -159,16 +162,16 @@ async def _one_batch(
         return chunks
 
 
-async def _vectors(model: Embedder, chunks: list[Chunk]) -> npt.NDArray[np.float32]:
+async def _vectors(model: Embedder, chunks: list[ChunkText]) -> npt.NDArray[np.float32]:
     texts = [passage(title, headings, body) for _, title, headings, body in chunks]
     return (await model.embed_documents(texts)).vectors
 
 
 async def _write(
-    connection: Connection, space: Space, chunks: list[Chunk], vectors: npt.NDArray[np.float32]
+    connection: Connection, space: Space, chunks: list[ChunkText], vectors: npt.NDArray[np.float32]
 ) -> None:
     try:
-        await spaces.fill(connection, space, chunks, vectors)
+        await documents.add_vectors(connection, space.id, [one[0] for one in chunks], vectors)
     except (asyncpg.CheckViolationError, asyncpg.DataError) as error:
         raise ModelError(
             f"PostgreSQL refuses a vector of {space.facts.model_id} for space {space.id}, which is "
@@ -178,8 +181,7 @@ async def _write(
 
 async def _switched(app: App, space: Space, lock_timeout_ms: int, most: int) -> bool:
     """Switch with writers kept out; False, with nothing done, when more than `most` are missing."""
-    pool = await app.pool("admin")
-    async with pool.connection() as connection:
+    async with app.connection("admin") as connection:
         for _ in range(_LOCK_TRIES):
             try:
                 async with connection.transaction():
@@ -198,7 +200,9 @@ async def _switched(app: App, space: Space, lock_timeout_ms: int, most: int) -> 
 async def _switch_under_lock(app: App, connection: Connection, space: Space, most: int) -> bool:
     if not await spaces.lock(connection, space.collection_id):
         raise _dropped(space)
-    chunks = await spaces.lacking(connection, space, limit=most + 1)
+    chunks = await documents.without_vector(
+        connection, space.collection_id, space.id, limit=most + 1
+    )
     if len(chunks) > most:
         return False
     if chunks:

@@ -15,7 +15,7 @@ from ragline.core.access import Calibration, Level
 from ragline.core.results import CollectionFacts
 from ragline.db import collections, samples, search
 from ragline.db.pool import Connection
-from ragline.db.statements import Scope
+from ragline.db.targets import Scope
 from ragline.errors import NotFound, UsageError
 from ragline.rag import catalog
 from ragline.rag.app import App
@@ -76,9 +76,8 @@ async def calibrate(
             f"{'' if facts.space else ' and no vectors'}: below {FEWEST_CHUNKS:,} all chunks that a "
             "filter allows are compared anyway, and there is nothing to calibrate"
         )
-    pool = await app.pool(app.search_workload)
     levels: list[Level] = []
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         if not await collections.index_state(connection, facts.space.id):
             raise UsageError(
                 f"collection {name!r} has no valid vector index, so there is nothing to choose from; "
@@ -124,8 +123,7 @@ async def _kept(
     """Store a calibration and return it as it is read back."""
     if facts.space is None:
         raise TypeError("only a space can be calibrated")
-    pool = await app.pool("admin")
-    async with pool.connection() as connection:
+    async with app.connection("admin") as connection:
         await collections.keep_calibration(connection, facts.space.id, calibration)
         # Not the collection's own: a space may be measured before searches use it.
         fresh = await collections.space(connection, facts.space.id)

@@ -40,8 +40,7 @@ class DocumentText:
 
 async def collections(app: App) -> list[CollectionFacts]:
     """Return every collection by name."""
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         return await collection_rows.every(connection)
 
 
@@ -59,8 +58,7 @@ async def remove_collection(app: App, name: str) -> None:
 
     Raises Conflict for an attached one, which is detached instead.
     """
-    pool = await app.pool(app.ingest_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.ingest_workload) as connection:
         facts = await collection_rows.one(connection, name)
         if facts is not None:
             refuse_attached(
@@ -81,8 +79,7 @@ async def documents(
     refuse_attached(
         facts, "its rows are not documents of ragline: its own application lists and shows them"
     )
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         return await document_rows.page(connection, facts.id, after=after, limit=limit)
 
 
@@ -98,8 +95,7 @@ def _no_document(document_id: int) -> str:
 
 async def document(app: App, document_id: int) -> DocumentText:
     """Return a document with its text; NotFound when there is none."""
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.search_workload) as connection:
         found = await document_rows.one(connection, document_id)
     if found is None:
         raise NotFound(_no_document(document_id))
@@ -108,8 +104,7 @@ async def document(app: App, document_id: int) -> DocumentText:
 
 async def remove_document(app: App, document_id: int) -> None:
     """Remove a document with its chunks, postings and vectors; NotFound when there is none."""
-    pool = await app.pool(app.ingest_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.ingest_workload) as connection:
         collection_id = await document_rows.remove_one(connection, document_id)
         if collection_id is None:
             raise NotFound(_no_document(document_id))
@@ -126,8 +121,7 @@ async def open_collection(
     a model that is not configured.
     """
     check_name(name)
-    pool = await app.pool(app.ingest_workload)
-    async with pool.connection() as connection:
+    async with app.connection(app.ingest_workload) as connection:
         facts = None if must_be_new else await collection_rows.one(connection, name)
         if facts is None:
             was_added = await _add_collection(connection, name, policy)

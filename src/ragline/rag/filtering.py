@@ -14,7 +14,7 @@ from ragline.core.filters import Filter, matches, to_text
 from ragline.core.results import CollectionFacts
 from ragline.db import attached_filters, attached_statements, collections, filters, samples
 from ragline.db.pool import Connection
-from ragline.db.statements import Scope, Target
+from ragline.db.targets import Scope, Target
 
 # Enough to tell 1 % from 10 %; telling 5 % from 6 % would change nothing, both ways cost the same there.
 # In a large collection less than 1 % may be too much to compare.

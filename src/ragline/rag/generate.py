@@ -14,7 +14,7 @@ from ragline.core.results import Answer, Citation, Hit, SearchResult, Sentence, 
 from ragline.core.thoughts import Thoughts
 from ragline.errors import ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
 from ragline.models.llm import ChatFacts, ChatModel, Message, Piece
-from ragline.rag.answer import NOT_FOUND
+from ragline.rag.answer import NOT_FOUND, citation
 from ragline.rag.app import App
 from ragline.rag.search import Query, search_collections
 from ragline.signals import spans
@@ -239,22 +239,8 @@ def _answer(draft: _Draft, facts: ChatFacts, took_ms: float) -> Answer:
 
 def _citations(draft: _Draft) -> tuple[Citation, ...]:
     cited = sorted({number for sentence in draft.sentences for number in sentence.citations})
-    return tuple(_citation(number, draft.passages[number]) for number in cited)
-
-
-def _citation(number: int, hit: Hit) -> Citation:
-    return Citation(
-        number=number,
-        collection=hit.collection,
-        document_id=hit.document_id,
-        chunk_id=hit.chunk_id,
-        source=hit.source,
-        title=hit.title,
-        start=hit.start,
-        end=hit.end,
-        text=hit.body,
-        score=hit.score,
-    )
+    hits = [(number, draft.passages[number]) for number in cited]
+    return tuple(citation(number, hit, hit.start, hit.end, hit.score) for number, hit in hits)
 
 
 def _warnings(draft: _Draft, *, is_found: bool) -> Sequence[str]:

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ragline.config import child_environment
 from ragline.core.chunking import Block, Chunk
@@ -37,6 +37,7 @@ class ParserLimits:
 
 
 Answer = Parsed | Composed | Batch
+_T = TypeVar("_T", Parsed, Composed, Batch)
 # All that an answer is made of, beside plain values.
 _OURS = {
     (one.__module__, one.__name__): one
@@ -87,26 +88,19 @@ class ParserPool:
 
         TIMEOUT and CRASHED are such reasons too: the child process is replaced.
         """
-        answer = await self._ask(source, _module(self._parsers, media_type), None)
-        if not isinstance(answer, Parsed):
-            raise _unexpected(answer)
-        return answer
+        return await self._ask(Parsed, source, _module(self._parsers, media_type), None)
 
     async def compose(self, source: Path | bytes, media_type: str, cut: Cut) -> Composed:
         """Return the text of a file in chunks with their terms, or raise Rejected as `parse` does."""
-        answer = await self._ask(source, _module(self._parsers, media_type), cut)
-        if not isinstance(answer, Composed):
-            raise _unexpected(answer)
-        return answer
+        return await self._ask(Composed, source, _module(self._parsers, media_type), cut)
 
     async def rows(self, path: Path, media_type: str, place: Place) -> Batch:
         """Return the rows of a file that follow `place`, or raise Rejected as `parse` does."""
-        answer = await self._ask(path, _module(RECORDS, media_type), place)
-        if not isinstance(answer, Batch):
-            raise _unexpected(answer)
-        return answer
+        return await self._ask(Batch, path, _module(RECORDS, media_type), place)
 
-    async def _ask(self, source: Path | bytes, module: str, wanted: Cut | Place | None) -> Answer:
+    async def _ask(
+        self, kind: type[_T], source: Path | bytes, module: str, wanted: Cut | Place | None
+    ) -> _T:
         worker: _Worker | None = await self._idle.get()
         request = (source, module, self._limits.deadline_s, wanted)
         try:
@@ -122,6 +116,8 @@ class ParserPool:
             self._idle.put_nowait(worker)
         if isinstance(answer, tuple):
             raise Rejected(*answer)
+        if not isinstance(answer, kind):
+            raise Rejected("CRASHED", f"the parser answered with {type(answer).__name__}")
         return answer
 
     async def _replaced(self, worker: _Worker | None) -> _Worker:
@@ -248,10 +244,6 @@ def _module(parsers: Mapping[str, str], media_type: str) -> str:
     if module is None:
         raise Rejected("UNSUPPORTED", f"there is no parser for {media_type!r}")
     return module
-
-
-def _unexpected(answer: Answer) -> Rejected:
-    return Rejected("CRASHED", f"the parser answered with {type(answer).__name__}")
 
 
 def _timeout(seconds: float) -> tuple[str, str]:

@@ -9,22 +9,20 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
-from ragline.core import fusion, languages, lexical, search_policy
-from ragline.core.attached import Attached
+from ragline.core import fusion, lexical, search_policy
 from ragline.core.results import (
     CollectionFacts,
     Hit,
     Method,
     SearchResult,
-    SpaceFacts,
     Used,
 )
 from ragline.core.search_policy import SearchPolicy
-from ragline.db import attached_rows, attached_sql, search
+from ragline.db import attached_rows, search
 from ragline.db.pool import Connection
-from ragline.errors import Conflict, ModelError, NotFound, RaglineError, UsageError, first
-from ragline.models.embed import Embedder, Vector
-from ragline.rag import filtering
+from ragline.errors import Conflict, NotFound, RaglineError, first
+from ragline.models.embed import Vector
+from ragline.rag import filtering, questions
 from ragline.rag.app import App
 from ragline.rag.query import (
     HITS,
@@ -34,32 +32,21 @@ from ragline.rag.query import (
     Query,
     query,
 )
+from ragline.rag.questions import Asked, Vectors
 from ragline.signals import spans
 
 __all__ = [
-    "LONGEST_QUESTION", "MOST_HITS", "Asked", "Query", "plan_of", "query", "search_collections",
+    "LONGEST_QUESTION", "MOST_HITS", "Query", "plan_of", "query", "search_collections",
     "search_with_vector",
 ]  # fmt: skip
 
 # A change of the space, its index or the policy under way is met once, or twice.
 _TRIES = 10
-# The model of an attached table whose vectors are of none that is configured.
-UNKNOWN_MODEL = "unknown"
-
-_Vectors = Mapping[str, Vector]
 
 
 async def search_collections(app: App, query: Query) -> SearchResult:
     """Return the best `k` hits over the query's collections, searched side by side."""
     return (await search_with_vector(app, query))[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
-    """A question's embedding, and the model that made it; None where the caller did."""
-
-    vector: Vector
-    embedder: Embedder | None
 
 
 async def search_with_vector(app: App, query: Query) -> tuple[SearchResult, Asked | None]:
@@ -83,10 +70,10 @@ async def _attempt(
 ) -> tuple[SearchResult, Asked | None] | None:
     """Search the collections as this process knows them; None when they are no longer so."""
     begun = time.perf_counter()
-    targets = await _targets(app, query)
+    targets = await questions.targets(app, query)
     k = query.k or max(target.policy.k or HITS for target in targets)
     with spans.span("embed"):
-        vectors, asked, warning = await _question_vectors(app, query, targets)
+        vectors, asked, warning = await questions.vectors_of(app, query, targets)
     embedded = time.perf_counter()
     if len(targets) == 1:
         maybe = [await _search_one(app, query, k, targets[0], vectors)]
@@ -130,7 +117,7 @@ class _Part:
 
 
 async def _side_by_side(
-    app: App, query: Query, k: int, targets: Sequence[CollectionFacts], vectors: _Vectors
+    app: App, query: Query, k: int, targets: Sequence[CollectionFacts], vectors: Vectors
 ) -> list[_Part | None]:
     try:
         async with asyncio.TaskGroup() as group:
@@ -143,14 +130,14 @@ async def _side_by_side(
 
 
 async def _search_one(
-    app: App, query: Query, k: int, facts: CollectionFacts, vectors: _Vectors
+    app: App, query: Query, k: int, facts: CollectionFacts, vectors: Vectors
 ) -> _Part | None:
     with spans.span("database.exact" if query.exact else "database.search"):
         return await _found_in(app, query, k, facts, vectors)
 
 
 async def _found_in(
-    app: App, query: Query, k: int, facts: CollectionFacts, vectors: _Vectors
+    app: App, query: Query, k: int, facts: CollectionFacts, vectors: Vectors
 ) -> _Part | None:
     """Search one collection as it was when `facts` were read; None when it is not so any longer."""
     vector = vectors.get(facts.space.weights_hash) if facts.space else None
@@ -189,15 +176,9 @@ async def _ask(
 ) -> tuple[_Part, int | None]:
     """Search one collection; return the search version that it had, too (None: nothing was found)."""
     target = target_of(facts)
-    foreign = _foreign_language(query, facts)
-    method = "lexical" if foreign else _possible(query.method, facts, vector)
-    ask = _compose(query, k, facts, method, vector)
-    plan = None
-    if query.filter is not None:
-        plan = await filtering.plan(
-            app.samples, connection, target, facts, query.filter, k=k, is_exact=query.exact
-        )
-        ask = _within(plan, query, ask)
+    foreign = questions.foreign_language(query, facts)
+    method: Method = "lexical" if foreign else questions.possible(query.method, facts, vector)
+    ask, plan = await _composed(app, connection, query, k, facts, method, vector)
     found = await search.run(connection, target, method, ask)
     warnings: tuple[str, ...] = ()
     if len(found.hits) < k:
@@ -209,31 +190,55 @@ async def _ask(
         used = replace(used, vector_plan=search.vector_access(explained))
         stages = search.stages_ms(explained, facts.name)
     if foreign and facts.space:
-        warnings += (_why_words_alone(facts.name, foreign, facts.space),)
+        warnings += (questions.why_words_alone(facts.name, foreign, facts.space),)
     if method != query.method == "hybrid" and facts.attached and facts.attached.words is None:
-        warnings += (_why_vectors_alone(facts.attached, facts.name),)
+        warnings += (questions.why_vectors_alone(facts.attached, facts.name),)
     part = _Part(hits=found.hits, used=used, warnings=warnings, stages_ms=stages)
     return part, found.version
 
 
 async def plan_of(app: App, query: Query) -> tuple[str, ...]:
     """Return what the plan of a query of one collection reads, in order; it is run for that."""
-    (facts,) = await _targets(app, query)
-    vectors, *_ = await _question_vectors(app, query, [facts])
+    (facts,) = await questions.targets(app, query)
+    vectors, *_ = await questions.vectors_of(app, query, [facts])
     vector = vectors.get(facts.space.weights_hash) if facts.space else None
-    target, k = target_of(facts), query.k or facts.policy.k or HITS
-    method = (
-        "lexical" if _foreign_language(query, facts) else _possible(query.method, facts, vector)
+    k = query.k or facts.policy.k or HITS
+    foreign = questions.foreign_language(query, facts)
+    method: Method = "lexical" if foreign else questions.possible(query.method, facts, vector)
+    async with app.connection(app.search_workload) as connection:
+        ask, _ = await _composed(app, connection, query, k, facts, method, vector)
+        return search.shape(await search.explained(connection, target_of(facts), method, ask))
+
+
+async def _composed(
+    app: App,
+    connection: Connection,
+    query: Query,
+    k: int,
+    facts: CollectionFacts,
+    method: Method,
+    vector: Vector | None,
+) -> tuple[search.Ask, filtering.Plan | None]:
+    """Return what one collection is asked, and how its filter is gone about."""
+    by_default = min(LARGEST_EF_SEARCH, max(100, 2 * k))
+    ask = search.Ask(
+        k=k,
+        candidates=fusion.candidates(k),
+        ef_search=query.ef_search or facts.policy.ef_search or by_default,
+        is_exact=query.exact,
+        terms=() if method == "vector" else _terms(query, facts),
+        vector=None if method == "lexical" else vector,
+        policy=facts.policy,
     )
-    ask = _compose(query, k, facts, method, vector)
-    pool = await app.pool(app.search_workload)
-    async with pool.connection() as connection:
-        if query.filter is not None:
-            plan = await filtering.plan(
-                app.samples, connection, target, facts, query.filter, k=k, is_exact=query.exact
-            )
-            ask = _within(plan, query, ask)
-        return search.shape(await search.explained(connection, target, method, ask))
+    if query.filter is None:
+        return ask, None
+    plan = await filtering.plan(
+        app.samples, connection, target_of(facts), facts, query.filter, k=k, is_exact=query.exact
+    )
+    measured = None if query.ef_search or ask.policy.ef_search else plan.access.ef_search
+    return replace(
+        ask, ef_search=measured or ask.ef_search, scope=plan.scope, scope_values=plan.values
+    ), plan
 
 
 async def _completed(
@@ -272,13 +277,6 @@ def _wider(ask: search.Ask, method: Method, *, is_attached: bool) -> search.Ask 
     # What index somebody else's table has, and what is in it, is not ours to know: it may give up.
     may_be_exact = method == "lexical" or is_attached
     return replace(ask, is_exact=True) if may_be_exact and not ask.is_exact else None
-
-
-def _within(plan: filtering.Plan, query: Query, ask: search.Ask) -> search.Ask:
-    measured = None if query.ef_search or ask.policy.ef_search else plan.access.ef_search
-    return replace(
-        ask, ef_search=measured or ask.ef_search, scope=plan.scope, scope_values=plan.values
-    )
 
 
 def _used(
@@ -320,166 +318,11 @@ def _said(policy: SearchPolicy) -> dict[str, object] | None:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _compose(
-    query: Query, k: int, facts: CollectionFacts, method: Method, vector: Vector | None
-) -> search.Ask:
-    by_default = min(LARGEST_EF_SEARCH, max(100, 2 * k))
-    return search.Ask(
-        k=k,
-        candidates=fusion.candidates(k),
-        ef_search=query.ef_search or facts.policy.ef_search or by_default,
-        is_exact=query.exact,
-        terms=() if method == "vector" else _terms(query, facts),
-        vector=None if method == "lexical" else vector,
-        policy=facts.policy,
-    )
-
-
 def _terms(query: Query, facts: CollectionFacts) -> tuple[str, ...]:
     # The server takes the words of an attached table apart as it did for the index.
     if facts.attached is not None:
         return tuple(query.question.split())
     return tuple(lexical.question_terms(query.question, facts.language))
-
-
-async def _targets(app: App, query: Query) -> list[CollectionFacts]:
-    """Return the collections as they were a moment ago, or as they are now where that would not do.
-
-    Other processes embed, remove and make collections: what we remember must never be the reason to
-    refuse a search, or to go by words alone.
-    """
-    targets = [await app.collection(name) for name in query.collections]
-    return [
-        target
-        if await _is_as_needed(app, query, target)
-        else await app.collection(target.name, fresh=True)
-        for target in targets
-    ]
-
-
-async def _is_as_needed(app: App, query: Query, facts: CollectionFacts) -> bool:
-    if query.method == "lexical":
-        return True
-    if facts.space is None:
-        return False
-    if query.vector is not None:
-        return query.vector.shape == (facts.space.dimension,)
-    return await app.embedder_for(facts.space) is not None or not await app.embedders()
-
-
-async def _question_vectors(
-    app: App, query: Query, targets: Sequence[CollectionFacts]
-) -> tuple[_Vectors, Asked | None, tuple[str, ...]]:
-    """Return the question's embedding by each model that it takes, or why it is by words alone.
-
-    Also returns that of the first collection, with its model: one is enough for an answer.
-    """
-    if query.method == "lexical":
-        return {}, None, ()
-    spaces = {target.name: target.space for target in targets if target.space is not None}
-    if query.vector is not None:
-        _check_dimensions(query, spaces)
-        of_all = {space.weights_hash: query.vector for space in spaces.values()}
-        return of_all, Asked(vector=query.vector, embedder=None), ()
-    if not spaces:
-        return (
-            {},
-            None,
-            _lexical_only(query, "no vectors are stored yet: ingest again with a model"),
-        )
-    models = {name: await app.embedder_for(space) for name, space in spaces.items()}
-    if not any(models.values()) and not await app.embedders():
-        return {}, None, _lexical_only(query, "there is no model: run `ragline model fetch`")
-    vectors: dict[str, Vector] = {}
-    asked = None
-    for target in targets:
-        if target.space is None:
-            continue
-        model = models[target.name]
-        if model is None:
-            raise await _no_model(app, target.name, target.space)
-        if not query.question.strip() or _foreign_language(query, target):
-            continue
-        if target.space.weights_hash not in vectors:
-            vectors[target.space.weights_hash] = await model.embed_query(query.question)
-        asked = asked or Asked(vector=vectors[target.space.weights_hash], embedder=model)
-    return vectors, asked, ()
-
-
-def _lexical_only(query: Query, why: str) -> tuple[str, ...]:
-    if query.method == "vector":
-        raise ModelError(f"vector search is not possible: {why}")
-    return (f"searched by words alone: {why}",)
-
-
-async def _no_model(app: App, name: str, space: SpaceFacts) -> ModelError:
-    """Vectors of two models are never compared."""
-    if space.model_id == UNKNOWN_MODEL:
-        return ModelError(
-            f"collection {name!r} is an attached table, and which model its vectors are of is not "
-            "known: give a vector instead of a question, or configure its model (RAGLINE_EMBED_MODEL), "
-            f"run `ragline detach {name} --yes` and attach it again"
-        )
-    first, *_ = await app.embedders()
-    return ModelError(
-        f"collection {name!r} was embedded with {space.model_id} "
-        f"({space.weights_hash[:12]}), and the configured model is {first.facts.model_id} "
-        f"({first.facts.weights_hash[:12]}): configure the first again (RAGLINE_MODEL_DIR or "
-        "RAGLINE_EMBED_MODEL), or search lexically"
-    )
-
-
-def _check_dimensions(query: Query, spaces: Mapping[str, SpaceFacts]) -> None:
-    for name, space in spaces.items():
-        if query.vector is not None and query.vector.shape != (space.dimension,):
-            raise UsageError(
-                f"the vector has shape {query.vector.shape}; collection {name!r} has dimension "
-                f"{space.dimension}"
-            )
-
-
-def _foreign_language(query: Query, facts: CollectionFacts) -> str | None:
-    """Return the question's language where it gives the collection's vectors no weight."""
-    if query.method != "hybrid" or query.vector is not None or facts.space is None:
-        return None
-    if facts.attached is not None and facts.attached.words is None:
-        return None
-    return languages.foreign(query.question, facts.language, facts.space.languages)
-
-
-def _why_words_alone(collection: str, language: str, space: SpaceFacts) -> str:
-    return (
-        f"collection {collection!r} was searched by words alone: the question is in {language!r}, "
-        f"and the model {space.model_id} knows {', '.join(space.languages)}; method 'vector' asks it "
-        "all the same"
-    )
-
-
-def _why_vectors_alone(attached: Attached, collection: str) -> str:
-    return (
-        f"collection {collection!r} was searched by vectors alone: {_no_words(attached)}; `ragline "
-        f"detach {collection} --yes` and attaching it again then finds the index"
-    )
-
-
-def _no_words(attached: Attached) -> str:
-    table, column = attached_sql.table(attached), attached_sql.column(attached.text, "")
-    return (
-        f"table {table} has no full text index; make one with `create index concurrently on {table} "
-        f"using gin (to_tsvector('english', {column}))`, in the language of its texts"
-    )
-
-
-def _possible(method: Method, facts: CollectionFacts, vector: Vector | None) -> Method:
-    if facts.attached is not None and facts.attached.words is None and method != "vector":
-        if method == "lexical" or vector is None:
-            how = "by words" if method == "lexical" else "without a model"
-            raise UsageError(
-                f"collection {facts.name!r} cannot be searched {how}: {_no_words(facts.attached)}, "
-                f"then `ragline detach {facts.name} --yes` and attach it again"
-            )
-        return "vector"
-    return "lexical" if method == "hybrid" and (vector is None or facts.space is None) else method
 
 
 def target_of(facts: CollectionFacts) -> search.Target:

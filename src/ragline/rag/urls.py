@@ -9,36 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import io
 import ipaddress
 import re
 import socket
-import ssl
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, cast
 from urllib.parse import SplitResult, quote, urldefrag, urljoin, urlsplit
 
-from ragline.core.plaintext import visible
 from ragline.core.results import Rejection
 from ragline.rag.formats import PARSERS, RECORDS, Rejected, media_type, media_types_of_text
 from ragline.rag.formats.text import WEB_CHARSET
+from ragline.rag.page_request import PORTS, Answer, Target, exchange
 from ragline.rag.sources import Source
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_PIECE_BYTES = 1 << 16
-_AROUND_BYTES = 1 << 20  # header, and the sizes of chunks
 _LONGEST_URL = 1900  # it names the document
-_SHORT_S = 10.0  # to connect, and between two pieces of the answer
-_PORTS = {"http": 80, "https": 443}
 
 # Addresses that are public by the registry, but not in the networks of cloud providers, and ranges
 # that carry an IPv4 address inside.
@@ -181,7 +169,7 @@ async def _fetched(url: str, policy: UrlPolicy) -> Page:
     now = wanted
     for _ in range(policy.redirects + 1):
         target = _target(now)
-        answer = await _exchange(target, await _address(target, policy), policy)
+        answer = await exchange(target, await _address(target, policy), policy.size_bytes)
         if answer.location is None:
             return Page(
                 url=wanted, media_type=_media_type(target, answer), data=_in_utf8(target, answer)
@@ -200,27 +188,7 @@ def _joined(url: str, location: str) -> str:
         raise Rejected("BAD_URL", f"it redirects to no URL: {error}") from error
 
 
-# -- where to --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    is_tls: bool
-    host: str
-    port: int
-    path: str
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (
-            host
-            if self.port == _PORTS["https" if self.is_tls else "http"]
-            else f"{host}:{self.port}"
-        )
-
-
-def _target(url: str) -> _Target:
+def _target(url: str) -> Target:
     if len(url) > _LONGEST_URL or re.search(r"[\x00-\x20\x7f\\]", url):
         raise Rejected(
             "BAD_URL", f"{shown(url)[:200]!r} is too long, or holds spaces or backslashes"
@@ -228,7 +196,7 @@ def _target(url: str) -> _Target:
     try:
         parts = urlsplit(url)
         scheme = parts.scheme.lower()
-        if scheme not in _PORTS:
+        if scheme not in PORTS:
             raise Rejected("BAD_URL", f"{shown(url)!r} is neither http nor https")
         port = parts.port
         host = _host(parts)
@@ -240,10 +208,10 @@ def _target(url: str) -> _Target:
         )
     path = quote(parts.path or "/", safe="%/:=&~+!$,;'@()*")
     query = "?" + quote(parts.query, safe="%/:=&?~+!$,;'@()*[]") if parts.query else ""
-    return _Target(
+    return Target(
         is_tls=scheme == "https",
         host=host,
-        port=_PORTS[scheme] if port is None else port,
+        port=PORTS[scheme] if port is None else port,
         path=path + query,
     )
 
@@ -256,7 +224,7 @@ def _host(parts: SplitResult) -> str:
     return parts.hostname.encode("idna").decode("ascii")
 
 
-async def _address(target: _Target, policy: UrlPolicy) -> str:
+async def _address(target: Target, policy: UrlPolicy) -> str:
     """Return an address of the host; raise Rejected when any of its addresses is not permitted."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -282,156 +250,7 @@ def _named(host: str, address: str) -> str:
     return address if host == address else f"{host!r}, at {address},"
 
 
-# -- the request -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    location: str | None
-    content_type: str
-    charset: str
-    data: bytes
-
-
-async def _exchange(target: _Target, address: str, policy: UrlPolicy) -> _Answer:
-    call = _Call(target, address, policy)
-    try:
-        return await asyncio.to_thread(call.answer)
-    except asyncio.CancelledError:
-        call.abort()  # or the thread would wait for as long as the server likes
-        raise
-
-
-class _Bounded:
-    """A socket whose answer ends with a rejection when it is longer than a page with its header.
-
-    A chunk of the size -1 would have http.client read on for as long as the server likes.
-    """
-
-    def __init__(self, connected: socket.socket, size_bytes: int) -> None:
-        self._socket = connected
-        self._size_bytes = size_bytes
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        # A file keeps its socket open when the connection has closed it.
-        return io.BufferedReader(
-            _Counted(self._socket.makefile("rb", buffering=0), self._size_bytes)
-        )
-
-
-class _Counted(io.RawIOBase):
-    def __init__(self, answer: socket.SocketIO, size_bytes: int) -> None:
-        super().__init__()
-        self._answer = answer
-        self._size_bytes = size_bytes
-        self._left = size_bytes + _AROUND_BYTES
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        count = self._answer.readinto(buffer) or 0
-        self._left -= count
-        if self._left < 0:
-            raise Rejected("TOO_LARGE", f"it has more than {self._size_bytes} bytes")
-        return count
-
-    def close(self) -> None:
-        self._answer.close()
-        super().close()
-
-
-class _Call:
-    """One request, in a thread; ended from outside when its time is over."""
-
-    def __init__(self, target: _Target, address: str, policy: UrlPolicy) -> None:
-        self._target = target
-        self._address = address
-        self._policy = policy
-        self._socket: socket.socket | None = None
-        self._is_over = False
-
-    def abort(self) -> None:
-        self._is_over = True
-        if self._socket is not None:
-            with suppress(OSError):  # closed already
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def answer(self) -> _Answer:
-        target = self._target
-        with socket.create_connection((self._address, target.port), timeout=_SHORT_S) as plain:
-            self._socket = plain
-            if self._is_over:
-                raise TimeoutError("its time was over before there was a connection")
-            if not target.is_tls:
-                return self._asked(plain)
-            context = ssl.create_default_context()
-            with context.wrap_socket(plain, server_hostname=target.host) as secure:
-                self._socket = secure
-                return self._asked(secure)
-
-    def _asked(self, connected: socket.socket) -> _Answer:
-        connection = http.client.HTTPConnection(self._target.host, self._target.port)
-        connection.auto_open = 0  # only to the address that was checked
-        # It asks of a socket what a bounded one has.
-        connection.sock = cast("socket.socket", _Bounded(connected, self._policy.size_bytes))
-        connection.putrequest("GET", self._target.path, skip_host=True, skip_accept_encoding=True)
-        connection.putheader("Host", self._target.authority)
-        connection.putheader("User-Agent", "ragline")
-        connection.putheader("Accept", "text/html, text/*;q=0.9, application/pdf;q=0.9, */*;q=0.1")
-        connection.putheader("Accept-Encoding", "identity")
-        connection.putheader("Connection", "close")
-        connection.endheaders()
-        try:
-            with connection.getresponse() as response:
-                return self._read(response)
-        except ValueError as error:  # sizes of chunks, charsets with a NUL
-            raise Rejected("UNREACHABLE", f"the server does not speak HTTP: {error}") from error
-
-    def _read(self, response: http.client.HTTPResponse) -> _Answer:
-        location = response.getheader("Location")
-        kind = response.headers.get_content_type() if response.getheader("Content-Type") else ""
-        charset = str(response.headers.get_content_charset() or "")
-        if response.status in _REDIRECTS and location:
-            return _Answer(location=location, content_type=kind, charset=charset, data=b"")
-        if response.status != http.HTTPStatus.OK:
-            raise Rejected(
-                "HTTP_STATUS", f"the server answers {response.status} {visible(response.reason)}"
-            )
-        if (packed := response.getheader("Content-Encoding", "identity")).lower() != "identity":
-            raise Rejected("UNSUPPORTED", f"the server sends it packed ({packed}), unasked")
-        return _Answer(location=None, content_type=kind, charset=charset, data=self._body(response))
-
-    def _body(self, response: http.client.HTTPResponse) -> bytes:
-        pieces: list[bytes] = []
-        left = self._policy.size_bytes
-        while piece := self._piece(response):
-            left -= len(piece)
-            if left < 0:
-                raise Rejected("TOO_LARGE", f"it has more than {self._policy.size_bytes} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def _piece(self, response: http.client.HTTPResponse) -> bytes:
-        try:
-            piece = response.read(_PIECE_BYTES)
-        except http.client.IncompleteRead as error:
-            raise Rejected("DAMAGED", "the answer ends too early") from error
-        if not piece and response.length:
-            raise Rejected("DAMAGED", f"the answer ends {response.length} bytes too early")
-        return piece
-
-
-# -- what it is ------------------------------------------------------------------------------------
-
-
-def _media_type(target: _Target, answer: _Answer) -> str:
+def _media_type(target: Target, answer: Answer) -> str:
     declared = _ALIASES.get(answer.content_type, answer.content_type)
     path = PurePosixPath(target.path.partition("?")[0])
     if declared in _ANY:
@@ -451,7 +270,7 @@ def _media_type(target: _Target, answer: _Answer) -> str:
     return found
 
 
-def _in_utf8(target: _Target, answer: _Answer) -> bytes:
+def _in_utf8(target: Target, answer: Answer) -> bytes:
     """Return the content as the server's charset says, which weighs more than what is in a page."""
     kind, charset = answer.content_type, answer.charset
     is_text = kind.startswith("text/") or kind == "application/xhtml+xml"

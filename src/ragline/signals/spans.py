@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import NamedTuple
 
 
@@ -60,16 +59,6 @@ def recording() -> Iterator[Record]:
         record.end = time.perf_counter()
 
 
-class _Nothing:
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
 class _Open:
     __slots__ = ("_id", "_parent", "_phase", "_record", "_start", "_token")
     _token: Token[_Place | None]
@@ -85,21 +74,16 @@ class _Open:
         self._token = _place.set(_Place(self._record, self._id, self._phase))
         self._start = time.perf_counter()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         end = time.perf_counter()
         _place.reset(self._token)
         self._record.spans.append(Span(self._id, self._parent, self._phase, self._start, end))
 
 
-_NOTHING = _Nothing()
+_NOTHING = nullcontext()
 
 
-def span(phase: str | None = None) -> _Open | _Nothing:
+def span(phase: str | None = None) -> _Open | nullcontext[None]:
     """Return a context whose time is recorded as `phase`'s; None is that of the span around it.
 
     Parts of one phase that run side by side want a span each: then one that waits for a limiter does

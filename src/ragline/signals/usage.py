@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Usage:
     def add(self, other: Usage) -> None:
         """Count what another one counted."""
         self.calls += other.calls
-        self.input_tokens = _sum(self.input_tokens, other.input_tokens)
-        self.output_tokens = _sum(self.output_tokens, other.output_tokens)
+        self.input_tokens = total((self.input_tokens, other.input_tokens))
+        self.output_tokens = total((self.output_tokens, other.output_tokens))
         known, more = self.exact_micro_usd, other.exact_micro_usd
         self.exact_micro_usd = None if known is None or more is None else known + more
 
@@ -72,5 +72,11 @@ def uncounted() -> None:
         usage.input_tokens = usage.output_tokens = usage.exact_micro_usd = None
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
+def total(counts: Iterable[int | None]) -> int | None:
+    """Return the sum; None where a part is unknown."""
+    found = 0
+    for count in counts:
+        if count is None:
+            return None
+        found += count
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import asyncpg
 
@@ -24,7 +25,7 @@ MOST_EXPLAINED = 300
 """Of more statements only the dearest are looked at; the rest is counted."""
 _SHORT = 200
 
-Session = asyncpg.Connection
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +84,7 @@ async def plans(
         return {one.id: await _plan(connection, one, paths, distrusted) for one in statements}
 
 
-async def _catalog(
-    connection: Session[asyncpg.Record], schema: str | None, table: str | None
-) -> Catalog:
+async def _catalog(connection: Session, schema: str | None, table: str | None) -> Catalog:
     server = await catalogs.server(connection)
     tables = [one for one in await catalogs.tables(connection) if _is_meant(one, schema, table)]
     if (schema or table) and not tables:
@@ -123,7 +122,7 @@ def _hours(server: ServerFacts) -> float | None:
 
 
 async def _explained(
-    connection: Session[asyncpg.Record], found: Evidence
+    connection: Session, found: Evidence
 ) -> tuple[list[Explained], list[NotAnalysed]]:
     explained: list[Explained] = []
     refused: list[NotAnalysed] = []
@@ -156,15 +155,13 @@ def _keyed(statement: Statement, texts: Mapping[str, Sequence[str]]) -> Statemen
     return replace(statement, text=one[0], keys=one[1])
 
 
-async def _paths(
-    connection: Session[asyncpg.Record], statements: Sequence[Statement]
-) -> dict[str, str]:
+async def _paths(connection: Session, statements: Sequence[Statement]) -> dict[str, str]:
     users = {user for one in statements for user in one.users if user}
     return await evidence.search_paths(connection, users)
 
 
 async def _plan(
-    connection: Session[asyncpg.Record],
+    connection: Session,
     statement: Statement,
     paths: Mapping[str, str],
     distrusted: frozenset[str],
@@ -184,7 +181,7 @@ async def _plan(
 
 
 async def _judged(
-    connection: Session[asyncpg.Record],
+    connection: Session,
     explained: Sequence[Explained],
     seen: Catalog,
     floors: Floors,
@@ -209,18 +206,19 @@ async def _judged(
     return sorted(made, key=lambda one: -advising.saved_ms(one)), unserved
 
 
-async def _tried(connection: Session[asyncpg.Record], candidate: Candidate, seen: Catalog) -> Trial:
+async def _tried(connection: Session, candidate: Candidate, seen: Catalog) -> Trial:
     """Return what the server says of an index: on an empty copy of its table, and with HypoPG."""
     table = candidate.table
     if seen.is_replica:
         # No empty copy can be made there; the primary has the last word.
         return Trial(definition=candidate.definition)
+    first = candidate.uses[0].statement
+    # A plan says names as the role finds them that runs the statement.
+    paths = await _paths(connection, [first])
     try:
         wanted = index_definition.parsed(
             candidate.definition, schema=table.schema, table=table.name, name=candidate.name
         )
-        # A plan says names as the role finds them that runs the statement.
-        paths = await _paths(connection, [candidate.uses[0].statement])
         definition = await indexes.normalised(
             connection, wanted, table.schema, path=next(iter(paths.values()), None)
         )
@@ -228,8 +226,6 @@ async def _tried(connection: Session[asyncpg.Record], candidate: Candidate, seen
         return Trial(definition=None, refused=str(error))
     if await evidence.hypopg_schema(connection) is None:
         return Trial(definition=definition)
-    first = candidate.uses[0].statement
-    paths = await _paths(connection, [first])
     plan = await evidence.explained(
         connection,
         first.text,

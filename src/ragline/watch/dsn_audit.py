@@ -14,7 +14,7 @@ from typing import Literal
 import asyncpg
 
 from ragline import config
-from ragline.core import dsn_audit
+from ragline.core import baselines, dsn_audit
 from ragline.core.dsn import Dsn, Secret
 from ragline.core.dsn_audit import finding as classes
 from ragline.core.dsn_audit import judging
@@ -87,7 +87,7 @@ def audit(
     paths: Sequence[Path],
     *,
     allowed: Sequence[Allowance] = (),
-    known: dict[judging.Key, int] | None = None,
+    known: dict[baselines.Key, int] | None = None,
     patience_s: float | None = None,
     apart: Sequence[Path] = (),
 ) -> Audit:
@@ -107,7 +107,7 @@ def audit(
         ]
         more, tried = asyncio.run(_try_all(open_spots, patience_s))
         findings = sorted(findings + more, key=lambda one: (one.path, one.line, one.id))
-    judged = judging.judged(findings, allowed, known or {})
+    judged = baselines.judged(findings, allowed, known or {})
     return Audit(
         files=read.files,
         findings=judged,
@@ -125,7 +125,7 @@ def allow_list(file: Path | None) -> tuple[Allowance, ...]:
     return judging.allowances(_text(chosen), source=str(chosen))
 
 
-def baseline(file: Path) -> dict[judging.Key, int]:
+def baseline(file: Path) -> dict[baselines.Key, int]:
     """Return what a baseline knows."""
     if not file.exists():
         raise NotFound(f"there is no baseline {str(file)!r}; write one with --write-baseline")

@@ -5,25 +5,24 @@ Nothing is written, so that a replica can be looked at too. What may not be seen
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from statistics import median
-from typing import TypeAlias
 
 import asyncpg
 
-from ragline.core import advisories, index_findings, missing_indexes, stats
+from ragline.core import advisories, index_findings, missing_indexes
 from ragline.core.checkup import Finding
 from ragline.core.doctor.words import some
 from ragline.core.dsn import Dsn
 from ragline.core.evidence import OperatorUse
 from ragline.core.index_facts import OPERATORS, IndexFacts, LockedTable, ServerFacts, TableFacts
 from ragline.core.index_sample import Sample
-from ragline.db import catalog, evidence, index_samples, pool
-from ragline.errors import LockTimeout, NotFound, PreconditionFailed, RaglineError, UsageError
+from ragline.db import catalog, evidence, pool
+from ragline.errors import LockTimeout, NotFound, PreconditionFailed, UsageError
+from ragline.watch import inventory_samples
+from ragline.watch.inventory_samples import FEWEST, GB, Advance, Db, Measure
 
-_FEWEST = 10
 _MOST_HITS = 1000
 _LOCK_TIMEOUT = "3s"
 _SETTINGS = {
@@ -33,11 +32,6 @@ _SETTINGS = {
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
-_GB = 1024**3
-
-Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Measure: TypeAlias = Callable[[str], Awaitable[Sample]]
-Advance: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +48,12 @@ class Asked:
     sample: int | None = 100
     k: int = 10
     seed: int = 0
-    largest_bytes: int = 2 * _GB
+    largest_bytes: int = 2 * GB
 
     def __post_init__(self) -> None:
-        if self.sample is not None and self.sample < _FEWEST:
+        if self.sample is not None and self.sample < FEWEST:
             raise UsageError(
-                f"the sample is {self.sample}; with fewer than {_FEWEST} queries nothing can be said"
+                f"the sample is {self.sample}; with fewer than {FEWEST} queries nothing can be said"
             )
         if not 1 <= self.k <= _MOST_HITS:
             raise UsageError(f"k is {self.k}; it must lie between 1 and {_MOST_HITS}")
@@ -114,7 +108,7 @@ async def inventory(
         blocks, no_cache = await catalog.cached_blocks(db)
         wanted = [_with_cache(index, blocks, seen.server, no_cache) for index in wanted]
         operators, no_operators = await _operators(db)
-        samples = await _samples(db, wanted, seen.server, asked, measure, advance)
+        samples = await inventory_samples.samples(db, wanted, seen.server, asked, measure, advance)
     unknown = {
         "locked": _locked(seen, asked),
         "collections": seen.unread,
@@ -276,141 +270,3 @@ def _faults(server: ServerFacts) -> Sequence[advisories.ExtensionFault]:
         return ()
     text = resources.files("ragline.core").joinpath("advisories.toml").read_text(encoding="utf-8")
     return advisories.advisories(text).of_pgvector(server.pgvector)
-
-
-async def _samples(
-    db: Db,
-    indexes: Sequence[IndexFacts],
-    server: ServerFacts,
-    asked: Asked,
-    measure: Measure,
-    advance: Advance,
-) -> dict[int, Sample]:
-    """Return what a sample says of each vector index that can be asked."""
-    if asked.sample is None or server.vector_schema is None:
-        return {}
-    vector = [index for index in indexes if index.is_vector and not index.is_partitioned]
-    by_collection: dict[str, Sample] = {}
-    found = {}
-    is_prepared = False
-    for index in vector:
-        why_not = _why_not(index, asked)
-        if why_not is not None:
-            found[index.oid] = Sample(k=asked.k, why_not=why_not)
-        elif index.collection is not None and index.metric in index.metrics:
-            name = asked.collection or index.collection
-            if name not in by_collection:
-                by_collection[name] = await _by_searches(name, asked, measure)
-            found[index.oid] = by_collection[name]
-        else:
-            if not is_prepared:
-                await index_samples.prepare(db, server.vector_schema)
-                is_prepared = True
-            found[index.oid] = await _directly(db, index, server.vector_schema, asked, advance)
-    return found
-
-
-def _why_not(index: IndexFacts, asked: Asked) -> str | None:
-    if not index.serves:
-        return "it is being built" if index.is_building else "it is INVALID"
-    if index.is_searched is False or (index.is_ours and not index.is_searched):
-        return "searches do not use it: it is kept, or on trial"
-    if index.table_bytes > asked.largest_bytes:
-        return (
-            f"its table has {index.table_bytes / _GB:.1f} GB, and an exact search reads all of it; "
-            "--largest measures it all the same"
-        )
-    if index.runs_foreign_code:
-        return "an index or statistics of its table run code of another user, not with your rights"
-    if index.operator is None:
-        return f"operator class {', '.join(index.operator_classes)} is not one of pgvector's"
-    return None
-
-
-async def _by_searches(name: str, asked: Asked, measure: Measure) -> Sample:
-    try:
-        return await measure(name)
-    except RaglineError as error:
-        return Sample(k=asked.k, why_not=str(error))
-
-
-async def _directly(
-    db: Db, index: IndexFacts, vector_schema: str, asked: Asked, advance: Advance
-) -> Sample:
-    try:
-        return await _asked_directly(db, index, vector_schema, asked, advance)
-    except asyncpg.PostgresError as error:
-        if db.is_closed():
-            raise
-        return Sample(k=asked.k, why_not=str(error))
-
-
-async def _asked_directly(
-    db: Db, index: IndexFacts, vector_schema: str, asked: Asked, advance: Advance
-) -> Sample:
-    size = asked.sample or _FEWEST
-    what = index_samples.searched(index, vector_schema)
-    queries, drawn = await index_samples.queries(
-        db, what, rows=index.table_rows or 0, size=size, seed=asked.seed
-    )
-    if drawn < _FEWEST:
-        return Sample(k=asked.k, why_not=f"{drawn} rows with vectors are too few to measure with")
-    alone, steered = await index_samples.path(db, what, queries[0], asked.k)
-    if steered != index.name:
-        taken = f"index {steered}" if steered else "no index"
-        return Sample(
-            k=asked.k,
-            path=alone or "every row",
-            why_not=f"the planner takes {taken} for what it answers",
-        )
-    total, done = len(queries), 0
-
-    def one_more() -> None:
-        nonlocal done
-        done += 1
-        advance(index.qualified, done, total)
-
-    given = await index_samples.ask(db, what, queries, asked.k, one_more)
-    best = await index_samples.exact(db, what, queries, asked.k)
-    sample = _summed(index, asked, given, best, alone)
-    if index.method != "ivfflat":
-        return sample
-    return replace(
-        sample,
-        one_probe=await index_samples.one_probe(db, what, queries, best, asked.k),
-        fitted=await index_samples.fitted(
-            db, what, queries,
-            rows=best.rows, lists=index.lists, k=asked.k, seed=asked.seed,
-        ),
-    )  # fmt: skip
-
-
-def _summed(
-    index: IndexFacts,
-    asked: Asked,
-    given: index_samples.Asked,
-    best: index_samples.Exact,
-    alone: str | None,
-) -> Sample:
-    values = index_samples.recalls(given, best)
-    interval = stats.paired(values, seed=asked.seed)
-    return Sample(
-        k=asked.k,
-        n=len(values),
-        mean=interval.mean,
-        # Resampled means are spread a little wider than a share can be.
-        low=None if interval.low is None else max(0.0, interval.low),
-        high=None if interval.high is None else min(1.0, interval.high),
-        worst=min(values),
-        short=sum(
-            len(near) < count for near, count in zip(given.distances, best.best, strict=True)
-        ),
-        median_ms=median(given.ms),
-        exact_ms=best.ms,
-        width=given.width,
-        width_name="ef_search" if index.method == "hnsw" else "probes",
-        path=None if alone == index.name else alone or "every row",
-        rows=best.rows,
-        null_rows=best.null_rows,
-        zero_rows=best.zero_rows,
-    )

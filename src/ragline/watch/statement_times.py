@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
-from ragline.core import index_candidates, plan_scans, sql_tokens, stats
+from ragline.core import plan_scans, sql_tokens, stats
 from ragline.core.dsn import Dsn
 from ragline.core.evidence import Statement
 from ragline.core.plan_scans import Condition, Scan
@@ -32,7 +32,7 @@ _LIMIT = re.compile(r"\b(limit|offset)\s+\$(\d+)", re.IGNORECASE)
 _ASKS = ("select", "with", "values", "table")
 _SEED = 1
 
-Session = asyncpg.Connection
+Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def _path(statement: Statement, paths: Mapping[str, str]) -> str:
 
 
 async def _drawn(
-    connection: Session[asyncpg.Record],
+    connection: Session,
     statement: Statement,
     path: str,
     schema: str,
@@ -156,7 +156,7 @@ async def _drawn(
 
 
 async def _why_not(
-    connection: Session[asyncpg.Record],
+    connection: Session,
     statement: Statement,
     path: str,
     distrusted: frozenset[str],
@@ -201,7 +201,7 @@ def _sources(text: str, scans: Sequence[Scan]) -> dict[int, str]:
 
 
 def _source(one: Condition) -> str:
-    own = one.term.text if one.term.column is None else index_candidates.identifier(one.term.column)
+    own = one.term.text if one.term.column is None else quoted(one.term.column)
     if one.operator == "@>":
         # A row's whole value finds little but itself; a part of it is what people ask for.
         return _part(own)
@@ -209,7 +209,7 @@ def _source(one: Condition) -> str:
 
 
 async def _values(
-    connection: Session[asyncpg.Record], schema: str, table: str, sources: Sequence[str]
+    connection: Session, schema: str, table: str, sources: Sequence[str]
 ) -> list[str]:
     """Return lists of arguments, each of one row."""
     if not sources:
@@ -237,7 +237,7 @@ def _part(own: str) -> str:
     )
 
 
-async def _timed(connection: Session[asyncpg.Record], one: Drawn) -> Timed:
+async def _timed(connection: Session, one: Drawn) -> Timed:
     if one.refused is not None:
         return Timed(id=one.statement.id, ms=(), refused=one.refused)
     try:
@@ -257,7 +257,7 @@ async def _timed(connection: Session[asyncpg.Record], one: Drawn) -> Timed:
     return Timed(id=one.statement.id, ms=tuple(ms))
 
 
-async def _least(connection: Session[asyncpg.Record], said: str) -> float:
+async def _least(connection: Session, said: str) -> float:
     values = f"({said})" if said else ""
     took = []
     for _ in range(_TIMES):

@@ -21,7 +21,7 @@ select (
     select chunk_id, distance from (
     select e."id" as chunk_id, (e."embedding"::vector(384)) <=> $4::vector(384) as distance
     from "Möbel"."a ""table"".x" e
-    where $5::text is not null and e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and (((case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then (coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end) and (case pg_catalog.jsonb_typeof((e."metadata"::jsonb -> $2::text)) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end))) and ((e."lang" = $1::text)) and e."embedding" is not null offset 0
+    where $5::text is not null and e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and ((case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then ((coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end and case pg_catalog.jsonb_typeof(e."metadata"::jsonb -> $2::text) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end)) and ((e."lang" = $1::text)) and e."embedding" is not null offset 0
 ) as compared
     where distance <> 'NaN'::float8
     order by distance, chunk_id
@@ -68,7 +68,7 @@ select (
     held as materialized (
         select e."id" as chunk_id, pg_catalog.setweight((to_tsvector('english'::regconfig, content)), 'D') as words
         from (select w.*, w.ctid as "ragline ctid" from "Möbel"."a ""table"".x" w) as e
-        where e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and (((case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then (coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end) and (case pg_catalog.jsonb_typeof((e."metadata"::jsonb -> $2::text)) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end))) and ((e."lang" = $1::text)) and (to_tsvector('english'::regconfig, content)) operator(pg_catalog.@@) (select pg_catalog.string_agg(query::text, ' | ')::tsquery from word)
+        where e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and ((case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then ((coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end and case pg_catalog.jsonb_typeof(e."metadata"::jsonb -> $2::text) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end)) and ((e."lang" = $1::text)) and (to_tsvector('english'::regconfig, content)) operator(pg_catalog.@@) (select pg_catalog.string_agg(query::text, ' | ')::tsquery from word)
 )
     select chunk_id, pg_catalog.sum(
                weight * frequency / (

@@ -25,7 +25,7 @@ select (
         where i.indrelid = '"Möbel"."a ""table"".x"'::regclass::oid and m.amname = 'ivfflat' limit 1
     ), '') || pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true) || pg_catalog.set_config('ivfflat.iterative_scan', 'relaxed_order', true) || pg_catalog.set_config('hnsw.max_scan_tuples', '200000', true)
             || pg_catalog.set_config('hnsw.scan_mem_multiplier', '16', true)) is not null
-      and e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and e."embedding" is not null and (case when ((case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then (coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end) and (case pg_catalog.jsonb_typeof((e."metadata"::jsonb -> $2::text)) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end)) then true else false end)
+      and e."collection" operator(pg_catalog.=)  E'it''s \\ ours' and e."embedding" is not null and (case when (case pg_catalog.jsonb_typeof(coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) when 'string' then ((coalesce(pg_catalog.to_jsonb(e."lang"), 'null'::jsonb)) operator(pg_catalog.#>>) '{}'::text[]) collate "C" = $1::text else false end and case pg_catalog.jsonb_typeof(e."metadata"::jsonb -> $2::text) when 'number' then (e."metadata"::jsonb -> $2::text)::numeric > $3::numeric else false end) then true else false end)
     order by (e."embedding"::vector(384)) <=> $4::vector(384)
     limit 20
 ) as compared

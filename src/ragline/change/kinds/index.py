@@ -7,13 +7,13 @@ from typing import Any
 
 from ragline.change import attached_index, attached_seen, ordinary_index, vector_index
 from ragline.change.attached_seen import AttachedSeen
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.change.ordinary_index import is_ordinary
 from ragline.change.vector_index import Seen
 from ragline.core.change import Arm, Step, Value
 
 
-class Index:
+class Index(Kind):
     """Indexes are built beside what is in use, so that nothing waits for them.
 
     A target is a collection's name, for its vector index: {"m": 24, "ef_construction": 128, "storage":
@@ -23,7 +23,6 @@ class Index:
     """
 
     name = "index"
-    is_cluster_wide = False
 
     def __init__(self) -> None:
         # Steps name the tables of a collection's space, which only the database knows.

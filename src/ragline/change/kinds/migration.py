@@ -8,33 +8,32 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from ragline.change import lost_rows, migration_losses
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.change.migration_losses import Threat
 from ragline.core import migration_statements
-from ragline.core.change import Arm, Step, Value
-from ragline.db.pool import quoted
+from ragline.core.change import Step, Value
 from ragline.errors import PreconditionFailed, UsageError
 from ragline.ops import (
     alembic_scripts,
     backup,
     old_transactions,
     refused_revisions,
+    revision_place,
     revisions,
     scratch,
 )
 from ragline.ops.alembic_scripts import Direction, Rendered, Scripts
-from ragline.ops.revisions import Place
+from ragline.ops.revision_place import Place
 
 _WORD: Mapping[Direction, str] = {"up": "upgrade", "down": "downgrade"}
 _OTHER: Mapping[Direction, Direction] = {"up": "down", "down": "up"}
 _SHOWN = 4000
 
 
-class Migration:
+class Migration(Kind):
     """The kind `migration`: a target is the absolute path of an alembic.ini, or of its folder."""
 
     name = "migration"
-    is_cluster_wide = False
 
     def __init__(self) -> None:
         # Which backup holds each table, by target: found while a plan is checked, kept with its steps.
@@ -44,7 +43,7 @@ class Migration:
         """Return the revision that a wish leads to, and warn of what is lost on the way."""
         wish = _wish(want)
         scripts = await asyncio.to_thread(alembic_scripts.read, target)
-        place = await asyncio.to_thread(revisions.place, site.dsn, scripts)
+        place = await asyncio.to_thread(revision_place.place, site.dsn, scripts)
         heads = alembic_scripts.resolved(scripts, wish, place.heads)
         path = _path(scripts, place.heads, heads)
         for one in path:
@@ -54,7 +53,7 @@ class Migration:
                 old_transactions.refuse_old, site.dsn, one, revisions.Limits().old_s
             )
         if path:
-            await asyncio.to_thread(revisions.refuse_built, site.dsn, scripts, place, path[0])
+            await asyncio.to_thread(revision_place.refuse_built, site.dsn, scripts, place, path[0])
         self._backups[target] = {}
         return _value(Place(heads=heads)), tuple(await self._warnings(site, scripts, path))
 
@@ -92,7 +91,7 @@ class Migration:
     async def read(self, site: Site, target: str) -> Value:
         """Return the revision, and indexes that a broken-off revision left half done."""
         scripts = await asyncio.to_thread(alembic_scripts.read, target)
-        return _value(await asyncio.to_thread(revisions.place, site.dsn, scripts))
+        return _value(await asyncio.to_thread(revision_place.place, site.dsn, scripts))
 
     def steps(self, target: str, now: Value, want: Value) -> list[Step]:
         """Return a step for each revision, after one that cleans up; read from the folder."""
@@ -152,7 +151,10 @@ class Migration:
         limits = revisions.Limits()
         if "clean" in step.arguments:
             names = step.arguments["clean"]
-            await asyncio.to_thread(revisions.clean, site.dsn, scripts, names, limits, site.reached)
+            lock_ms = limits.outside_lock_ms
+            await asyncio.to_thread(
+                revision_place.clean, site.dsn, scripts, names, lock_ms, site.reached
+            )
             return
         revision, direction = step.arguments["revision"], step.arguments["direction"]
         async with AsyncExitStack() as held:
@@ -171,7 +173,7 @@ class Migration:
             noted = None
             if sources:
                 noted = await asyncio.to_thread(
-                    lost_rows.version_writer, site.dsn, _version_table(scripts)
+                    lost_rows.version_writer, site.dsn, scripts.version_name
                 )
             writers = lost_rows.Writers(noted=noted, window=kept.window)
             own: dict[str, str] = {}
@@ -204,7 +206,7 @@ class Migration:
         """Read the version table back, and whether every index that was built is valid."""
         there = _place(want)
         scripts = await asyncio.to_thread(alembic_scripts.read, target)
-        now = await asyncio.to_thread(revisions.place, site.dsn, scripts)
+        now = await asyncio.to_thread(revision_place.place, site.dsn, scripts)
         if now.heads != there.heads:
             raise PreconditionFailed(
                 f"the database is at revision {_said(now)}, and not at {_said(there)}"
@@ -214,19 +216,6 @@ class Migration:
                 f"index {', '.join(left)} is not as revision {_said(now)} has it: it is not valid, "
                 "missing, or left over"
             )
-
-    async def arms(
-        self, site: Site, target: str, now: Value, want: Value
-    ) -> tuple[Arm, Arm] | None:
-        """A database is at one revision: it is measured before and after."""
-        return None
-
-    async def tidy(self, site: Site, target: str, keep: Value) -> None:
-        """Nothing lies beside."""
-
-    def measured(self, target: str) -> Mapping[str, Any]:
-        """Any collection may be touched."""
-        return {}
 
 
 def _beginning(direction: Direction, revision: str, target: str) -> str:
@@ -271,8 +260,3 @@ def _place(value: Value) -> Place:
 
 def _said(place: Place) -> str:
     return ", ".join(place.heads) or "base (none)"
-
-
-def _version_table(scripts: Scripts) -> str:
-    schema = f"{quoted(scripts.version_schema)}." if scripts.version_schema else ""
-    return f"{schema}{quoted(scripts.version_table)}"

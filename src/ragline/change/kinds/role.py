@@ -8,10 +8,10 @@ from typing import Any
 import asyncpg
 
 from ragline.change import guc_checks
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.core import guc_values
 from ragline.core.budget import ROLES, Workload
-from ragline.core.change import Arm, Step, Value
+from ragline.core.change import Step, Value
 from ragline.core.dsn import nearest
 from ragline.core.guc_values import Guc
 from ragline.db import server
@@ -26,7 +26,7 @@ _SET_AT_LOGIN = ("application_name", "plan_cache_mode", "search_path")
 _OF_ONE = "database user"
 
 
-class Role:
+class Role(Kind):
     """One setting of a role, such as "eval_app.work_mem", or "eval_app.connection_limit".
 
     A setting is that of the role in this database; the limit is the role's on the whole server.
@@ -116,15 +116,6 @@ class Role:
             await pool.close()
         if reason is not None:
             raise RaglineError(f"role {role}, logged in anew: {reason}")
-
-    async def arms(
-        self, site: Site, target: str, now: Value, want: Value
-    ) -> tuple[Arm, Arm] | None:
-        """Return None: a role has one value at a time."""
-        return None
-
-    async def tidy(self, site: Site, target: str, keep: Value) -> None:
-        """Do nothing: nothing lies beside a role's setting."""
 
     def measured(self, target: str) -> Mapping[str, Any]:
         """Return the workload whose searches it touches."""

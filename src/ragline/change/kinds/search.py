@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.core import search_policy
 from ragline.core.change import Arm, Step, Trial, Value
 from ragline.core.results import CollectionFacts
@@ -16,11 +16,10 @@ from ragline.errors import NotFound, PreconditionFailed, UsageError
 from ragline.rag.query import HITS
 
 
-class Search:
+class Search(Kind):
     """The kind `search`: values of a collection's search policy, tried on trial searches first."""
 
     name = "search"
-    is_cluster_wide = False
 
     async def wanted(self, site: Site, target: str, want: Value) -> tuple[Value, tuple[str, ...]]:
         """Return the whole policy: the fields wanted, over what is there; None is all defaults."""
@@ -60,8 +59,7 @@ class Search:
     async def run(self, site: Site, step: Step) -> None:
         """Write the policy."""
         policy = search_policy.from_json(step.arguments["policy"])
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection, connection.transaction():
+        async with site.admin() as connection, connection.transaction():
             await connection.execute(
                 "select pg_catalog.set_config('lock_timeout', $1, true)",
                 f"{site.lock_timeout_ms}ms",
@@ -87,16 +85,12 @@ class Search:
         """Return both policies: any search can be given one of its own."""
         return ({target: Trial(policy=_fields(now))}, {target: Trial(policy=_fields(want))})
 
-    async def tidy(self, site: Site, target: str, keep: Value) -> None:
-        """Nothing lies beside a policy."""
-
     def measured(self, target: str) -> Mapping[str, Any]:
         """The collection."""
         return {"collections": (target,)}
 
     async def _now(self, site: Site, target: str) -> SearchPolicy:
-        pool = await site.app.pool("admin")
-        async with pool.connection() as connection:
+        async with site.admin() as connection:
             policy = await policies.of(connection, target)
         if policy is None:
             raise _removed(target)
@@ -177,8 +171,7 @@ async def _without_effect(
             f"{name} has no effect: collection {facts.name!r} has no vectors" for name in by_vectors
         ]
         by_vectors = []
-    pool = await site.app.pool("admin")
-    async with pool.connection() as connection:
+    async with site.admin() as connection:
         if facts.space and not await _will_have_index(site, connection, facts):
             found += [
                 f"{name} has no effect: collection {facts.name!r} has no vector index, so searches "

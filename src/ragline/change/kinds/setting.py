@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 
 from ragline.change import guc_checks
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.core import guc_values
 from ragline.core.budget import connection_limits
-from ragline.core.change import Arm, Step, Value
+from ragline.core.change import Step, Value
 from ragline.core.guc_values import Guc
 from ragline.db import server
 from ragline.db.server import Facts, FileSetting, Session
@@ -54,7 +53,7 @@ class _Known:
         return server.is_auto(guc.source_file) and guc_values.is_same(guc, text, guc.setting)
 
 
-class Setting:
+class Setting(Kind):
     """One setting of the server.
 
     Whether it takes a restart, and whether the server runs with what its files say, is learnt by
@@ -164,19 +163,6 @@ class Setting:
             if time.monotonic() > until:
                 raise RaglineError(reason)
             await asyncio.sleep(_PAUSE_S)
-
-    async def arms(
-        self, site: Site, target: str, now: Value, want: Value
-    ) -> tuple[Arm, Arm] | None:
-        """Return None: a server has one value at a time."""
-        return None
-
-    async def tidy(self, site: Site, target: str, keep: Value) -> None:
-        """Do nothing: nothing lies beside a setting."""
-
-    def measured(self, target: str) -> Mapping[str, Any]:
-        """Return nothing: a server's setting may touch every collection."""
-        return {}
 
     async def _guc(
         self, session: Session, target: str, lines: Sequence[FileSetting], want: Value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ragline.change.kind import Site
+from ragline.change.kind import Kind, Site
 from ragline.change.wanted_space import (
     INDEX_FROM_CHUNKS,
     Wanted,
@@ -30,11 +30,10 @@ _NEAR = 1e-3
 _SAY_EVERY_S = 5.0
 
 
-class Space:
+class Space(Kind):
     """The kind `space`: a new space is made, filled and indexed first, and then takes the place."""
 
     name = "space"
-    is_cluster_wide = False
 
     def __init__(self) -> None:
         # What `wanted` found that a space takes, for the plan to show.
@@ -156,7 +155,7 @@ class Space:
     async def tidy(self, site: Site, target: str, keep: Value) -> None:
         """Drop every space of the collection but the one in use and the one to keep."""
         kept = None if keep is None else facts_of(keep)
-        async with (await site.app.pool("admin")).connection() as connection:
+        async with site.admin() as connection:
             known = await spaces.collection(connection, target)
             for space in known.spaces if known else ():
                 if space.is_active or space.facts == kept:
@@ -172,7 +171,7 @@ class Space:
 
 
 async def _create(site: Site, target: str, facts: NewSpace) -> None:
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         made = await spaces.create_beside(
             connection, target, facts, lock_timeout_ms=site.lock_timeout_ms
         )
@@ -184,7 +183,7 @@ async def _create(site: Site, target: str, facts: NewSpace) -> None:
 async def _fill(site: Site, target: str, facts: NewSpace) -> None:
     space = await _space_like(site, target, facts)
     filled = await backfill.fill(site.app, space, on_progress=_said(site, target))
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         await spaces.settle(connection, space)
     if filled:
         site.say(f"collection {target}: {filled:,} chunks embedded with {facts.model_id}")
@@ -215,7 +214,7 @@ def _said(site: Site, target: str) -> backfill.OnProgress:
 async def _build(site: Site, target: str, facts: NewSpace) -> None:
     known = await _collection(site, target)
     space = _like(known, facts)
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         if await _index_is_due(connection, known, space):
             async with locks.held(connection, "index", space.id):
                 await collections.build_index(connection, space.id)
@@ -277,7 +276,7 @@ async def _confirm_complete(site: Site, known: Collection, space: spaces.Space) 
             raise
         site.say(f"collection {known.name}: {error}")
         return
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         missing = await spaces.missing(connection, space)
         is_due = await _index_is_due(connection, known, space)
         state = await collections.index_state(connection, space.id)
@@ -295,7 +294,7 @@ async def _confirm_complete(site: Site, known: Collection, space: spaces.Space) 
 
 async def _confirm_search(site: Site, target: str, space: spaces.Space) -> None:
     """Search for vectors that are stored: each finds its own chunk, or one just as near."""
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         sample = await spaces.sample(connection, space, _CONFIRMED_WITH)
     site.app.known.pop(target, None)
     found = 0
@@ -320,7 +319,7 @@ async def _confirm_search(site: Site, target: str, space: spaces.Space) -> None:
 
 
 async def _collection(site: Site, target: str) -> Collection:
-    async with (await site.app.pool("admin")).connection() as connection:
+    async with site.admin() as connection:
         known = await spaces.collection(connection, target)
     if known is None:
         raise _removed(target)

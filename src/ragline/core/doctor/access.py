@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from ragline.core.budget import ROLES
 from ragline.core.checkup import Finding
 from ragline.core.doctor.facts import Facts, HbaRule, Role, Unknown
-from ragline.core.doctor.words import failed, identifier, many, passed, some, unknown, warned
+from ragline.core.doctor.words import failed, many, passed, some, unknown, warned
+from ragline.core.sql_names import identifier
 
 _ADMIN = ROLES["admin"]
 _WITHOUT_SECRET = ("trust",)

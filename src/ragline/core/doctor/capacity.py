@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from ragline.core.budget import ROLES, connection_budget
 from ragline.core.checkup import Finding
 from ragline.core.doctor.facts import Disk, Facts, Role, Sessions, Slot, Standby, Unknown
-from ragline.core.doctor.upkeep import how_to_set
-from ragline.core.doctor.words import failed, identifier, many, passed, size, span, unknown, warned
+from ragline.core.doctor.upkeep import how_to_set, noted
+from ragline.core.doctor.words import failed, hidden, many, passed, size, span, unknown, warned
 
 _GIB = 1024**3
 _KEPT_BYTES = 4 * _GIB
@@ -28,7 +28,8 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield _budget(facts)
     yield _idle(facts)
     yield _disk(facts)
-    yield _checksums(facts)
+    unnoticed = "a damaged page is not noticed when it is read"
+    yield noted(facts, "disk.checksums", "data_checksums", unnoticed)
     yield _wal(facts)
     yield _archiving(facts)
 
@@ -77,7 +78,7 @@ def _lag(facts: Facts) -> Iterator[Finding]:
         yield unknown(id_, facts.standbys)
         return
     behind = [one for one in facts.standbys if _is_behind(one)]
-    hidden = [one for one in facts.standbys if one.state is None]
+    unseen = [one for one in facts.standbys if one.state is None]
     for one in behind:
         yield warned(
             id_,
@@ -87,14 +88,9 @@ def _lag(facts: Facts) -> Iterator[Finding]:
             fix="look at its log, its network and its disk; long queries there hold it up "
             "(max_standby_streaming_delay)",
         )
-    if hidden:
-        yield unknown(
-            id_,
-            Unknown(
-                reason=f"{len(hidden)} replicas follow, and this user may not see how closely",
-                fix=f"`grant pg_read_all_stats to {identifier(facts.server.user_name)}` as a superuser",
-            ),
-        )
+    if unseen:
+        said = f"{len(unseen)} replicas follow, and this user may not see how closely"
+        yield hidden(id_, said, facts.server)
     elif not behind and not facts.server.is_replica:
         count = len(facts.standbys)
         yield passed(
@@ -142,10 +138,7 @@ def _budget(facts: Facts) -> Finding:
         return unknown(id_, facts.roles)
     if most is None:
         return unknown(id_, "the server does not say max_connections")
-    reserved = (facts.number("superuser_reserved_connections") or 0) + (
-        facts.number("reserved_connections") or 0
-    )
-    budget = connection_budget(most, reserved)
+    budget = connection_budget(most, facts.reserved_connections)
     ours = [role for role in facts.roles if role.name in ROLES.values()]
     return _shared(facts, ours, budget, most)
 
@@ -186,13 +179,8 @@ def _idle(facts: Facts) -> Finding:
     if longest is not None and longest >= _IDLE_S:
         return _sleeping(facts, sessions, longest)
     if sessions.hidden:
-        return unknown(
-            id_,
-            Unknown(
-                reason=f"{sessions.hidden} sessions of other users are hidden from this user",
-                fix=f"`grant pg_read_all_stats to {identifier(facts.server.user_name)}` as a superuser",
-            ),
-        )
+        said = f"{sessions.hidden} sessions of other users are hidden from this user"
+        return hidden(id_, said, facts.server)
     return passed(id_, "none" if longest is None else f"the longest for {span(longest)}")
 
 
@@ -225,14 +213,6 @@ def _disk(facts: Facts) -> Finding:
 
 def _is_full(disk: Disk) -> bool:
     return disk.free_bytes < max(_TOO_LITTLE_BYTES, _TOO_LITTLE * disk.size_bytes)
-
-
-def _checksums(facts: Facts) -> Finding:
-    id_, found = "disk.checksums", facts.settings.get("data_checksums")
-    if found is None:
-        return unknown(id_, "the server does not say data_checksums")
-    note = "" if found.setting == "on" else ": a damaged page is not noticed when it is read"
-    return passed(id_, f"data_checksums = {found.setting}{note}")
 
 
 def _wal(facts: Facts) -> Finding:

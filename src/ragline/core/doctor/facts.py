@@ -276,6 +276,12 @@ class Facts:
     spaces: Known[Sequence[Space]]
     models: Known[Sequence[Model]]
 
+    @property
+    def reserved_connections(self) -> int:
+        """How many connections are kept for superusers and others."""
+        names = ("superuser_reserved_connections", "reserved_connections")
+        return sum(self.number(name) or 0 for name in names)
+
     def number(self, name: str) -> int | None:
         """Return a setting that is a whole number; None where it is not there, or not ours to see."""
         found = self.settings.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ragline.core.checkup import WORST_FIRST, Finding
+from ragline.core.checkup import Finding, urgency
 from ragline.core.doctor import access, capacity, indexes, reaching, spaces, upkeep, versions
 from ragline.core.doctor.catalogue import IDS, is_wanted
 from ragline.core.doctor.words import unknown
@@ -50,7 +50,7 @@ def told(found: Iterable[Finding], wanted: Sequence[str]) -> tuple[Finding, ...]
     return tuple(
         finding
         for id_, some in by_id.items()
-        for finding in sorted(some, key=_badness) or [unknown(id_, "it was not looked at")]
+        for finding in sorted(some, key=urgency) or [unknown(id_, "it was not looked at")]
     )
 
 
@@ -58,7 +58,7 @@ def first(found: Iterable[Finding]) -> list[Finding]:
     """Return what needs something done, the most urgent first."""
     order = {id_: place for place, id_ in enumerate(IDS)}
     bad = [finding for finding in found if finding.status in ("fail", "warn")]
-    return sorted(bad, key=lambda one: (_badness(one), order.get(one.id, len(IDS))))
+    return sorted(bad, key=lambda one: (urgency(one), order.get(one.id, len(IDS))))
 
 
 def resting_on(found: Sequence[Finding]) -> str | None:
@@ -66,7 +66,3 @@ def resting_on(found: Sequence[Finding]) -> str | None:
     head, *others = found
     is_alone = head.status == "fail" and others and all(one.status == "unknown" for one in others)
     return head.id if is_alone else None
-
-
-def _badness(finding: Finding) -> int:
-    return WORST_FIRST.index(finding.status)

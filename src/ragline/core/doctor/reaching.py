@@ -71,9 +71,7 @@ def _free(facts: Facts) -> Finding:
         return unknown(id_, sessions)
     if most is None:
         return unknown(id_, "the server does not say max_connections")
-    reserved = (facts.number("superuser_reserved_connections") or 0) + (
-        facts.number("reserved_connections") or 0
-    )
+    reserved = facts.reserved_connections
     used, usable = sessions.connections + 1, most - reserved
     said = f"{used} of {usable} connections are used (max_connections {most}, {reserved} reserved)"
     if used >= _ALMOST_ALL * usable:

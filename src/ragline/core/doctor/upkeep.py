@@ -7,7 +7,7 @@ from typing import Literal
 
 from ragline.core.checkup import Finding
 from ragline.core.doctor.facts import Age, Facts, FileFault, Unknown
-from ragline.core.doctor.words import failed, identifier, many, passed, some, span, unknown, warned
+from ragline.core.doctor.words import failed, hidden, many, passed, some, span, unknown, warned
 
 _STATEMENTS = "pg_stat_statements.track"
 _QUERY_SIZE = 4096
@@ -40,16 +40,22 @@ def how_to_set(facts: Facts, name: str, value: str) -> str:
     return f"`alter system set {name} = '{value}'`, then `select pg_reload_conf()`"
 
 
+def noted(facts: Facts, id_: str, name: str, consequence: str) -> Finding:
+    """Return what a switch of the server is, for information, and what it means where it is off."""
+    found = facts.settings.get(name)
+    if found is None:
+        return unknown(id_, f"the server does not say {name}")
+    note = "" if found.setting == "on" else f": {consequence}"
+    return passed(id_, f"{name} = {found.setting}{note}")
+
+
 def _tracking(facts: Facts) -> Iterator[Finding]:
-    off = {
-        "track_activities": "nobody sees what sessions do",
-        "track_counts": "autovacuum does not run, and no statistics are kept",
-    }
-    for name, consequence in off.items():
-        yield _switch(facts, name, consequence)
+    yield _switch(facts, "track_activities", "nobody sees what sessions do")
+    yield _switch(facts, "track_counts", "autovacuum does not run, and no statistics are kept")
     yield _query_size(facts)
     yield _query_id(facts)
-    yield _io_timing(facts)
+    reads = "what part of a statement's time are reads is not known"
+    yield noted(facts, "tracking.track_io_timing", "track_io_timing", reads)
     yield _statements(facts)
 
 
@@ -81,24 +87,13 @@ def _query_id(facts: Facts) -> Finding:
     found = facts.settings.get(name)
     if found is None:
         return unknown(id_, f"the server does not say {name}")
-    if found.setting == "off" and f"{_STATEMENTS}" in facts.settings:
+    if found.setting == "off" and _STATEMENTS in facts.settings:
         return warned(
             id_,
             f"{name} = off: pg_stat_statements counts nothing",
             fix=how_to_set(facts, name, "auto"),
         )
     return passed(id_, f"{name} = {found.setting}")
-
-
-def _io_timing(facts: Facts) -> Finding:
-    id_, name = "tracking.track_io_timing", "track_io_timing"
-    found = facts.settings.get(name)
-    if found is None:
-        return unknown(id_, f"the server does not say {name}")
-    note = (
-        "" if found.setting == "on" else ": what part of a statement's time are reads is not known"
-    )
-    return passed(id_, f"{name} = {found.setting}{note}")
 
 
 def _statements(facts: Facts) -> Finding:
@@ -164,13 +159,8 @@ def _held_back(facts: Facts) -> Iterator[Finding]:
     if isinstance(facts.sessions, Unknown) or found:
         return
     if facts.sessions.hidden:
-        yield unknown(
-            id_,
-            Unknown(
-                reason=f"{facts.sessions.hidden} sessions of other users are hidden from this user",
-                fix=f"`grant pg_read_all_stats to {identifier(facts.server.user_name)}` as a superuser",
-            ),
-        )
+        said = f"{facts.sessions.hidden} sessions of other users are hidden from this user"
+        yield hidden(id_, said, facts.server)
         return
     oldest = facts.sessions.oldest_s
     said = "no other" if oldest is None else f"the oldest other is open for {span(oldest)}"
@@ -266,9 +256,7 @@ def _files(facts: Facts) -> Iterator[Finding]:
         yield unknown(id_, faults)
         return
     found = [one for fault in faults if (one := _line(facts, fault)) is not None]
-    yield from found
-    if not found:
-        yield passed(id_, "every line can be read")
+    yield from found or [passed(id_, "every line can be read")]
 
 
 def _line(facts: Facts, fault: FileFault) -> Finding | None:

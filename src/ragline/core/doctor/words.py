@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ragline.core.checkup import Finding
-from ragline.core.doctor.facts import Unknown
+from ragline.core.doctor.facts import Server, Unknown
+from ragline.core.sql_names import identifier
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -32,6 +33,12 @@ def unknown(id_: str, why: Unknown | str) -> Finding:
     return Finding(id=id_, status="unknown", evidence=why.reason, fix=why.fix)
 
 
+def hidden(id_: str, what: str, server: Server) -> Finding:
+    """Return that this user is not shown enough."""
+    fix = f"`grant pg_read_all_stats to {identifier(server.user_name)}` as a superuser"
+    return unknown(id_, Unknown(reason=what, fix=fix))
+
+
 def size(count: int) -> str:
     """Return bytes for people: "1.5 GiB"."""
     amount, unit = float(count), "B"
@@ -54,11 +61,6 @@ def span(seconds: float) -> str:
 def many(count: int, what: str) -> str:
     """Return a number of things: "1 file", "2 files"."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def identifier(name: str) -> str:
-    """Return a name as SQL reads it, to be copied into psql."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def some(names: list[str], most: int = 5) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ragline.core.baselines import Key, Status
     from ragline.core.dsn import Secret
 
 
@@ -74,24 +75,11 @@ NOT_REACHED = Class(
     fix="start the server, correct the address or the login, or remove what nobody uses",
 )
 
-CLASSES: Mapping[str, Class] = MappingProxyType(
-    {
-        one.name: one
-        for one in (
-            ENVIRONMENT_READ,
-            HARD_CODED,
-            CREDENTIAL,
-            OWN_CONNECT,
-            UNPARSABLE,
-            NO_DATABASE,
-            NO_USER,
-            NOT_REACHED,
-        )
-    }
-)
-
-
-Status = Literal["new", "known", "allowed"]
+_ALL = (
+    ENVIRONMENT_READ, HARD_CODED, CREDENTIAL, OWN_CONNECT, UNPARSABLE, NO_DATABASE, NO_USER,
+    NOT_REACHED,
+)  # fmt: skip
+CLASSES: Mapping[str, Class] = MappingProxyType({one.name: one for one in _ALL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +97,11 @@ class Finding:
     status: Status = "new"
     """"known" is in the baseline, "allowed" in the allow-list, which gives the reason."""
     reason: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What stays the same when the lines of a file move."""
+        return self.path, self.name, self.evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

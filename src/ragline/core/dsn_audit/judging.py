@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
-from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
 
+from ragline.core import baselines
 from ragline.core.dsn import nearest
 from ragline.core.dsn_audit.finding import CLASSES
 from ragline.errors import ConfigError
@@ -19,12 +19,10 @@ from ragline.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from ragline.core.baselines import Key
     from ragline.core.dsn_audit.finding import Finding
 
-BASELINE_VERSION = 1
 _NAMES = {**{name: name for name in CLASSES}, **{one.id: one.name for one in CLASSES.values()}}
-
-Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,24 +55,6 @@ def allowances(text: str, *, source: str) -> tuple[Allowance, ...]:
     )
 
 
-def judged(
-    findings: Iterable[Finding], allowed: Sequence[Allowance], known: Mapping[Key, int]
-) -> tuple[Finding, ...]:
-    """Return the findings with what is known of each: new, known or allowed."""
-    left = Counter(known)
-    out = []
-    for finding in findings:
-        entry = next((one for one in allowed if one.covers(finding)), None)
-        if entry is not None:
-            out.append(replace(finding, status="allowed", reason=entry.reason))
-        elif left[_key(finding)] > 0:
-            left[_key(finding)] -= 1
-            out.append(replace(finding, status="known"))
-        else:
-            out.append(finding)
-    return tuple(out)
-
-
 def unused(
     findings: Sequence[Finding], allowed: Iterable[Allowance], tops: Iterable[str]
 ) -> tuple[Allowance, ...]:
@@ -102,53 +82,17 @@ def _may_hold(top: str, pattern: str) -> bool:
     return parts[:common] == fixed[:common]
 
 
-def as_baseline(findings: Iterable[Finding]) -> str:
-    """Return the text of a baseline of these findings, without those that are allowed."""
-    counts = Counter(_key(one) for one in findings if one.status != "allowed")
-    entries = [
-        {"path": path, "class": name, "evidence": evidence, "count": count}
-        for (path, name, evidence), count in sorted(counts.items())
-    ]
-    value = {"version": BASELINE_VERSION, "findings": entries}
-    return json.dumps(value, indent=2, ensure_ascii=True) + "\n"
-
-
 def baseline(text: str, *, source: str) -> dict[Key, int]:
     """Return how many of each finding a baseline knows; raises ConfigError when it is none."""
-    again = "write it again with --write-baseline"
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{source} is not JSON; {again}") from None
-    version = found.get("version") if isinstance(found, dict) else None
-    if version != BASELINE_VERSION:
-        raise ConfigError(f"{source} is not a baseline of version {BASELINE_VERSION}; {again}")
-    try:
-        return {_entry_key(entry): _count(entry["count"]) for entry in found["findings"]}
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{source} holds an entry that is none; {again}") from None
+        return baselines.read(text, "class")
+    except ValueError as error:
+        raise ConfigError(f"{source} {error}; write it again with --write-baseline") from None
 
 
 def fingerprint(finding: Finding) -> str:
     """Return what stays the same when the lines of a file move."""
-    return hashlib.sha256("\0".join(_key(finding)).encode(errors="replace")).hexdigest()[:32]
-
-
-def _key(finding: Finding) -> Key:
-    return finding.path, finding.name, finding.evidence
-
-
-def _entry_key(entry: Mapping[str, Any]) -> Key:
-    key = entry["path"], entry["class"], entry["evidence"]
-    if not all(isinstance(part, str) for part in key):
-        raise TypeError("names are texts")
-    return key
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError("a count is a whole number")
-    return value
+    return hashlib.sha256("\0".join(finding.key).encode(errors="replace")).hexdigest()[:32]
 
 
 def _allowance(entry: object, where: str) -> Allowance:
@@ -182,10 +126,6 @@ def _text(entry: Mapping[str, object], name: str, where: str) -> str:
     return value.strip()
 
 
-_SPECS: dict[str, GitIgnoreSpec] = {}
-
-
+@cache
 def _spec(path: str) -> GitIgnoreSpec:
-    if path not in _SPECS:
-        _SPECS[path] = GitIgnoreSpec.from_lines([path])
-    return _SPECS[path]
+    return GitIgnoreSpec.from_lines([path])

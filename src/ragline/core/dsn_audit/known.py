@@ -47,6 +47,7 @@ TYPES = frozenset(
         "psycopg_pool.NullConnectionPool",
     }
 )
+CONNECTS = FUNCTIONS | TYPES
 URL_MAKERS = frozenset({"sqlalchemy.URL.create", "sqlalchemy.engine.URL.create"})
 RESOLVED = frozenset({"for_asyncpg", "for_psycopg", "for_sqlalchemy"})
 READERS = frozenset({"get", "pop", "setdefault", "__getitem__"})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from ragline.core.dsn import HIDDEN
 from ragline.core.dsn_audit import finding
 from ragline.core.dsn_audit.finding import Spot
-from ragline.core.dsn_audit.targets import stands_for_something, targets
+from ragline.core.dsn_audit.targets import Target, stands_for_something, targets
 from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
 
 if TYPE_CHECKING:
@@ -132,13 +132,13 @@ def commands(text: str, number: int, *, is_shell: bool = True) -> Iterator[Spot]
 
 def targets_in(text: str, number: int) -> Iterator[Spot]:
     """Yield the connection strings of one line."""
-    for target in targets(text):
-        yield Spot(
-            line=number,
-            kind=finding.CREDENTIAL if target.has_password else finding.HARD_CODED,
-            evidence=target.shown,
-            target=target.text,
-        )
+    yield from (named(target, number) for target in targets(text))
+
+
+def named(target: Target, number: int) -> Spot:
+    """Return that a line names a database."""
+    kind = finding.CREDENTIAL if target.has_password else finding.HARD_CODED
+    return Spot(line=number, kind=kind, evidence=target.shown, target=target.text)
 
 
 def _too_long(line: str, number: int) -> Iterator[Spot]:

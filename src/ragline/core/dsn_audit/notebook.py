@@ -51,17 +51,16 @@ def spots(text: str) -> Iterator[Spot]:
         notebook = _Decoder().decode(text)
         cells, is_python = _cells(notebook), _is_python(notebook)
     except json.JSONDecodeError as error:
-        yield Spot(line=error.lineno, kind=finding.UNPARSABLE, evidence="not JSON")
-        cells, is_python = None, False
+        line, why = error.lineno, "not JSON"
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        yield Spot(line=1, kind=finding.UNPARSABLE, evidence="not a notebook")
-        cells, is_python = None, False
-    if cells is None:
-        yield from lines.credentials(text)
+        line, why = 1, "not a notebook"
+    else:
+        starts = [0, *(found.end() for found in re.finditer("\n", text))]
+        for number, cell in enumerate(cells, start=1):
+            yield from _of_cell(cell, number, starts, is_python=is_python)
         return
-    starts = [0, *(found.end() for found in re.finditer("\n", text))]
-    for number, cell in enumerate(cells, start=1):
-        yield from _of_cell(cell, number, starts, is_python=is_python)
+    yield Spot(line=line, kind=finding.UNPARSABLE, evidence=why)
+    yield from lines.credentials(text)
 
 
 def _is_python(notebook: Any) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ragline.core.dsn import HIDDEN
 from ragline.core.dsn_audit import finding, known, lines
 from ragline.core.dsn_audit.finding import Spot
+from ragline.core.dsn_audit.names import Module, is_environment, is_resolved, learn, text_of
 from ragline.core.dsn_audit.targets import stands_for_something, targets
 from ragline.core.dsn_audit.variables import holds_a_password, names_a_database
 
@@ -32,35 +32,6 @@ _LOOKED_AT = frozenset(
     }
 )  # fmt: skip
 """Half of a tree is of other types."""
-
-_Docstrings: TypeAlias = "set[int]"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Module:
-    """What the names of a module stand for."""
-
-    imported: dict[str, str] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
-    environments: set[str] = field(default_factory=set)
-    resolved: set[str] = field(default_factory=set)
-    otherwise: set[str] = field(default_factory=set)
-    """Names that were given something else somewhere, and so are not trusted."""
-    docstrings: _Docstrings = field(default_factory=set)
-    texts: set[int] = field(default_factory=set)
-    """Lines that string constants stand in; what else looks like a DSN is in a comment."""
-    inner: set[int] = field(default_factory=set)
-    """Nodes that are a part of a text already looked at, or a call that is no fault."""
-
-    def dotted(self, node: ast.AST) -> str:
-        """Return what a name stands for, with its module: "os.environ"; "" when it is none."""
-        names: list[str] = []
-        while isinstance(node, ast.Attribute):
-            names.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return ""
-        return ".".join([self.imported.get(node.id, node.id), *reversed(names)])
 
 
 def spots(text: str) -> Iterator[Spot]:
@@ -86,9 +57,9 @@ def _of_source(text: str) -> tuple[Spot, ...]:
 
 def _of_tree(tree: ast.Module, text: str) -> Iterator[Spot]:
     nodes = [node for node in ast.walk(tree) if type(node) in _LOOKED_AT]
-    module = _Module()
+    module = Module()
     for node in nodes:
-        _learn(node, module)
+        learn(node, module)
     module.resolved -= module.otherwise
     for node in nodes:
         if id(node) not in module.inner:
@@ -98,85 +69,7 @@ def _of_tree(tree: ast.Module, text: str) -> Iterator[Spot]:
             yield spot
 
 
-def _learn(node: ast.AST, module: _Module) -> None:
-    if isinstance(node, ast.Import):
-        for name in node.names:
-            module.imported[name.asname or name.name.partition(".")[0]] = (
-                name.name if name.asname else name.name.partition(".")[0]
-            )
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        for name in node.names:
-            module.imported[name.asname or name.name] = f"{node.module}.{name.name}"
-    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-        _learn_assigned(node, node.value, module)
-    elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr):
-            module.docstrings.add(id(first.value))
-    elif isinstance(node, ast.arg):
-        module.otherwise.add(node.arg)
-    elif isinstance(node, ast.Constant | ast.JoinedStr):
-        module.texts.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-
-
-def _learn_assigned(
-    node: ast.Assign | ast.AnnAssign | ast.NamedExpr, value: ast.expr, module: _Module
-) -> None:
-    given = node.targets if isinstance(node, ast.Assign) else [node.target]
-    for name in (one.id for one in given if isinstance(one, ast.Name)):
-        if _is_resolved(value, module):
-            module.resolved.add(name)
-            continue
-        module.otherwise.add(name)
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            module.constants[name] = value.value
-        elif module.dotted(value) in known.ENVIRONMENTS or _is_copy(value, module):
-            module.environments.add(name)
-
-
-def _is_copy(value: ast.AST, module: _Module) -> bool:
-    """Whether this is `dict(os.environ)`, `os.environ.copy()`, `{**os.environ}`, or an env file."""
-    if isinstance(value, ast.Call):
-        dotted = module.dotted(value.func)
-        if dotted in known.ENV_FILES:
-            return True
-        if isinstance(value.func, ast.Attribute) and value.func.attr == "copy":
-            return _is_named_environment(value.func.value, module)
-        copied = [*value.args[:1], *(one.value for one in value.keywords if one.arg is None)]
-        return dotted == "dict" and any(_is_named_environment(one, module) for one in copied)
-    if isinstance(value, ast.Dict):
-        merged = [one for key, one in zip(value.keys, value.values, strict=True) if key is None]
-    elif isinstance(value, ast.BoolOp):
-        merged = value.values
-    elif isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
-        merged = [value.left, value.right]
-    else:
-        return False
-    return any(_is_named_environment(one, module) for one in merged)
-
-
-def _is_named_environment(node: ast.AST, module: _Module) -> bool:
-    dotted = module.dotted(node)
-    return dotted in known.ENVIRONMENTS or dotted in module.environments
-
-
-def _is_resolved(value: ast.expr, module: _Module) -> bool:
-    """Whether the resolver made this: `dsn.for_psycopg(…)`, or a name that was given that."""
-    if isinstance(value, ast.Await | ast.Starred):
-        return _is_resolved(value.value, module)
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
-        return value.func.attr in known.RESOLVED
-    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
-        return _is_resolved(value.left, module)
-    if isinstance(value, ast.Dict):
-        return any(
-            key is None and _is_resolved(one, module)
-            for key, one in zip(value.keys, value.values, strict=True)
-        )
-    return isinstance(value, ast.Name) and value.id in module.resolved
-
-
-def _of_node(node: ast.AST, module: _Module) -> Iterator[Spot]:
+def _of_node(node: ast.AST, module: Module) -> Iterator[Spot]:
     if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
         yield from _of_text(node, module)
     elif isinstance(node, ast.Call):
@@ -191,44 +84,40 @@ def _of_node(node: ast.AST, module: _Module) -> Iterator[Spot]:
         yield from _of_settings_class(node, module)
 
 
-def _of_lookup(node: ast.Subscript | ast.Compare, module: _Module) -> Iterator[Spot]:
+def _of_lookup(node: ast.Subscript | ast.Compare, module: Module) -> Iterator[Spot]:
     """Yield what `os.environ[name]` and `name in os.environ` read."""
     if isinstance(node, ast.Subscript):
-        if isinstance(node.ctx, ast.Load) and _is_environment(node.value, module):
+        if isinstance(node.ctx, ast.Load) and is_environment(node.value, module):
             yield from _read(node, node.slice, module)
-    elif isinstance(node.ops[0], ast.In | ast.NotIn) and _is_environment(
+    elif isinstance(node.ops[0], ast.In | ast.NotIn) and is_environment(
         node.comparators[0], module
     ):
         yield from _read(node, node.left, module)
 
 
-def _of_login(node: ast.Dict, module: _Module) -> Iterator[Spot]:
+def _of_login(node: ast.Dict, module: Module) -> Iterator[Spot]:
     """Yield the password of Django's `{"ENGINE": "…postgresql", "PASSWORD": …}`, and of a login."""
-    named = {_text_of(key, module): one for key, one in zip(node.keys, node.values, strict=True)}
-    if "postgres" in (_text_of(named.get("ENGINE"), module) or "") and "PASSWORD" in named:
+    named = {text_of(key, module): one for key, one in zip(node.keys, node.values, strict=True)}
+    if "postgres" in (text_of(named.get("ENGINE"), module) or "") and "PASSWORD" in named:
         yield from _password("PASSWORD", named["PASSWORD"])
     if "password" in named and lines.is_login(_login_names(named)):
         yield from _password("password", named["password"])
 
 
-def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: _Module) -> Iterator[Spot]:
+def _of_settings(node: ast.Dict | ast.Assign | ast.AnnAssign, module: Module) -> Iterator[Spot]:
     if isinstance(node, ast.Dict):
         yield from _of_login(node, module)
         for key, value in zip(node.keys, node.values, strict=True):
             # {"PGPASSWORD": "password"} says what libpq calls it.
             if not (isinstance(value, ast.Constant) and value.value == "password"):
-                yield from _of_setting(_text_of(key, module), value)
+                yield from _of_setting(text_of(key, module), value)
     elif node.value is not None:
         given = node.targets if isinstance(node, ast.Assign) else [node.target]
         for name in given:
             yield from _of_setting(_name_of(name, module), node.value)
 
 
-def _is_environment(node: ast.AST, module: _Module) -> bool:
-    return _is_named_environment(node, module) or _is_copy(node, module)
-
-
-def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: _Module) -> Iterator[Spot]:
+def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: Module) -> Iterator[Spot]:
     text = _whole_text(node, module)
     if text is None:
         return
@@ -239,17 +128,12 @@ def _of_text(node: ast.Constant | ast.JoinedStr | ast.BinOp, module: _Module) ->
             continue
         # A text in triple quotes has its own lines in the file.
         below = text.count("\n", 0, target.start) if lasts == text.count("\n") else 0
-        yield Spot(
-            line=node.lineno + below,
-            kind=finding.CREDENTIAL if target.has_password else finding.HARD_CODED,
-            evidence=target.shown,
-            target=target.text,
-        )
+        yield lines.named(target, node.lineno + below)
     if not is_document:
         yield from lines.sql_passwords(text, node.lineno)
 
 
-def _whole_text(node: ast.expr, module: _Module) -> str | None:
+def _whole_text(node: ast.expr, module: Module) -> str | None:
     """Return a text with "{}" for what is put in, or None when it is no text."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
@@ -274,7 +158,7 @@ def _whole_text(node: ast.expr, module: _Module) -> str | None:
     return "".join("{}" if text is None else text for text in texts)
 
 
-def _added(node: ast.BinOp, module: _Module) -> list[ast.expr]:
+def _added(node: ast.BinOp, module: Module) -> list[ast.expr]:
     """Return what is added up, in order, however long the sum is."""
     parts: list[ast.expr] = []
     one: ast.expr = node
@@ -285,9 +169,9 @@ def _added(node: ast.BinOp, module: _Module) -> list[ast.expr]:
     return [one, *reversed(parts)]
 
 
-def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
+def _of_call(node: ast.Call, module: Module) -> Iterator[Spot]:
     dotted = module.dotted(node.func)
-    if dotted in known.FUNCTIONS or dotted in known.TYPES:
+    if dotted in known.CONNECTS:
         module.inner.add(id(node.func))
         if not _takes_resolved(node, module) and not _is_of_another_kind(node, module):
             yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=f"{dotted}(…)")
@@ -301,7 +185,7 @@ def _of_call(node: ast.Call, module: _Module) -> Iterator[Spot]:
         yield from _read(node, node.args[0], module)
     if len(node.args) > 1 and (dotted in known.SETTERS or _reads(node.func, dotted, module)):
         # What is set, or taken where there is none: getenv("PGPASSWORD", "secret").
-        yield from _of_setting(_text_of(node.args[0], module), node.args[1])
+        yield from _of_setting(text_of(node.args[0], module), node.args[1])
 
 
 def _of_login_call(node: ast.Call) -> Iterator[Spot]:
@@ -320,15 +204,15 @@ def _login_names(named: Mapping[Any, ast.expr]) -> set[str]:
     return lines.login_names(given)
 
 
-def _is_of_another_kind(node: ast.Call, module: _Module) -> bool:
+def _is_of_another_kind(node: ast.Call, module: Module) -> bool:
     """Whether it opens SQLite or the like, by a URL that is written there."""
     given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "url")]
-    texts = [_text_of(one, module) for one in given]
+    texts = [text_of(one, module) for one in given]
     return any(text is not None and known.OTHER_SCHEME.match(text) for text in texts)
 
 
-def _of_keyword(keyword: ast.keyword, dotted: str, module: _Module) -> Iterator[Spot]:
-    if dotted in known.FUNCTIONS or dotted in known.TYPES or dotted in known.URL_MAKERS:
+def _of_keyword(keyword: ast.keyword, dotted: str, module: Module) -> Iterator[Spot]:
+    if dotted in known.CONNECTS or dotted in known.URL_MAKERS:
         if keyword.arg in ("password", "passwd"):
             yield from _password(f"{dotted}(password=…)", keyword.value)
     elif dotted.rpartition(".")[2] == "Field" and keyword.arg in known.ALIASES:
@@ -337,12 +221,12 @@ def _of_keyword(keyword: ast.keyword, dotted: str, module: _Module) -> Iterator[
         yield from _of_setting(keyword.arg, keyword.value)
 
 
-def _takes_resolved(node: ast.Call, module: _Module) -> bool:
+def _takes_resolved(node: ast.Call, module: Module) -> bool:
     given = [*node.args[:1], *(one.value for one in node.keywords if one.arg in known.DSN_KEYWORDS)]
-    return any(_is_resolved(one, module) for one in given)
+    return any(is_resolved(one, module) for one in given)
 
 
-def _reads(function: ast.expr, dotted: str, module: _Module) -> bool:
+def _reads(function: ast.expr, dotted: str, module: Module) -> bool:
     if (
         dotted in known.GETENV
         or dotted in known.OTHER_READERS
@@ -352,40 +236,24 @@ def _reads(function: ast.expr, dotted: str, module: _Module) -> bool:
     return (
         isinstance(function, ast.Attribute)
         and function.attr in known.READERS
-        and _is_environment(function.value, module)
+        and is_environment(function.value, module)
     )
 
 
-def _read(node: ast.expr, name: ast.expr, module: _Module) -> Iterator[Spot]:
-    read = _text_of(name, module)
+def _read(node: ast.expr, name: ast.expr, module: Module) -> Iterator[Spot]:
+    read = text_of(name, module)
     if read is not None and names_a_database(read):
         yield Spot(line=node.lineno, kind=finding.ENVIRONMENT_READ, evidence=f"environment: {read}")
 
 
-def _text_of(node: ast.expr | None, module: _Module) -> str | None:
-    if isinstance(node, ast.Constant):
-        value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
-        return value if isinstance(value, str) else None
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        parts = [_text_of(one, module) for one in _sides(node)]
-        return "".join(part for part in parts if part) if all(parts) else None
-    return module.constants.get(node.id) if isinstance(node, ast.Name) else None
-
-
-def _sides(node: ast.BinOp) -> list[ast.expr | None]:
-    """Return both sides of a sum of two names or texts."""
-    sides = (node.left, node.right)
-    return [one if isinstance(one, ast.Constant | ast.Name) else None for one in sides]
-
-
-def _of_reference(node: ast.Attribute | ast.Name, module: _Module) -> Iterator[Spot]:
+def _of_reference(node: ast.Attribute | ast.Name, module: Module) -> Iterator[Spot]:
     if isinstance(node.ctx, ast.Load) and (dotted := module.dotted(node)) in known.FUNCTIONS:
         yield Spot(line=node.lineno, kind=finding.OWN_CONNECT, evidence=dotted)
 
 
-def _name_of(node: ast.expr, module: _Module) -> str | None:
+def _name_of(node: ast.expr, module: Module) -> str | None:
     if isinstance(node, ast.Subscript):
-        return _text_of(node.slice, module)
+        return text_of(node.slice, module)
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else None
@@ -407,11 +275,11 @@ def _password(name: str, value: ast.expr) -> Iterator[Spot]:
         yield Spot(line=value.lineno, kind=finding.CREDENTIAL, evidence=evidence)
 
 
-def _of_command(node: ast.Call, module: _Module) -> Iterator[Spot]:
+def _of_command(node: ast.Call, module: Module) -> Iterator[Spot]:
     first = node.args[0] if node.args else None
     given = first.elts if isinstance(first, ast.List | ast.Tuple) else node.args
     found = [
-        _whole_text(one, module) if isinstance(one, ast.JoinedStr) else _text_of(one, module)
+        _whole_text(one, module) if isinstance(one, ast.JoinedStr) else text_of(one, module)
         for one in given
     ]
     words = [word or "{}" for word in found]
@@ -426,7 +294,7 @@ def _of_command(node: ast.Call, module: _Module) -> Iterator[Spot]:
             yield from lines.passwords(line, node.lineno)
 
 
-def _of_settings_class(node: ast.ClassDef, module: _Module) -> Iterator[Spot]:
+def _of_settings_class(node: ast.ClassDef, module: Module) -> Iterator[Spot]:
     """Yield the fields that pydantic fills from the environment by their names."""
     if not any(module.dotted(base).rpartition(".")[2] == "BaseSettings" for base in node.bases):
         return

@@ -7,7 +7,7 @@ Nothing is quoted: a password that is not percent-encoded may be anywhere in the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -193,12 +193,7 @@ def _part(value: str, pattern: re.Pattern[str] = _SHOWABLE) -> str:
 
 
 def _hidden(target: Target) -> Target:
-    return Target(
-        start=target.start,
-        end=target.end,
-        shown=f"{target.shown.partition('://')[0]}://{HIDDEN}",
-        has_password=target.has_password,
-    )
+    return replace(target, shown=f"{target.shown.partition('://')[0]}://{HIDDEN}", text=None)
 
 
 def _of_pairs(text: str, start: int, end: int) -> Target | None:

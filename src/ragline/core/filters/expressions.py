@@ -105,9 +105,7 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
-class And:
-    """Every part holds. There are two parts at least."""
-
+class _Joined:
     parts: tuple[Filter, ...]
     extent: Extent = field(init=False, repr=False, compare=False)
 
@@ -117,15 +115,13 @@ class And:
 
 
 @dataclass(frozen=True, slots=True)
-class Or:
+class And(_Joined):
+    """Every part holds. There are two parts at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Or(_Joined):
     """One part or more holds. There are two parts at least."""
-
-    parts: tuple[Filter, ...]
-    extent: Extent = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        parts = _several(self.parts)
-        _set(self, parts=parts, extent=_around(parts))
 
 
 @dataclass(frozen=True, slots=True)

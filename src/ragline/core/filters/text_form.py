@@ -165,7 +165,7 @@ def _alternatives(reader: _Reader) -> Filter:
     parts = [_conjunction(reader)]
     while reader.takes("or"):
         parts.append(_conjunction(reader))
-    return parts[0] if len(parts) == 1 else _made(reader, at, lambda: Or(tuple(parts)))
+    return parts[0] if len(parts) == 1 else _made(at, lambda: Or(tuple(parts)))
 
 
 def _conjunction(reader: _Reader) -> Filter:
@@ -173,14 +173,14 @@ def _conjunction(reader: _Reader) -> Filter:
     parts = [_negation(reader)]
     while reader.takes("and"):
         parts.append(_negation(reader))
-    return parts[0] if len(parts) == 1 else _made(reader, at, lambda: And(tuple(parts)))
+    return parts[0] if len(parts) == 1 else _made(at, lambda: And(tuple(parts)))
 
 
 def _negation(reader: _Reader) -> Filter:
     at = reader.start
     if reader.takes("not"):
         part = reader.deeper(_negation)
-        return _made(reader, at, lambda: Not(part))
+        return _made(at, lambda: Not(part))
     if reader.takes("("):
         inner = reader.deeper(_alternatives)
         if not reader.takes(")"):
@@ -193,19 +193,19 @@ def _condition(reader: _Reader) -> Filter:
     at = reader.start
     key = _read_key(reader)
     if reader.takes("exists"):
-        return _made(reader, at, lambda: Exists(key))
+        return _made(at, lambda: Exists(key))
     if reader.takes("contains"):
         value = _read_value(reader)
-        return _made(reader, at, lambda: Contains(key, value))
+        return _made(at, lambda: Contains(key, value))
     if reader.takes("in"):
         values = _read_list(reader)
-        return _made(reader, at, lambda: In(key, values))
+        return _made(at, lambda: In(key, values))
     order = _SIGNS.get(reader.token) if reader.kind == "sign" else None
     if order is None:
         reader.expected("an operator after the key (= != < <= > >= in contains exists)")
     reader.step()
     value = _read_value(reader)
-    return _made(reader, at, lambda: Compare(key, order, value))
+    return _made(at, lambda: Compare(key, order, value))
 
 
 def _read_key(reader: _Reader) -> str:
@@ -283,7 +283,7 @@ def _unquoted(reader: _Reader) -> str:
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def _made(reader: _Reader, at: int, make: Callable[[], Filter]) -> Filter:
+def _made(at: int, make: Callable[[], Filter]) -> Filter:
     try:
         return make()
     except UsageError as error:

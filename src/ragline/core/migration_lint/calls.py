@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ragline.core.sql_names import quoted
+
 _Call: TypeAlias = "Callable[[ast.Call], str | None]"
 
 
@@ -26,16 +28,12 @@ def _is_true(call: ast.Call, name: str) -> bool:
     return isinstance(given, ast.Constant) and given.value is True
 
 
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
-
-
 def _table(call: ast.Call, position: int = 0, name: str = "table_name") -> str | None:
     found = _literal(call, position, name)
     if found is None:
         return None
     schema = _literal(call, 99, "schema")
-    return f"{_quoted(schema)}.{_quoted(found)}" if schema else _quoted(found)
+    return f"{quoted(schema)}.{quoted(found)}" if schema else quoted(found)
 
 
 def _create_table(call: ast.Call) -> str | None:
@@ -50,7 +48,7 @@ def _drop_table(call: ast.Call) -> str | None:
 
 def _drop_column(call: ast.Call) -> str | None:
     table, column = _table(call), _literal(call, 1, "column_name")
-    return f"alter table {table} drop column {_quoted(column)}" if table and column else None
+    return f"alter table {table} drop column {quoted(column)}" if table and column else None
 
 
 def _add_column(call: ast.Call) -> str | None:
@@ -62,7 +60,7 @@ def _add_column(call: ast.Call) -> str | None:
     kind = re.sub(r"\b(?:sa\.)?computed\(", "generated always (", kind)
     kind = re.sub(r"\b(?:sa\.)?foreignkey\(", "references (", kind)
     kind = re.sub(r"^sa\.", "", kind)
-    said = f"alter table {table} add column {_quoted(name)} {kind}"
+    said = f"alter table {table} add column {quoted(name)} {kind}"
     default = argument(column, 99, "server_default")
     if default is not None:
         said += f" default {_default(default)}"
@@ -90,12 +88,12 @@ def _alter_column(call: ast.Call) -> str | None:
     if (kind := argument(call, 99, "type_")) is not None:
         was = argument(call, 99, "existing_type")
         before = f" /* from */ using {ast.unparse(was)}" if was is not None else ""
-        parts.append(f"alter column {_quoted(column)} type {ast.unparse(kind)}{before}")
+        parts.append(f"alter column {quoted(column)} type {ast.unparse(kind)}{before}")
     nullable = argument(call, 99, "nullable")
     if isinstance(nullable, ast.Constant) and nullable.value is False:
-        parts.append(f"alter column {_quoted(column)} set not null")
+        parts.append(f"alter column {quoted(column)} set not null")
     if (name := _literal(call, 99, "new_column_name")) is not None:
-        parts.append(f"rename column {_quoted(column)} to {_quoted(name)}")
+        parts.append(f"rename column {quoted(column)} to {quoted(name)}")
     return (
         f"alter table {table} {', '.join(parts)}"
         if parts
@@ -115,7 +113,7 @@ def _create_index(call: ast.Call) -> str | None:
     words += ["index"]
     words += ["concurrently"] if _is_true(call, "postgresql_concurrently") else []
     words += ["if not exists"] if _is_true(call, "if_not_exists") else []
-    words += [] if is_nameless else [_quoted(name or "index")]
+    words += [] if is_nameless else [quoted(name or "index")]
     words += ["on", table]
     if method := _literal(call, 99, "postgresql_using"):
         words += ["using", method]
@@ -125,12 +123,12 @@ def _create_index(call: ast.Call) -> str | None:
 def _drop_index(call: ast.Call) -> str | None:
     name = _literal(call, 0, "index_name")
     how = "concurrently " if _is_true(call, "postgresql_concurrently") else ""
-    return f"drop index {how}{_quoted(name)}" if name else None
+    return f"drop index {how}{quoted(name)}" if name else None
 
 
 def _rename_table(call: ast.Call) -> str | None:
     table, name = _table(call, 0, "old_table_name"), _literal(call, 1, "new_table_name")
-    return f"alter table {table} rename to {_quoted(name)}" if table and name else None
+    return f"alter table {table} rename to {quoted(name)}" if table and name else None
 
 
 def _constraint(kind: str) -> _Call:
@@ -146,7 +144,7 @@ def _constraint(kind: str) -> _Call:
 
 def _drop_constraint(call: ast.Call) -> str | None:
     table, name = _table(call, 1), _literal(call, 0, "constraint_name")
-    return f"alter table {table} drop constraint {_quoted(name)}" if table and name else None
+    return f"alter table {table} drop constraint {quoted(name)}" if table and name else None
 
 
 def _bulk_insert(_call: ast.Call) -> str | None:

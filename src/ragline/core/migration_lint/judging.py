@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ragline.core import baselines
+from ragline.core.baselines import Key
 from ragline.core.dsn import nearest
 from ragline.core.migration_lint.revision import LintFinding
 from ragline.core.migration_lint.rules import FIXES
 from ragline.errors import ConfigError
 
-VERSION = 1
 SQUAWK = "squawk:"
-
-Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,51 +60,12 @@ def _entry(entry: object, where: str) -> Allowed:
     return Allowed(path=path, rules=rules, reason=reason)
 
 
-def judged(
-    findings: Iterable[LintFinding], allowed: Sequence[Allowed], known: Mapping[Key, int]
-) -> tuple[LintFinding, ...]:
-    """Return the findings with what is known of each: new, known or allowed."""
-    left = Counter(known)
-    out = []
-    for finding in findings:
-        entry = next((one for one in allowed if one.covers(finding)), None)
-        if finding.status == "allowed":
-            out.append(finding)
-        elif entry is not None:
-            out.append(replace(finding, status="allowed", reason=entry.reason))
-        elif left[_key(finding)] > 0:
-            left[_key(finding)] -= 1
-            out.append(replace(finding, status="known"))
-        else:
-            out.append(finding)
-    return tuple(out)
-
-
-def as_baseline(findings: Iterable[LintFinding]) -> str:
-    """Return the text of a baseline of these findings, without those that are allowed."""
-    counts = Counter(_key(one) for one in findings if one.status != "allowed")
-    entries = [
-        {"path": path, "rule": rule, "evidence": evidence, "count": count}
-        for (path, rule, evidence), count in sorted(counts.items())
-    ]
-    return json.dumps({"version": VERSION, "findings": entries}, indent=2) + "\n"
-
-
 def baseline(text: str, *, source: str) -> dict[Key, int]:
     """Return how many of each finding a baseline knows; raises ConfigError when it is none."""
     try:
-        found = json.loads(text)
-        if found["version"] != VERSION:
-            raise ValueError("another version")
-        return {
-            (str(entry["path"]), str(entry["rule"]), str(entry["evidence"])): int(entry["count"])
-            for entry in found["findings"]
-        }
-    except (KeyError, TypeError, ValueError, RecursionError):
+        return baselines.read(text, "rule")
+    except ValueError:
         raise ConfigError(
-            f"{source} is not a baseline of version {VERSION}; write it again with --write-baseline"
+            f"{source} is not a baseline of version {baselines.VERSION}; write it again with "
+            "--write-baseline"
         ) from None
-
-
-def _key(finding: LintFinding) -> Key:
-    return finding.path, finding.rule, finding.evidence

@@ -20,8 +20,9 @@ from ragline.core.migration_lint.revision import (
 )
 from ragline.core.migration_lint.rules import FIXES
 from ragline.core.migration_lint.script import Script
+from ragline.core.migration_sql import PART, plain
 
-_ADDED = re.compile(rf"^add (?:column )?(?:if not exists )?({sql.PART})")
+_ADDED = re.compile(rf"^add (?:column )?(?:if not exists )?({PART})")
 _RENAMED = re.compile(r"^rename (?:column )?")
 _GIVES_BACK = re.compile(r"^(?:insert into|update|with)\b")
 _GOES_TOGETHER = ("drop-column", "drop-table", "rename-in-use")
@@ -155,7 +156,7 @@ def _undone(one: _Read) -> set[str]:
             table, parts = statement_rules.altered(blank)
             for action in parts:
                 if added := _ADDED.match(action):
-                    evidence.add(f"{table}: drops {sql.plain(added[1])}")
+                    evidence.add(f"{table}: drops {plain(added[1])}")
                 if _RENAMED.match(action):
                     evidence |= set(_back(table, action))
     return evidence
@@ -163,9 +164,9 @@ def _undone(one: _Read) -> set[str]:
 
 def _back(table: str, action: str) -> Iterator[str]:
     """Yield how the way back of a renaming reads."""
-    if column := re.match(rf"^rename (column )?({sql.PART}) to ({sql.PART})", action):
+    if column := re.match(rf"^rename (column )?({PART}) to ({PART})", action):
         yield f"{table}: rename {column[1] or ''}{column[3]} to {column[2]}"
-    elif name := re.match(rf"^rename to ({sql.PART})", action):
+    elif name := re.match(rf"^rename to ({PART})", action):
         schema, _, old = table.rpartition(".")
         new = f"{schema}.{name[1]}" if schema else name[1]
         yield f"{new}: rename to {old}"

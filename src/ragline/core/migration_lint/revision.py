@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ragline.core.baselines import Key, Status
+
 Direction = Literal["upgrade", "downgrade"]
-Status = Literal["new", "known", "allowed"]
 
 DIRECTIONS: tuple[Direction, Direction] = ("upgrade", "downgrade")
 
@@ -46,3 +47,8 @@ class LintFinding:
     fix: str
     status: Status = "new"
     reason: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What stays the same when the lines of a file move."""
+        return self.path, self.rule, self.evidence

@@ -305,9 +305,6 @@ def _nameless(tree: ast.Module) -> Iterator[int]:
 def _retyped(tree: ast.Module) -> Iterator[int]:
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".alter_column"):
-            was, becomes = (
-                calls.argument(call, 99, "existing_type"),
-                calls.argument(call, 99, "type_"),
-            )
+            was, becomes = (calls.argument(call, 99, name) for name in ("existing_type", "type_"))
             if was is not None and becomes is not None and _VECTOR.search(ast.unparse(was)):
                 yield call.lineno

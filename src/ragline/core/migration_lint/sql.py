@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-_PIECES = re.compile(
-    r"""
-    (?P<line>--[^\n]*)
-  | (?P<comment>/\*)
-  | (?P<body>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-  | (?P<text>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*')
-  | (?P<quoted>"(?:[^"]|"")*")
-  | (?P<space>\s+)
-  | (?P<end>;)
-  | (?P<other>[^\s;'"$/-]+|.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+from ragline.core.migration_sql import NAME, pieces, plain
+
 _TEXT = re.compile(r"(?<!\w)[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'", re.DOTALL)
-_COMMENT = re.compile(r"/\*|\*/")
-PART = r'(?:"(?:[^"]|"")*"|[^\W\d][\w$]*)'
-NAME = rf"{PART}(?:\s*\.\s*{PART})?"
 _BEGINNING = re.compile(
     r"^(?:begin|then|else|declare|loop"
     r"|(?:if|elsif|elseif)\b.*?\bthen|when\b.*?\bthen|(?:while|for|foreach)\b.*?\bloop)\b\s*"
@@ -40,40 +25,18 @@ def statements(text: str, *, depth: int = 0) -> list[str]:
     found: list[str] = []
     parts: list[str] = []
     bodies: list[str] = []
-    for match in _pieces(text):
-        kind = match.lastgroup
-        if kind == "end":
+    for piece in pieces(text):
+        if piece.kind == "end":
             _close(found, parts, bodies, depth)
-        elif kind in ("space", "comment", "line"):
+        elif piece.kind in ("space", "comment"):
             parts.append(" ")
-        elif match["body"] is not None:
-            bodies.append(match["body"].split("$", 2)[2].rsplit("$", 2)[0])
+        elif piece.kind == "dollar":
+            bodies.append(piece.text.split("$", 2)[2].rsplit("$", 2)[0])
             parts.append("$$")
         else:
-            parts.append(match[0] if kind in ("text", "quoted") else match[0].lower())
+            parts.append(piece.text if piece.kind in ("text", "quoted") else piece.text.lower())
     _close(found, parts, bodies, depth)
     return found
-
-
-def _pieces(text: str) -> Iterator[re.Match[str]]:
-    at = 0
-    while (match := _PIECES.match(text, at)) is not None:
-        at = match.end()
-        if match.lastgroup == "comment":
-            at = _after_comment(text, at)
-        yield match
-
-
-def _after_comment(text: str, at: int) -> int:
-    """Return where a comment ends; comments in it have ends of their own."""
-    depth = 1
-    while depth:
-        mark = _COMMENT.search(text, at)
-        if mark is None:
-            return len(text)
-        depth += 1 if mark[0] == "/*" else -1
-        at = mark.end()
-    return at
 
 
 def _close(found: list[str], parts: list[str], bodies: list[str], depth: int) -> None:
@@ -148,18 +111,6 @@ def outermost(statement: str) -> str:
             found.append(character)
         depth += character == "("
     return "".join(found)
-
-
-def plain(name: str) -> str:
-    """Return a name without its quotes.
-
-    >>> plain('public . "My table"')
-    'public.My table'
-    """
-    parts = re.findall(PART, name)
-    return ".".join(
-        part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts
-    )
 
 
 def names(listed: str) -> list[str]:

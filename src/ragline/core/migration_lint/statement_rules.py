@@ -9,25 +9,25 @@ from typing import TypeAlias
 
 from ragline.core.migration_lint import sql
 from ragline.core.migration_lint.revision import Statement
+from ragline.core.migration_sql import NAME, PART, divided, plain
 
 Fault: TypeAlias = "tuple[str, int, str]"
 _Seen: TypeAlias = "Callable[[_Course, str], Iterator[tuple[str, str]]]"
 
-_N = sql.NAME
 _VECTOR = re.compile(r"\b(vector|halfvec|sparsevec)\b", re.IGNORECASE)
-_CREATED = re.compile(rf"^create (?:unlogged |temp |temporary )*table (?:if not exists )?({_N})")
+_CREATED = re.compile(rf"^create (?:unlogged |temp |temporary )*table (?:if not exists )?({NAME})")
 _INDEX = re.compile(
-    rf"^create (?:unique )?index (concurrently )?(if not exists )?(?:({_N}) )?on (?:only )?({_N})"
+    rf"^create (?:unique )?index (concurrently )?(if not exists )?(?:({NAME}) )?on (?:only )?({NAME})"
     r"(?: using (\w+))?"
 )
-_ALTER = re.compile(rf"^alter table (?:if exists )?(?:only )?({_N})\s*\*? (.*)$", re.DOTALL)
+_ALTER = re.compile(rf"^alter table (?:if exists )?(?:only )?({NAME})\s*\*? (.*)$", re.DOTALL)
 _VOLATILE = re.compile(
     r"\b(random|clock_timestamp|timeofday|gen_random_uuid|uuid_generate_v\d\w*|uuidv7|uuidv4"
     r"|nextval|statement_timestamp|txid_current|setval)\s*\("
 )
 # No word boundary after a name: it may end in a quote.
-_UPDATE = re.compile(rf"^update (?:only )?({_N})(?![\w$])(.*)$", re.DOTALL)
-_DELETE = re.compile(rf"^(?:delete from) (?:only )?({_N})(?![\w$])(.*)$", re.DOTALL)
+_UPDATE = re.compile(rf"^update (?:only )?({NAME})(?![\w$])(.*)$", re.DOTALL)
+_DELETE = re.compile(rf"^(?:delete from) (?:only )?({NAME})(?![\w$])(.*)$", re.DOTALL)
 _SET = re.compile(r"^set (?!constraints\b|transaction\b|session characteristics\b)(local )?(.*)$")
 _TIMEOUT = re.compile(
     r"^(?:(?:set|reset) (?:local |session )?(\w+_timeout|all)\b(.*)"
@@ -41,20 +41,20 @@ _LOCKS = re.compile(
     r"|truncate|lock |reindex|cluster|vacuum|create (?:constraint )?trigger|create policy|refresh"
     r"|update |delete )"
 )
-_OF_A_TABLE = re.compile(rf"^create (?:trigger|policy) .*? on ({_N})")
+_OF_A_TABLE = re.compile(rf"^create (?:trigger|policy) .*? on ({NAME})")
 _NO_BOUND = re.compile(
     r"(?:is (?:not )?null|is (?:not )?distinct from \S+|<> ?\S+|!= ?\S+|^true|^\(*\d+ ?= ?\d+"
     # A row of one table for each of another.
-    rf"|^\(*{sql.PART}\s*\.\s*{_N} ?= ?{sql.PART}\s*\.\s*{_N})\)*$"
+    rf"|^\(*{PART}\s*\.\s*{NAME} ?= ?{PART}\s*\.\s*{NAME})\)*$"
 )
 _SCANS = re.compile(
-    r"^add (?:constraint " + sql.PART + r" )?(check|foreign key|unique|primary key|exclude)\b"
+    r"^add (?:constraint " + PART + r" )?(check|foreign key|unique|primary key|exclude)\b"
 )
 _SCANS_OF_COLUMN = re.compile(r"\b(unique|primary key|references|check)\b")
 _REWRITES = re.compile(r"^(vacuum (?:\([^)]*\bfull\b[^)]*\)|full\b)|cluster\b)")
 _REWRITES_TABLE = re.compile(r"^set (?:logged|unlogged|tablespace|access method)\b")
 _VECTOR_COLUMN = re.compile(
-    rf"(?:^|[(,]|\badd (?:column )?(?:if not exists )?)\s*({sql.PART}) (?:{sql.PART}\s*\.\s*)?"
+    rf"(?:^|[(,]|\badd (?:column )?(?:if not exists )?)\s*({PART}) (?:{PART}\s*\.\s*)?"
     r"\"?(?:vector|halfvec|sparsevec)\b", re.IGNORECASE
 )  # fmt: skip
 
@@ -76,7 +76,7 @@ class _Course:
 
 def _short(table: str) -> str:
     """Return a table as most people mean it: without the schema that comes first."""
-    return sql.plain(table).removeprefix("public.")
+    return plain(table).removeprefix("public.")
 
 
 def vectors(sent: Sequence[Statement]) -> set[tuple[str, str]]:
@@ -88,7 +88,7 @@ def vectors(sent: Sequence[Statement]) -> set[tuple[str, str]]:
             match = _CREATED.match(blank) or _ALTER.match(blank)
             if match is not None:
                 columns = _VECTOR_COLUMN.findall(blank[match.end(1) :])
-                found |= {(_short(match[1]), sql.plain(column)) for column in columns}
+                found |= {(_short(match[1]), plain(column)) for column in columns}
     return found
 
 
@@ -122,12 +122,12 @@ def _indexes(course: _Course, text: str) -> Iterator[tuple[str, str]]:
             yield "index-without-concurrently", text[:80]
         return
     concurrently, unless, name, table, method = match.groups()
-    where = f"on {sql.plain(table)}"
+    where = f"on {plain(table)}"
     if name is None:
         yield "index-without-name", f"an index {where} has no name"
     if concurrently:
         if unless:
-            yield "if-not-exists-on-concurrent-index", f"{sql.plain(name or 'index')} {where}"
+            yield "if-not-exists-on-concurrent-index", f"{plain(name or 'index')} {where}"
     elif not course.is_new(table):
         rule = (
             "vector-index-without-concurrently"
@@ -150,30 +150,17 @@ def _alterations(course: _Course, text: str) -> Iterator[tuple[str, str]]:
     match = _ALTER.match(text)
     if match is None:
         return
-    table = sql.plain(match[1])
-    for action in actions(match[2]):
+    table = plain(match[1])
+    for action in divided(match[2]):
         for rule, evidence in _alteration(course, match[1], action):
             yield rule, f"{table}: {evidence}"
 
 
-def actions(text: str) -> list[str]:
-    """Return the actions of an ALTER TABLE, which commas outside of brackets divide."""
-    parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append(text[start:position].strip())
-            start = position + 1
-    return [*parts, text[start:].strip()]
-
-
 def _alteration(course: _Course, table: str, action: str) -> Iterator[tuple[str, str]]:
     is_new = course.is_new(table)
-    if dropped := re.match(
-        rf"^drop (?:column )?(?!constraint )(?:if exists )?({sql.PART})", action
-    ):
+    if dropped := re.match(rf"^drop (?:column )?(?!constraint )(?:if exists )?({PART})", action):
         if not is_new:
-            yield "drop-column", f"drops {sql.plain(dropped[1])}"
+            yield "drop-column", f"drops {plain(dropped[1])}"
     elif re.match(r"^(?:rename (?!constraint\b)|set schema )", action):
         if not is_new:
             yield "rename-in-use", action
@@ -184,22 +171,22 @@ def _alteration(course: _Course, table: str, action: str) -> Iterator[tuple[str,
 def created(text: str) -> str | None:
     """Return the table that a statement makes, or None."""
     match = _CREATED.match(text)
-    return match and sql.plain(match[1])
+    return match and plain(match[1])
 
 
 def altered(text: str) -> tuple[str, list[str]]:
     """Return the table that a statement alters, and how; no actions where it alters none."""
     match = _ALTER.match(text)
-    return (sql.plain(match[1]), actions(match[2])) if match else ("", [])
+    return (plain(match[1]), divided(match[2])) if match else ("", [])
 
 
 def _rewrites(course: _Course, table: str, action: str) -> Iterator[tuple[str, str]]:
-    if typed := re.match(rf"^alter (?:column )?({sql.PART}) (?:set data )?type\b", action):
-        if _VECTOR.search(action) or (_short(table), sql.plain(typed[1])) in course.vectors:
+    if typed := re.match(rf"^alter (?:column )?({PART}) (?:set data )?type\b", action):
+        if _VECTOR.search(action) or (_short(table), plain(typed[1])) in course.vectors:
             yield "vector-type-change", action[:80]
     elif _REWRITES_TABLE.match(action):
         yield "rewrite-under-lock", action[:80]
-    elif re.match(rf"^alter (?:column )?{sql.PART} set not null", action):
+    elif re.match(rf"^alter (?:column )?{PART} set not null", action):
         if not course.checked:
             yield "not-null-without-check", action
     elif scan := _SCANS.match(action):
@@ -231,11 +218,11 @@ def _rows(course: _Course, text: str) -> Iterator[tuple[str, str]]:
     for part in sql.parts_of(text):
         if (match := _UPDATE.match(part)) and not course.is_new(match[1]):
             if lacks := _unbounded(match[2], text):
-                yield "unbounded-update", f"update {sql.plain(match[1])}: {lacks}"
+                yield "unbounded-update", f"update {plain(match[1])}: {lacks}"
             continue
         match = _DELETE.match(part)
         if match and not course.is_new(match[1]) and (lacks := _unbounded(match[2], text)):
-            yield "unbounded-delete", f"delete of {sql.plain(match[1])}: {lacks}"
+            yield "unbounded-delete", f"delete of {plain(match[1])}: {lacks}"
     if text.startswith("truncate "):
         yield "truncate", text[:80]
 

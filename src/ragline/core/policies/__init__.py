@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -118,6 +119,11 @@ class Policy:
     seed: int = 1
     looks: int = 1
     source: str = field(default="", compare=False)
+
+    def of(self, lines: Sequence[Line]) -> Policy:
+        """Return it with other lines, and as many draws as their shares of `alpha` can be told by."""
+        needed = math.ceil(_DRAWS_PER_TEST * max(1, len(lines)) * self.looks / self.alpha)
+        return replace(self, lines=tuple(lines), resamples=max(self.resamples, needed))
 
 
 def unit(metric: str) -> str:

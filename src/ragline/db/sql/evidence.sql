@@ -164,13 +164,11 @@ from tainted t join pg_catalog.pg_type y on t.classid = 'pg_type'::regclass and 
 -- the estimates of a table with its heirs are its own where it has none
 select distinct on (a.attrelid, a.attnum)
        a.attrelid as table_oid, a.attname::text as name, t.typname::text as type,
-       tn.nspname::text as type_schema, a.atttypmod as modifier, s.avg_width as width,
-       s.n_distinct::float8 as distinct, s.null_frac::float8 as null_share
+       a.atttypmod as modifier, s.avg_width as width, s.n_distinct::float8 as distinct
 from pg_catalog.pg_attribute a
 join pg_catalog.pg_class c on c.oid = a.attrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_type t on t.oid = a.atttypid
-join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
 left join pg_catalog.pg_stats s
     on s.schemaname = n.nspname and s.tablename = c.relname and s.attname = a.attname
 where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped

@@ -53,11 +53,11 @@ update ragline.embedding_space set index_slot = $2 where id = $1 and index_slot 
 
 -- ordinary_index --
 -- what constraint it keeps is what forbids to drop it
-select t.relname as table_name,
+select x.relname as name, t.relname as table,
        coalesce(i.indisvalid and i.indisready and i.indislive, false) as is_valid,
        pg_catalog.pg_get_indexdef(x.oid) as definition,
        (select n.conname from pg_catalog.pg_constraint n where n.conindid = x.oid limit 1)
-           as constraint_name,
+           as constraint,
        pg_catalog.pg_relation_size(x.oid) as size_bytes
 from pg_catalog.pg_class x
 join pg_catalog.pg_index i on i.indexrelid = x.oid

@@ -21,7 +21,7 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 order by 2, 3
 
 -- indexes --
--- every index outside the catalog, or of some schemas; sessions that ask look nowhere but in the catalog
+-- every index outside the catalog; sessions that ask look nowhere but in the catalog
 with used as (  -- by whom; what is the server's own is not written down as needed
     select d.classid, d.objid, d.refclassid, d.refobjid,
            coalesce(p.proowner, o.oprowner, y.typowner) as owner
@@ -56,7 +56,7 @@ with used as (  -- by whom; what is the server's own is not written down as need
     from stranger s join pg_catalog.pg_statistic_ext j on j.oid = s.objid
     where s.classid = 'pg_catalog.pg_statistic_ext'::regclass
 )
-select x.oid, t.oid as table_oid, n.nspname::text as schema, t.relname::text as table_name,
+select x.oid, t.oid as table_oid, n.nspname::text as schema, t.relname::text as table,
        x.relname::text as name, a.amname::text as method,
        array(
            select o.opcname::text
@@ -81,7 +81,7 @@ select x.oid, t.oid as table_oid, n.nspname::text as schema, t.relname::text as 
        pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate,
        i.indisunique as is_unique,
        (select c.conname::text from pg_catalog.pg_constraint c where c.conindid = x.oid
-        order by c.contype limit 1) as constraint_name,
+        order by c.contype limit 1) as constraint,
        i.indisreplident as is_replica_identity,
        exists (select from strange r where r.table_oid = t.oid) as runs_foreign_code,
        x.relkind = 'I' as is_partitioned,
@@ -142,8 +142,7 @@ join pg_catalog.pg_type y on y.oid = b.atttypid
 left join pg_catalog.pg_stat_all_tables s on s.relid = t.oid
 left join pg_catalog.pg_stat_all_indexes u on u.indexrelid = x.oid
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and ($1::text[] is null or n.nspname = any ($1::text[]))
-  and t.oid <> all ($2::oid[])
+  and t.oid <> all ($1::oid[])
   and t.relpersistence <> 't'
   and not (n.nspname = 'ragline' and t.relname ~ '^trial_[0-9]+$')  -- while a tuning runs
 order by n.nspname, t.relname, x.relname
@@ -163,15 +162,12 @@ select t.oid, n.nspname::text as schema, t.relname::text as name,
        coalesce(pg_catalog.pg_table_size(t.oid), 0) as bytes,
        coalesce(pg_catalog.pg_indexes_size(t.oid), 0) as index_bytes,
        coalesce(s.seq_scan, 0) as sequential_scans,
-       coalesce(s.seq_tup_read, 0) as sequential_rows,
        coalesce(s.idx_scan, 0) as index_scans,
        coalesce(s.n_tup_ins, 0) as inserted,
        coalesce(s.n_tup_upd, 0) as updated,
        coalesce(s.n_tup_hot_upd, 0) as updated_in_place,
        coalesce(s.n_tup_del, 0) as deleted,
-       coalesce(s.n_dead_tup, 0) as dead_rows,
        greatest(s.last_analyze, s.last_autoanalyze) as analysed_at,
-       greatest(s.last_vacuum, s.last_autovacuum) as vacuumed_at,
        array(
            select array[b.attname::text, y.typname::text, b.atttypmod::text]
            from pg_catalog.pg_attribute b

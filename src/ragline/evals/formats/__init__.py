@@ -5,7 +5,7 @@ A dataset is taken in as a whole or not at all: what is wrong is listed by file 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 from ragline.core import case_faults, json_fields
 from ragline.core.case_faults import Refusal
 from ragline.core.cases import Dataset
-from ragline.core.runs import CaseResult
 from ragline.errors import UsageError
 from ragline.evals.formats import beir, entries, jsonl, ragas, ragchecker, trec
 from ragline.evals.formats.entries import DatasetRefused, Entries
@@ -25,7 +24,6 @@ __all__ = [
     "Reading",
     "load",
     "read",
-    "read_trec_run",
     "write",
     "write_run_ragchecker",
     "write_trec_run",
@@ -35,8 +33,15 @@ Format = Literal["ragchecker", "beir", "trec", "ragas", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _TEXTS = {"ragchecker": ragchecker.read, "ragas": ragas.read, "jsonl": jsonl.read}
 
-read_trec_run = trec.read_run
+_WRITERS = {
+    "trec": trec.write,
+    "ragchecker": ragchecker.write,
+    "ragas": ragas.write,
+    "jsonl": jsonl.write,
+}
+
 write_trec_run = trec.write_run
+write_run_ragchecker = ragchecker.run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,17 +189,6 @@ def write(
     """
     if format == "beir":
         return beir.write(dataset, path, split)
-    if format == "trec":
-        return trec.write(dataset, path)
-    if format == "ragchecker":
-        return ragchecker.write(dataset, path)
-    if format == "ragas":
-        return ragas.write(dataset, path)
-    if format == "jsonl":
-        return jsonl.write(dataset, path)
-    raise UsageError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
-
-
-def write_run_ragchecker(dataset: Dataset, results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return a run as RAGChecker's output; see `ragchecker.run`."""
-    return ragchecker.run(dataset, results)
+    if format not in _WRITERS:
+        raise UsageError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
+    return _WRITERS[format](dataset, path)

@@ -7,7 +7,6 @@ six are there. Its metrics, whose groups have had two names each, are kept as th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from ragline.core.case_faults import Refusal
 from ragline.core.cases import Case, Dataset, case_from_json, case_to_json
 from ragline.core.claims import ClaimLabels, Label
 from ragline.core.json_fields import kind, list_of, loads, named
-from ragline.core.runs import CaseResult
+from ragline.core.runs import CaseResult, text_hash
 from ragline.errors import UsageError
 from ragline.evals.formats import as_read, entries
 from ragline.evals.formats.entries import Entries
@@ -215,11 +214,6 @@ def _result_of_run(case: Case, found: CaseResult) -> dict[str, Any]:
             if name in found.metrics
         },
     }
-
-
-def text_hash(text: str) -> str:
-    """Return the hash by which a run names the text of a hit."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _summed(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

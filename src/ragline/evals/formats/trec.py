@@ -23,7 +23,6 @@ from ragline.evals.formats.entries import Entries
 
 TOPICS = "topics.tsv"
 _QRELS = "qrels.txt"
-_COLUMNS = 6
 _MARK = "\ufeff"
 
 
@@ -141,36 +140,3 @@ def write_run(
     entries.save({path: "".join(lines)})
     none = sum(not result.hits for result in results)
     return (f"{none} cases found nothing and have no line: call trec_eval with -c",) * (none > 0)
-
-
-def read_run(path: Path) -> dict[str, dict[str, float]]:
-    """Return the scores of a run's documents by query; UsageError lists the lines that are none."""
-    scores: dict[str, dict[str, float]] = {}
-    refused: list[Refusal] = []
-    lines = list(entries.numbered(entries.text(path)))
-    for number, line in lines:
-        try:
-            query, name, score = _ranked(line)
-            if name in scores.setdefault(query, {}):
-                raise UsageError(f"{name!r} stands in the ranking of query {query!r} twice")
-            scores[query][name] = score
-        except UsageError as error:
-            refused.append(Refusal(where=f"line {number}", reason=str(error)))
-    if refused:
-        raise entries.DatasetRefused(str(path), refused, len(lines))
-    return scores
-
-
-def _ranked(line: str) -> tuple[str, str, float]:
-    columns = line.split()
-    if len(columns) != _COLUMNS:
-        raise UsageError(
-            f"it has {len(columns)} columns; a run has 6: query Q0 document rank score tag"
-        )
-    try:
-        score = float(columns[4])
-    except ValueError as error:
-        raise UsageError(f"its score {columns[4][:40]!r} is no number") from error
-    if not math.isfinite(score):
-        raise UsageError(f"its score is {score}")
-    return columns[0], columns[2], score

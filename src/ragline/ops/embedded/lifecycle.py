@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ragline.errors import EmbeddedServerError, UsageError
+from ragline.ops import machine
 from ragline.ops.embedded import access, create, places, postmaster, settings, wheel
 from ragline.ops.embedded import owner as owners
 from ragline.ops.embedded.postmaster import Cluster, running
@@ -177,7 +178,8 @@ def _answers_or_ended(pid: int, home: Home, owner: Owner) -> bool:
 
 def _prepare(home: Home, owner: Owner, programs: Path, port: int | None) -> None:
     folder = places.socket_folder(home, owner)
-    conf = settings.ragline_conf(settings.this_machine(), socket_folder=folder, port=port)
+    memory, shared = machine.memory_bytes(), machine.shared_memory_bytes()
+    conf = settings.ragline_conf(memory, shared, socket_folder=folder, port=port)
     places.write(home.pgdata / "ragline.conf", conf, owner)
     said = owners.run(owner, [str(programs / "bin" / "postgres"), "--version"]).stdout
     places.write(home.version, said.split()[-1] + "\n")

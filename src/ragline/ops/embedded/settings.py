@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from ragline.ops.machine import memory_bytes, shared_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,23 +15,14 @@ INCLUDE = "\n# ragline's settings, written at every start; what follows, and ALT
 INCLUDE += "include_if_exists = 'ragline.conf'\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What the settings depend on."""
+def ragline_conf(
+    memory_bytes: int, shared_memory_bytes: int | None, *, socket_folder: Path, port: int | None
+) -> str:
+    """Return the settings that fit a machine; with a port, also TCP on loopback.
 
-    memory_bytes: int
-    shared_memory_bytes: int | None
-    """Size of /dev/shm; None where there is none."""
-
-
-def this_machine() -> Machine:
-    """Return the memory that this process may use, container limits included."""
-    return Machine(memory_bytes=memory_bytes(), shared_memory_bytes=shared_memory_bytes())
-
-
-def ragline_conf(machine: Machine, *, socket_folder: Path, port: int | None) -> str:
-    """Return the settings that fit this machine; with a port, also TCP on loopback."""
-    memory = machine.memory_bytes // MIB
+    `shared_memory_bytes` is the size of /dev/shm; None where there is none.
+    """
+    memory = memory_bytes // MIB
     maintenance = _between(64, memory // 32, 512)
     settings: dict[str, str] = {
         "listen_addresses": "" if port is None else "127.0.0.1",
@@ -61,10 +49,7 @@ def ragline_conf(machine: Machine, *, socket_folder: Path, port: int | None) -> 
         "log_lock_waits": "on",
         "log_temp_files": "64MB",
     }
-    if (
-        machine.shared_memory_bytes is not None
-        and machine.shared_memory_bytes < 2 * maintenance * MIB
-    ):
+    if shared_memory_bytes is not None and shared_memory_bytes < 2 * maintenance * MIB:
         # Containers have 64 MB there: a parallel HNSW build would fail with "no space left".
         settings["dynamic_shared_memory_type"] = "mmap"
     return "# written by ragline at every start: change settings with ALTER SYSTEM\n" + _render(

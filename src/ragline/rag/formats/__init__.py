@@ -52,20 +52,18 @@ _CODE = {
     "text/x-ini": ("toml", ".ini .cfg .conf"),
 }
 
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 # media type -> module; a module of another package may be named by a caller of its own
 PARSERS = {
     "text/plain": "ragline.rag.formats.text",
     "text/markdown": "ragline.rag.formats.markdown",
     "text/html": "ragline.rag.formats.html",
     "application/pdf": "ragline.rag.formats.pdf",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": (
-        "ragline.rag.formats.docx"
-    ),
+    DOCX: "ragline.rag.formats.docx",
     "application/x-ipynb+json": "ragline.rag.formats.notebook",
     "message/rfc822": "ragline.rag.formats.mail",
     **{kind: f"ragline.rag.formats.code:{name}" for kind, (name, _) in _CODE.items()},
 }
-DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 RECORDS = {
     "application/jsonl": "ragline.rag.formats.jsonl",

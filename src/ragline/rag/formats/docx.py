@@ -291,7 +291,7 @@ class _Body:
             cells = [" ".join(" ".join(cell).split()) for cell in self.rows[-1]]
             self.rows[-1].clear()
             if any(cells):
-                self._add("table", 0, " | ".join(cells))
+                self._add(" | ".join(cells))
         elif tag == "tbl" and self.rows:
             self.rows.pop()
 
@@ -305,7 +305,7 @@ class _Body:
         if not text:
             return
         if self.rows:
-            self._add("table", 0, text)
+            self._add(text)
         elif paragraph.level:
             self.found.append(("heading", paragraph.level, " ".join(text.split())))
         elif paragraph.is_item:
@@ -313,10 +313,10 @@ class _Body:
         else:
             self.found.append(("paragraph", 0, text))
 
-    def _add(self, kind: BlockKind, level: int, text: str) -> None:
-        """Add to the cell at hand; a table in a cell is part of the cell."""
+    def _add(self, text: str) -> None:
+        """Add a row or paragraph to the cell at hand; a table in a cell is part of the cell."""
         for cells in reversed(self.rows):
             if cells:
                 cells[-1].append(text)
                 return
-        self.found.append((kind, level, text))
+        self.found.append(("table", 0, text))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def parse(data: bytes) -> Parsed:
     """Return the cells in order: Markdown with its blocks, code and text output as code."""
     cells, language = _cells(decode(data))
-    text, blocks = "", list[Block]()
+    blocks: list[Block] = []
     pieces: list[str] = []
     position = 0
     for kind, source in cells:
