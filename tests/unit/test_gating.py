@@ -188,6 +188,20 @@ def test_what_is_slower_far_beyond_all_noise_fails_on_any_machine() -> None:
     assert "two runs without a change differ by (200%)" in parts.rows[-1].reason
 
 
+@pytest.mark.parametrize(("noise", "latency"), [(0.53, "pass"), (0.9, "inconclusive")])
+def test_what_is_quicker_beyond_all_noise_passes_on_any_machine(noise: float, latency: str) -> None:
+    # A third less time: 1.53 x as much of it is within the margin, 1.9 x is not.
+    groups = (group(n=200),)
+    noisy = replace(TERMS, noise={paired_times.ALL: noise, "docs": noise})
+
+    parts = gating.judged(groups, side(groups), side(groups, ms={"docs": 2.0 * 0.67}), noisy)
+
+    assert (parts.latency, bool(parts.too_noisy)) == (latency, latency != "pass")
+    row = next(row for row in parts.rows if row.metric.startswith("p50_ms"))
+    assert ("two runs without a change differ by (53%)" in row.reason) is (latency == "pass")
+    assert row.difference == pytest.approx(-0.33, abs=0.02)
+
+
 @pytest.mark.parametrize(("slower", "outcome"), [(1.05, "pass"), (3.0, "fail")])
 def test_a_little_slower_may_stay_and_much_slower_may_not(slower: float, outcome: str) -> None:
     groups = (group(n=60), group("docs where a = 1", 60))

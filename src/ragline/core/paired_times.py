@@ -43,6 +43,10 @@ class Pairs:
             {case: middle * ms / self.before[case] for case, ms in self.now.items()},
         )
 
+    def times(self, factor: float) -> Pairs:
+        """Return the times of now so many times as long."""
+        return Pairs(self.before, {case: factor * ms for case, ms in self.now.items()})
+
 
 def paired(before: Mapping[str, float], now: Mapping[str, float]) -> Pairs:
     """Return the times of the questions that have both."""
