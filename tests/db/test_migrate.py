@@ -499,11 +499,19 @@ def test_schema_of_somebody_else_is_left_alone(empty: Dsn) -> None:
     assert tables(empty) == 1
 
 
+_SLOW_TO_CREATE = """
+    create function public.dawdle() returns event_trigger language plpgsql as
+        $$ begin perform pg_catalog.pg_sleep(1); end $$;
+    create event trigger dawdle on ddl_command_start when tag in ('CREATE SCHEMA')
+        execute function public.dawdle()
+"""
+
+
 def test_statement_timeout_of_the_database_does_not_stop_a_migration(empty: Dsn) -> None:
-    ask(empty, f"alter database {empty.database} set statement_timeout = '5ms'")
-    slow = "select pg_sleep(0.01)"
+    ask(empty, _SLOW_TO_CREATE)
+    ask(empty, f"alter database {empty.database} set statement_timeout = '500ms'")
     with pytest.raises(psycopg.errors.QueryCanceled):
-        ask(empty, slow)
+        ask(empty, "create schema other")
     assert apply(empty).is_current
 
 

@@ -28,6 +28,8 @@ OLDEST_SERVER = 14
 OLDEST_PGVECTOR = (0, 8, 0)
 _SQL = Path(__file__).parent / "sql"
 _PATIENCE_MS = 2000
+# What is asked beside the migration; the database's own limit may be one for quick queries of others.
+_QUERY_TIMEOUT_MS = 60_000
 # Roles belong to the whole cluster: the migration of another database may be making them now.
 _TRIES = 5
 # Alembic keeps the migration that runs in its module's own names.
@@ -354,7 +356,10 @@ def _connected(dsn: Dsn, lock_timeout_ms: int) -> Iterator[psycopg.Connection[An
         asyncio.run(pool.ask_once(dsn, "admin", "select 1"))
         raise DatabaseUnreachable(f"{dsn.redacted()} cannot be reached: {error}") from error
     with connection:
-        connection.execute("select set_config('lock_timeout', %s, false)", [f"{lock_timeout_ms}ms"])
+        connection.execute(
+            "select set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
+            [f"{lock_timeout_ms}ms", f"{_QUERY_TIMEOUT_MS}ms"],
+        )
         yield connection
 
 
