@@ -79,7 +79,8 @@ async def _run(options: argparse.Namespace) -> list[Figure]:
     async with opened as (_, dsn):
         await _make_tables(dsn, options.tables)
         with tempfile.TemporaryDirectory(prefix="ragline-bench-") as folder:
-            more = {"DATABASE_URL": dsn.public_url(), "RAGLINE_MODEL_DIR": str(model)}
+            # Of the embedded server, which asks for no password: nothing in it is hidden.
+            more = {"DATABASE_URL": dsn.redacted(), "RAGLINE_MODEL_DIR": str(model)}
             command = Command(folder=Path(folder), more=more)
             took = [await asyncio.to_thread(_once, command) for _ in range(options.times)]
             lists = [await asyncio.to_thread(_listed, command) for _ in range(options.lists)]

@@ -12,7 +12,8 @@ def is_linear(work: Callable[[int], object], size: int) -> bool:
     """Return whether a hundred times the size takes about a hundred times as long, as it should.
 
     Squared it takes ten thousand times as long. What lies between may be the machine's doing: in
-    the time of this process alone nothing else comes near to ten.
+    the time of this process alone nothing else comes near to ten. All that is read must grow with
+    the size: what stays long costs as much in the small work, and hides what is squared in the large.
     """
     work(1)  # what is loaded or compiled once
     return _seconds(work, size) < 10 * _TIMES * _seconds(work, size // _TIMES)

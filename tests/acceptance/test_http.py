@@ -338,9 +338,10 @@ async def test_a_workload_whose_role_cannot_log_in_is_not_isolated_and_still_rea
 async def test_when_every_connection_is_busy_the_answer_is_503_with_what_to_do(
     own_dsn: Dsn, tmp_path: Path
 ) -> None:
-    config = Config(dsn=own_dsn, data_dir=tmp_path)
+    config = Config(dsn=own_dsn, data_dir=tmp_path, pool_timeout_s=60)
     async with running(config, FakeEmbedder()) as service, client_of(service) as client:
         pool = await opened(service).pool("serve")
+        assert pool.timeout_s == 60
         async with contextlib.AsyncExitStack() as lent:
             for _ in range(pool.size):
                 await lent.enter_async_context(pool.connection())

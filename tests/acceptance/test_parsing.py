@@ -55,7 +55,12 @@ HOSTILE = {
         WRITES + "def parse(data):\n    about = {}\n    about['a'] = about\n"
         "    say(pickle.dumps(Parsed('a', (), None, about)))"
     ),
-    "half": WRITES + "def parse(data): os.write(there(), b'\\0\\0\\1\\0abc'); time.sleep(600)",
+    # Its own alarm would end it a moment after us.
+    "half": (
+        WRITES + "import signal\n"
+        "def parse(data):\n    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "    os.write(there(), b'\\0\\0\\1\\0abc'); time.sleep(600)"
+    ),
     "closed": WRITES + "def parse(data): os.close(there()); time.sleep(600)",
     "deep": (
         "from ragline.rag.formats import Parsed\n"

@@ -168,6 +168,28 @@ def test_an_order_with_a_limit_gets_the_index_that_is_in_that_order(
     assert wished(filter_, sort=sort)[0] == index
 
 
+@pytest.mark.parametrize(
+    "sides",
+    [
+        "(e.kind = k.kind)",
+        "(k.kind = e.kind)",
+        "(e.kind = CASE WHEN k.old THEN k.was ELSE k.kind END)",
+    ],
+)
+def test_what_a_join_looks_up_gets_an_index_whatever_it_is_looked_up_by(sides: str) -> None:
+    few = {**plan(None, rows=5), "Relation Name": "kept", "Alias": "k"}
+    hashed = {"Node Type": "Hash", "Plan Rows": 5.0, "Plans": [few]}
+    joined = {
+        "Node Type": "Hash Join", "Join Type": "Inner", "Hash Cond": sides, "Total Cost": 9000.0,
+        "Plan Rows": 10.0, "Plans": [plan(None, rows=100_000), hashed],
+    }  # fmt: skip
+    scan = next(one for one in plan_scans.scans(joined) if one.table == "events")
+    wish, _ = index_candidates.wish(scan, {one.name: one for one in COLUMNS}, 100_000.0)
+
+    assert wish is not None
+    assert (wish.body("public"), scan.probes) == ('using btree ("kind")', 5.0)
+
+
 @given(schema=NAMES, table=NAMES, column_name=NAMES)
 def test_a_definition_is_one_create_index_whatever_the_names_are(
     schema: str, table: str, column_name: str

@@ -62,7 +62,7 @@ class Step:
 class Trial:
     """A collection searched otherwise than its callers are: another slot, space or policy.
 
-    `policy` None is the policy in force; else the whole policy as `core.policy` writes it.
+    `policy` None is the policy in force; else the whole policy as `core.search_policy` writes it.
     """
 
     slot: int | None = None

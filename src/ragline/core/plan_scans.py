@@ -7,7 +7,7 @@ column; that is what is read here. What is not understood is left out, and said.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,7 +232,7 @@ def _join(
 
 def _common(read: Sequence[Token], alias: str) -> Condition | None:
     """Return "column = row of another table"."""
-    left, operator, right = _sides(read, alias)
+    left, operator, right = _sides(read, alias, but=())
     own = [one for one in (left, right) if one is not None and one.columns]
     if len(own) != 1 or operator != "=":
         return None
@@ -301,7 +301,7 @@ def _conjuncts(read: Sequence[Token]) -> Iterator[Sequence[Token]]:
 
 def _condition(read: Sequence[Token], alias: str) -> Condition | None:
     """Return "left operator right" where one side is of the relation and the other is not."""
-    left, operator, right = _sides(read, alias)
+    left, operator, right = _sides(read, alias, but=_BARE)
     if left is None or right is None or bool(left.columns) == bool(right.columns):
         return None
     if left.columns:
@@ -310,13 +310,18 @@ def _condition(read: Sequence[Token], alias: str) -> Condition | None:
     return Condition(term=right, operator=turned.get(operator, operator), value=left.text)
 
 
-def _sides(read: Sequence[Token], alias: str) -> tuple[Term | None, str, Term | None]:
-    """Return what stands on both sides of the one operator that is in no brackets, and that."""
+def _sides(
+    read: Sequence[Token], alias: str, *, but: Collection[str]
+) -> tuple[Term | None, str, Term | None]:
+    """Return what stands on both sides of the one operator that is in no brackets, and that.
+
+    There are none where a word of `but` is in no brackets either.
+    """
     read = _unwrapped(read)
     depths = itertools.accumulate(map(_step, read))
     outside = [(at, read[at]) for at, depth in enumerate(depths) if not depth]
     operators = [at for at, token in outside if token.kind == "operator"]
-    is_bare = any(token.kind == "word" and token.text.lower() in _BARE for _, token in outside)
+    is_bare = any(token.kind == "word" and token.text.lower() in but for _, token in outside)
     if is_bare or len(operators) != 1 or operators[0] in (0, len(read) - 1):
         return None, "", None
     (at,) = operators
