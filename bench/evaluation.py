@@ -187,15 +187,15 @@ class SlowJudge:
 
     def say(self, messages: list[dict[str, str]]) -> str:
         """Answer a prompt as it asks to be answered."""
-        lines = [json.loads(line) for line in messages[-1]["content"].split("\n")]
+        lines: list[Any] = [json.loads(line) for line in messages[-1]["content"].split("\n")]
         if "question" in lines[0]:
             words = re.findall(r"\w+", lines[1]["text"])
             claims = [
                 ["claim", str(at), word] for at, word in islice(enumerate(cycle(words)), CLAIMS)
             ]
             return json.dumps({"claims": claims})
-        passage, *claims = lines[:-1]
-        said = [_drawn(f"{passage['passage']} {claim['says']}") for claim in claims]
+        passage = lines[0]["passage"]
+        said = [_drawn(f"{passage} {claim['says']}") for claim in lines[1:-1]]
         return json.dumps({"labels": said})
 
 

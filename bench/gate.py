@@ -141,10 +141,20 @@ class Counted:
     def n(self) -> int:
         return self.verdicts.total()
 
-    def figure(self, what: str, status: str, **limit: float) -> Figure:
+    def figure(
+        self, what: str, status: str, *, at_most: float | None = None, at_least: float | None = None
+    ) -> Figure:
         count = self.verdicts[status]
         low, high = wilson(count, self.n)
-        return Figure(what=what, value=count / self.n, low=low, high=high, n=self.n, **limit)
+        return Figure(
+            what=what,
+            value=count / self.n,
+            low=low,
+            high=high,
+            n=self.n,
+            at_most=at_most,
+            at_least=at_least,
+        )
 
 
 def counted(pool: ProcessPoolExecutor, setup: Setup) -> Counted:
@@ -207,7 +217,9 @@ def _setups() -> Iterable[Setup]:
         runs = RUNS[n]
         null = NULL_RUNS if n == N else runs
         yield Setup(what="nothing", n=n, runs=null, is_judged=n == N)
-        for loss, what in (("answers", "true claims"), ("contexts", "gold claims found")):
+        lost: tuple[tuple[Loss, str], ...]
+        lost = (("answers", "true claims"), ("contexts", "gold claims found"))
+        for loss, what in lost:
             for points in LOSSES[1:]:
                 yield Setup(what=what, n=n, loss=loss, points=points, runs=runs, is_judged=n == N)
         for points in LOSSES[1:]:

@@ -91,7 +91,7 @@ def answered(one: World, generator: np.random.Generator) -> World:
 
 def _in_passages(generator: np.random.Generator, is_there: Bools) -> Bools:
     places = generator.integers(PASSAGES, size=(2, *is_there.shape, 1))
-    return is_there[..., None] & (np.arange(PASSAGES) == places).any(axis=0)
+    return is_there[..., None] & _any(np.arange(PASSAGES) == places, axis=0)
 
 
 def worse(one: World, loss: Loss, points: float, generator: np.random.Generator) -> World:
@@ -105,7 +105,7 @@ def worse(one: World, loss: Loss, points: float, generator: np.random.Generator)
         lost = generator.random(one.n) < points / np.mean(one.ranks > 0)
         return replace(one, ranks=np.where(lost, 0, one.ranks))
     if loss == "contexts":
-        held = one.gold.any(axis=2)
+        held = _any(one.gold, axis=2)
         lost = generator.random(held.shape) < points / _mean(held, one.is_gold)
         return replace(one, gold=one.gold & ~lost[..., None])
     right = generator.random(one.right.shape) < points / _mean(one.right, one.is_said)
@@ -137,9 +137,9 @@ def claims(one: World) -> dict[str, Floats]:
     said, wanted = one.is_said, one.is_gold
     right, covered = one.right & said, one.covered & wanted
     answer, gold = one.answer & said[..., None], one.gold & wanted[..., None]
-    useful = gold.any(axis=1)
-    held, found = answer.any(axis=2), gold.any(axis=2)
-    relevant = (answer & useful[:, None, :]).any(axis=2)
+    useful = _any(gold, axis=1)
+    held, found = _any(answer, axis=2), _any(gold, axis=2)
+    relevant = _any(answer & useful[:, None, :], axis=2)
     precision, recall = _shares(right, said), _shares(covered, wanted)
     both = precision + recall
     used, there = (found & covered).sum(axis=1), found.sum(axis=1)
@@ -158,8 +158,14 @@ def claims(one: World) -> dict[str, Floats]:
     }
 
 
+def _any(true: Bools, *, axis: int) -> Bools:
+    found: Bools = np.logical_or.reduce(true, axis=axis)
+    return found
+
+
 def _shares(true: Bools, mask: Bools) -> Floats:
-    return (true & mask).sum(axis=1) / mask.sum(axis=1)
+    shares: Floats = (true & mask).sum(axis=1) / mask.sum(axis=1)
+    return shares
 
 
 def labels(one: World, case: int) -> ClaimLabels:

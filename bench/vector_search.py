@@ -205,6 +205,7 @@ async def _fill(app: App, dsn: Dsn, name: str, stored: npt.NDArray[np.float32]) 
 
 
 async def _bare_connection(dsn: Dsn) -> asyncpg.Connection[asyncpg.Record]:
+    connection: asyncpg.Connection[asyncpg.Record]
     connection = await asyncpg.connect(**dsn.for_asyncpg("bench"))
     await connection.set_type_codec(
         "vector", schema="public", format="binary", encoder=encode_vector, decoder=decode_vector

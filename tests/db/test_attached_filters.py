@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import attached as tables
 from attached import BIGINT, SHARED, UUID, Row, uuid_key
 from conftest import connect, opened
-from filters import documents, filters, scalars
+from made_filters import documents, filters, scalars
 from ragline.core import access
 from ragline.core.access import Calibration, Level
 from ragline.core.attached import Attached

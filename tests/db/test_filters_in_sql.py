@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import connect
-from filters import documents, filters
+from made_filters import documents, filters
 from ragline.core.dsn import Dsn
 from ragline.core.filters import (
     And,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from filters import documents, filters, keys, numbers, texts
+from made_filters import documents, filters, keys, numbers, texts
 from ragline.core.filters import (
     DEEPEST,
     JSON_SCHEMA,
