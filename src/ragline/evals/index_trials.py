@@ -221,12 +221,11 @@ async def searched(
 
 
 async def exact_ms(work: Work) -> float:
-    """Return what comparing every vector of the copy takes, at the pace of the indexes' times.
+    """Return the middle time of comparing every vector of the copy, at the pace of the indexes' times.
 
-    Beside searches of the first index, and by the least of both: what else the machine does is not
-    taken for what the one or the other costs.
+    Each time stands beside a search of the first index for the same question, and the middle of the
+    proportions counts: what else the machine does is not taken for what the one or the other costs.
     """
-    times = []
     statement = await work.table.searcher.prepare(
         trial_tables.exact_statement(work.table, work.wanted.k)
     )
@@ -236,6 +235,7 @@ async def exact_ms(work: Work) -> float:
         beside = await Search.of(
             work, first, _REFERENCE_BREADTH, work.seen[0], slot=_REFERENCE_SLOT
         )
+    times = []
     for number, vector in enumerate(work.seen[: _EXACT_TIMES + 1]):
         started = time.perf_counter()
         await statement.fetch(vector)
@@ -244,7 +244,8 @@ async def exact_ms(work: Work) -> float:
             await beside.ask(vector, number, work.truth_seen)
     if beside is None or work.pace_ms is None:
         return stats.quantile(times[1:], 0.5)
-    return min(times) * work.pace_ms / min(beside.times)
+    shares = [ours / theirs for ours, theirs in zip(times[1:], beside.times[1:], strict=True)]
+    return work.pace_ms * stats.quantile(shares, 0.5)
 
 
 def interval(values: Sequence[float], seed: int) -> tuple[float, float, float]:
